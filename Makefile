@@ -1,0 +1,49 @@
+# `make example` and `make test` do everything from a fresh clone: a virtual environment, pinned versions, the run.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: example test lint format install benchmark clean help
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make example    node perturbation against SGD on MNIST: a table and example_training.png"
+	@echo "make test       all tests (NODEPERT_DATA_DIR=DIR runs them on the real data sets as well)"
+	@echo "make lint       ruff and pyright"
+	@echo "make benchmark  time of the np step over the sgd step, per network"
+	@echo "make install    only the environment, in $(VENV); then: source $(VENV)/bin/activate"
+
+example: $(VENV)/.installed
+	$(BIN)/python example.py
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: $(VENV)/.installed
+	$(BIN)/python benchmarks/step.py
+
+install: $(VENV)/.installed-dev
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "NodePert needs Python 3.11 or newer; say where it is, as in: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@

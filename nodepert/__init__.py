@@ -1,0 +1,55 @@
+"""NodePert: learning by perturbation, on any JAX network.
+
+    import nodepert as npt
+    result = npt.train(npt.Run(dataset="mnist5k", rule="np(samples=4)"))
+
+Read `nodepert/core.py` first. Names are imported when they are first used, so that `import nodepert` is fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "core": ["Info", "Model", "Rule", "backprop", "node_perturbation", "plain", "pullback"],
+    "registry": ["UserError"],
+    "data": ["DataError", "Dataset", "load_dataset"],
+    "config": ["Run"],
+    "runner": ["Result", "make_loss", "make_model", "make_rule", "train"],
+    "store": ["load_run"],
+    "plots": ["learning_curves"],
+}
+_MODULE = {name: module for module, names in _WHERE.items() for name in names}
+__all__ = sorted(_MODULE)  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from nodepert.config import Run as Run
+    from nodepert.core import Info as Info
+    from nodepert.core import Model as Model
+    from nodepert.core import Rule as Rule
+    from nodepert.core import backprop as backprop
+    from nodepert.core import node_perturbation as node_perturbation
+    from nodepert.core import plain as plain
+    from nodepert.core import pullback as pullback
+    from nodepert.data import DataError as DataError
+    from nodepert.data import Dataset as Dataset
+    from nodepert.data import load_dataset as load_dataset
+    from nodepert.plots import learning_curves as learning_curves
+    from nodepert.registry import UserError as UserError
+    from nodepert.runner import Result as Result
+    from nodepert.runner import make_loss as make_loss
+    from nodepert.runner import make_model as make_model
+    from nodepert.runner import make_rule as make_rule
+    from nodepert.runner import train as train
+    from nodepert.store import load_run as load_run
+
+
+def __getattr__(name: str):
+    if name not in _MODULE:
+        raise AttributeError(f"module 'nodepert' has no attribute '{name}'; there are: {', '.join(__all__)}")
+    return getattr(import_module(f"nodepert.{_MODULE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

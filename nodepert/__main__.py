@@ -1,0 +1,5 @@
+"""`python -m nodepert` is the command `nodepert`."""
+
+from nodepert.cli import main
+
+main()

@@ -1,0 +1,228 @@
+"""The command line: `nodepert train | compare | list | data`. Bad input is one line on stderr and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial, wraps
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from nodepert.config import Run, Task, checked
+from nodepert.registry import BUILT_IN, UserError, everything, usage
+
+Flat = tyro.conf.OmitArgPrefixes
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where data come from and results go."""
+
+    name: str = "default"
+    """Name of the study: results go to OUT/NAME/ID/."""
+    out: Path = Path("runs")
+    """Folder of all results."""
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder that holds the data files; else NODEPERT_DATA_DIR, the user's cache, then a download."""
+
+
+def train_from(defaults: Run) -> Callable[..., None]:
+    """The command `train`, with these defaults."""
+
+    def train(
+        run: Flat[Run] = defaults,
+        where: Flat[Where] = Where(),
+        config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    ) -> None:
+        """Train one network with one rule.
+
+        Example: nodepert train --dataset mnist5k --rule 'np(samples=4, noise=rademacher)' --lr 1e-3
+
+        Args:
+            run: The run.
+            where: Places.
+            config: A config.json that NodePert wrote; its options become the defaults of this command.
+        """
+        from nodepert import display
+
+        result = _execute(run, where, run.rule)
+        display.console.print(display.results({run.rule: result}))
+        print(f"rows: {result.folder}/metrics.csv")
+
+    return train
+
+
+def compare(
+    rules: tuple[str, ...],
+    task: Flat[Task] = Task(),
+    where: Flat[Where] = Where(name="compare"),
+    lr: tuple[float, ...] = (3e-4,),
+    optimizer: tuple[str, ...] = ("adam(schedule=cosine)",),
+) -> None:
+    """Train two or more rules on one task and draw them into one picture.
+
+    Example: nodepert compare --dataset mnist5k --rules np sgd
+
+    Args:
+        rules: Learning rules, as specs.
+        task: The task.
+        where: Places.
+        lr: One learning rate for all rules, or one per rule.
+        optimizer: One optimizer for all rules, or one per rule.
+    """
+    from nodepert import display
+    from nodepert.data import load_dataset
+    from nodepert.plots import learning_curves
+    from nodepert.runner import precheck
+
+    if len(rules) < 2:
+        raise UserError("compare needs two or more rules, as in --rules np sgd")
+    rates, optimizers = _one_per_rule("lr", lr, rules), _one_per_rule("optimizer", optimizer, rules)
+    variants = zip(rules, optimizers, rates, strict=True)
+    runs = [Run(**asdict(task), rule=rule, optimizer=optimizer, lr=rate) for rule, optimizer, rate in variants]
+    for run in runs:
+        precheck(run)  # all of them, before the first one trains for an hour
+    data = load_dataset(checked(runs[0]).dataset, where.data_dir)
+    labels = _labels(runs)
+    results = {label: _execute(run, where, label, data) for label, run in zip(labels, runs, strict=True)}
+    display.console.print(display.results(results))
+    title = f"{task.dataset}, {task.network}"
+    path = learning_curves({k: r.rows for k, r in results.items()}, where.out / where.name / "compare.png", title)
+    print(f"picture: {path}")
+
+
+def listing(
+    kinds: tyro.conf.Positional[tuple[Literal["rules", "networks", "losses", "datasets", "optimizers"], ...]] = (),
+) -> None:
+    """List what is registered, with its arguments and a sentence each.
+
+    Args:
+        kinds: Only these kinds.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from nodepert import display
+
+    plural = {kind: {"loss": "losses"}.get(kind, f"{kind}s") for kind in BUILT_IN}
+    for kind in BUILT_IN:
+        if kinds and plural[kind] not in kinds:
+            continue
+        table = Table(title=plural[kind], title_justify="left", title_style="bold", box=None, show_header=False)
+        table.add_column(no_wrap=True, style="cyan")
+        table.add_column()
+        for _, name, line in (e for e in everything() if e[0] == kind):
+            takes = usage(kind, name)
+            table.add_row(name, escape(line.about) + (f"\n[dim]{escape(takes)}[/dim]" if takes else ""))
+        display.console.print(table)
+
+
+def data(
+    action: tyro.conf.Positional[Literal["status", "fetch"]] = "status",
+    names: tyro.conf.Positional[tuple[str, ...]] = (),
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+) -> None:
+    """Show which data sets are here, or download them.
+
+    Example: nodepert data fetch mnist fmnist
+
+    Args:
+        action: status or fetch.
+        names: Data sets; all for status, at least one for fetch.
+        data_dir: Folder that holds the data files; else NODEPERT_DATA_DIR, then the user's cache.
+    """
+    from rich.table import Table
+
+    from nodepert import display
+    from nodepert.data import load_dataset, status
+
+    if action == "fetch" and not names:
+        raise UserError("say which, as in: nodepert data fetch mnist")
+    for name in names:
+        loaded = load_dataset(name, data_dir) if action == "fetch" else None
+        if loaded:
+            print(f"{name}: {len(loaded.train_y):,} + {len(loaded.test_y):,} examples, from {loaded.source}")
+    if action == "status":
+        table = Table(box=None, show_header=False)
+        for name, found, where in status(data_dir and str(data_dir)):
+            if not names or name in names:
+                table.add_row(name, "[green]here[/green]" if found else "[yellow]not here[/yellow]", where)
+        display.console.print(table)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "list": listing, "data": data}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the command `nodepert`."""
+    try:
+        _parse(sys.argv[1:] if argv is None else argv)()
+    except UserError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        print("\nnodepert: interrupted; the epochs that were reached are kept", file=sys.stderr)
+        sys.exit(130)
+
+
+def fail(error: object) -> None:
+    """One clear line on stderr, exit status 2."""
+    print("nodepert: error: " + " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _parse(arguments: Sequence[str]) -> Callable[[], None]:
+    """The command that the arguments ask for, ready to be called. What tyro frames in boxes becomes one line."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config", type=Path, nargs="?")
+    config = finder.parse_known_args(arguments)[0].config
+    if config:
+        from nodepert.store import load_run
+    app = tyro.extras.SubcommandApp()
+    for name, command in {"train": train_from(load_run(config) if config else Run()), **COMMANDS}.items():
+        app.command(name=name)(_later(command))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return app.cli(args=list(arguments), prog="nodepert", description="Learning by perturbation.")
+    except SystemExit as stop:
+        if stop.code:
+            lines = (line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()[1:])
+            fail(next(filter(None, lines), "cannot read the command line") + " (see nodepert --help)")
+        raise
+
+
+def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    @wraps(command)
+    def bound(*args, **kwargs):
+        return partial(command, *args, **kwargs)
+
+    return bound
+
+
+def _execute(run: Run, where: Where, label: str, data=None):
+    """Train one run with progress on the terminal, and keep it."""
+    from nodepert import display, runner
+
+    with display.progress(label, run.epochs) as on_row:
+        result = runner.train(run, data=data, on_row=on_row, name=where.name, out=where.out, data_dir=where.data_dir)
+    if result.params is None:
+        print(f"{label}: this run was finished before and is read back; to run it again, delete {result.folder}")
+    return result
+
+
+def _one_per_rule(option: str, values: Sequence, rules: Sequence[str]) -> Sequence:
+    if len(values) not in (1, len(rules)):
+        raise UserError(f"--{option} takes one value for all {len(rules)} rules, or one each; got {len(values)}")
+    return values if len(values) == len(rules) else list(values) * len(rules)
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """Rules as legends; with the learning rate and optimizer where a rule comes twice."""
+    rules = [run.rule for run in runs]
+    return [run.rule if rules.count(run.rule) == 1 else f"{run.rule}, {run.optimizer}, lr {run.lr:g}" for run in runs]

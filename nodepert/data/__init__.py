@@ -1,0 +1,9 @@
+"""Data sets, as uint8 arrays on the host: found on this machine, checked, and downloaded only where need be.
+
+`load_dataset("mnist")` is all that most callers use. A set is one function (images.py) and one registry line.
+"""
+
+from nodepert.data.dataset import DataError, Dataset, load_dataset
+from nodepert.data.files import status
+
+__all__ = ["DataError", "Dataset", "load_dataset", "status"]

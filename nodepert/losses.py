@@ -1,0 +1,33 @@
+"""Losses: (outputs, targets) -> one number per example, (B,). Never averaged over the batch.
+
+Targets are class indices (B,), integers, or values shaped as the outputs (B, n).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from nodepert.core import Array
+
+
+def mse(outputs: Array, targets: Array) -> Array:
+    """Squared error of sigmoid(outputs) against the one-hot target: L_b = 1/n sum_i (sigmoid(o_bi) - y_bi)^2."""
+    return linear_mse(jax.nn.sigmoid(outputs), targets)
+
+
+def linear_mse(outputs: Array, targets: Array) -> Array:
+    """Squared error of the outputs themselves: L_b = 1/n sum_i (o_bi - y_bi)^2."""
+    return jnp.square(outputs - values(targets, outputs)).mean(-1)
+
+
+def cross_entropy(outputs: Array, targets: Array) -> Array:
+    """Softmax cross-entropy, in nats: L_b = -sum_i y_bi log softmax(o_b)_i."""
+    return -(values(targets, outputs) * jax.nn.log_softmax(outputs)).sum(-1)
+
+
+def values(targets: Array, outputs: Array) -> Array:
+    """Class indices as one-hot rows; values as they are."""
+    if jnp.issubdtype(targets.dtype, jnp.integer):
+        return jax.nn.one_hot(targets, outputs.shape[-1], dtype=outputs.dtype)
+    return targets

@@ -1,0 +1,102 @@
+"""The ancestor's command line, unchanged: `python nodepert/main.py -network fc -dataset mnist -update_rule np ...`.
+
+With `-log_expdata True` it appends to explogs/<exp_name>/<network>.csv, as the ancestor did; whole rows, however
+many processes append at once. Everything else is NodePert's own trainer; `nodepert train` does more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a file: import the package, not its modules by their bare names
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from nodepert.cli import fail
+from nodepert.config import Run
+from nodepert.registry import UserError
+
+COLUMNS = ["epoch", "epoch_time", "train_acc", "test_acc"]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors."""
+
+    def error(self, message: str):
+        fail(f"{message} (see -h)")
+
+
+def truth(text: str) -> bool:
+    """True, False and the like, as the ancestor read them."""
+    words = {"true": True, "t": True, "1": True, "yes": True, "y": True}
+    words |= {"false": False, "f": False, "0": False, "no": False, "n": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither True nor False")
+    return words[text.lower()]
+
+
+def parser() -> Parser:
+    """The ancestor's options and defaults."""
+    p = Parser(description="The ancestor's command line; 'nodepert train' is the present one.", allow_abbrev=False)
+    p.add_argument("-dataset", default="mnist", help="mnist, fmnist, cifar10, cifar100, ... (default: mnist)")
+    p.add_argument("-network", default="fc", help="fc, linfc, conv or conv-large (default: fc)")
+    p.add_argument("-update_rule", default="np", help="np or sgd (default: np)")
+    p.add_argument("-n_hl", type=int, default=2, help="number of hidden layers, fc and linfc (default: 2)")
+    p.add_argument("-lr", type=float, default=1e-2, help="learning rate (default: 0.01)")
+    p.add_argument("-batchsize", type=int, default=100, help="examples per update (default: 100)")
+    p.add_argument("-hl_size", type=int, default=500, help="units per hidden layer, fc and linfc (default: 500)")
+    p.add_argument("-num_epochs", type=int, default=4, help="epochs (default: 4)")
+    p.add_argument("-wd", type=float, default=0.0, help="weight shrinkage per update (default: 0)")
+    p.add_argument("-exp_name", default="npexp", help="folder under explogs (default: npexp)")
+    p.add_argument("-log_expdata", type=truth, nargs="?", const=True, default=False, help="append to the CSV")
+    p.add_argument("-jobid", type=int, default=0, help="seed (default: 0)")
+    return p
+
+
+def to_run(args: argparse.Namespace) -> Run:
+    """The run that the ancestor's options describe: plain gradient descent, the network's own loss."""
+    shaped = f"{args.network}(width={args.hl_size}, depth={args.n_hl})"
+    return Run(
+        dataset=args.dataset.lower(),
+        network=args.network if "conv" in args.network else shaped,
+        rule=args.update_rule,
+        optimizer="sgd",
+        lr=args.lr,
+        batchsize=args.batchsize,
+        epochs=args.num_epochs,
+        wd=args.wd,
+        seed=args.jobid,
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    settings = dict(vars(args))
+    if "conv" in args.network:
+        del settings["n_hl"], settings["hl_size"]
+    try:
+        run = to_run(args)
+        table = Path("explogs") / args.exp_name / f"{args.network}.csv"
+
+        from nodepert.display import summary
+        from nodepert.runner import train
+        from nodepert.store import append_rows
+
+        def on_row(row):
+            print(summary(row), flush=True)
+            if args.log_expdata:
+                append_rows(table, [{k: row[k] for k in COLUMNS} | settings])
+
+        print(f"Dataset: {run.dataset}\nNetwork: {run.network}\nUpdate rule: {run.rule}")
+        result = train(run, on_row=on_row)
+        if result.status != "finished":
+            print(result.status)
+    except UserError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Networks, one file per family. Each is `factory(input_shape, classes, *, ...) -> Model`."""

@@ -1,0 +1,48 @@
+"""Fully connected networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from math import prod
+
+import jax
+
+from nodepert.core import Array, Model, at_least, plain
+from nodepert.models.layers import dense, xavier
+
+
+def fc(input_shape: tuple[int, ...], classes: int, *, width: int = 500, depth: int = 2) -> Model:
+    """`depth` hidden ReLU layers of `width` units and a linear output; nodes fc0, fc1, ..., out.
+
+    Xavier-normal weights, zero biases. Inputs of any shape (B, ...) are flattened.
+    """
+    return chain(input_shape, classes, width, depth, jax.nn.relu)
+
+
+def linfc(input_shape: tuple[int, ...], classes: int, *, width: int = 500, depth: int = 2) -> Model:
+    """`fc` without the nonlinearity: a deep linear network."""
+    return chain(input_shape, classes, width, depth, lambda a: a)
+
+
+def chain(
+    input_shape: tuple[int, ...], classes: int, width: int, depth: int, activation: Callable[[Array], Array]
+) -> Model:
+    """Dense layers one after another, with `activation` between them."""
+    at_least("width", width, 1)
+    at_least("depth", depth, 0)
+    sizes = [prod(input_shape), *[width] * depth, classes]
+    names = [*(f"fc{i}" for i in range(depth)), "out"]
+
+    def init(key):
+        keys = jax.random.split(key, len(names))
+        shapes = pairwise(sizes)
+        return {name: xavier(k, shape) for name, k, shape in zip(names, keys, shapes, strict=True)}
+
+    def apply(params, x, node=plain):
+        h = x.reshape(len(x), -1)
+        for name in names[:-1]:
+            h = activation(node(name, dense, params[name], h))
+        return node(names[-1], dense, params[names[-1]], h)
+
+    return Model(init, apply)

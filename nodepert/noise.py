@@ -1,0 +1,62 @@
+"""Perturbation noise: unit variance, independent over units, cheap, and replayable one node or one example at a time.
+
+On CPU, making noise is what node perturbation pays above backpropagation, so random words are not wasted: both
+words of every threefry block are used (jax.random.bits keeps one), and a word gives 32 random signs.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from math import prod, sqrt
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.random import threefry2x32_p
+
+Array: TypeAlias = jax.Array
+Key: TypeAlias = jax.Array
+
+
+def draw(key: Key, shapes: Mapping[str, Any], noise: str = "gaussian") -> dict[str, Array]:
+    """Unit-variance noise for every node; shapes: {node: anything with .shape (B, ...) and .dtype}.
+
+    Node l's key is fold_in(key, crc32(name)), and an example's noise depends on its place in the batch but not on
+    the batch's size: any part of a draw can be made again alone.
+    """
+    keys = {name: jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode()))) for name in shapes}
+    return {name: NOISE[noise](keys[name], s.shape, s.dtype) for name, s in shapes.items()}
+
+
+def gaussian(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """Standard normal noise, by the inverse distribution function of a 23-bit uniform (|xi| < 5.3)."""
+    words = random_words(key, shape[0], prod(shape[1:]))
+    ones = jax.lax.bitcast_convert_type((words >> 9) | jnp.uint32(0x3F800000), jnp.float32)  # 1, ..., 2 - 2^-23
+    uniform = (ones - 1.5) * 2 + 2.0**-23  # symmetric, inside (-1, 1)
+    return (sqrt(2) * jax.lax.erf_inv(uniform)).reshape(shape).astype(dtype)
+
+
+def rademacher(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """Random signs, 32 from each random word."""
+    units = prod(shape[1:])
+    words = random_words(key, shape[0], -(-units // 32))[..., None]
+    signs = (words << jnp.arange(32, dtype=jnp.uint32)) & jnp.uint32(1 << 31)
+    ones = jax.lax.bitcast_convert_type(signs | jnp.uint32(0x3F800000), jnp.float32)  # the sign bit, set on 1.0
+    return ones.reshape(shape[0], -1)[:, :units].reshape(shape).astype(dtype)
+
+
+NOISE = {"gaussian": gaussian, "rademacher": rademacher}
+
+
+def random_words(key: Key, examples: int, words: int) -> Array:
+    """Random 32-bit words, (examples, words); row b is the same whatever the number of examples."""
+    if str(jax.random.key_impl(key)) != "threefry2x32":
+        return jax.random.bits(key, (examples, words), jnp.uint32)
+    blocks = -(-words // 2)
+    example = jax.lax.broadcasted_iota(jnp.uint32, (examples, blocks), 0)
+    block = jax.lax.broadcasted_iota(jnp.uint32, (examples, blocks), 1)
+    k = jax.random.key_data(key)
+    pair = threefry2x32_p.bind(k[0], k[1], example, block)
+    return jnp.concatenate(pair, axis=1)[:, :words]

@@ -1,0 +1,200 @@
+"""Where runs live: `<out>/<name>/<id>/` with config.json and metrics.csv, every file written whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from nodepert.config import Run, complete, from_dict, run_id
+from nodepert.registry import UserError
+
+FORMAT, VERSION = "nodepert-run", 1
+LARGEST = 16 * 2**20  # bytes of any file read here; ours are kilobytes
+RUNNING, FINISHED, INTERRUPTED = "running", "finished", "interrupted"
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, path: Path, record: dict[str, Any]):
+        self.path, self.record = path, record
+
+    @property
+    def status(self) -> str:
+        """running, interrupted, finished, or 'diverged at epoch e' (a result as well)."""
+        return self.record["status"]
+
+    @property
+    def done(self) -> bool:
+        return self.status == FINISHED or self.status.startswith("diverged")
+
+    def set_status(self, status: str, **more: Any) -> None:
+        """Write config.json with a new status."""
+        self.record |= {"status": status, "updated": _now(), **more}
+        write_whole(self.path / "config.json", json.dumps(self.record, indent=2) + "\n")
+
+    def write_rows(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write metrics.csv whole; an earlier, longer table of the same run is kept until this one reaches it."""
+        if len(rows) >= len(self.rows()):
+            write_whole(self.path / "metrics.csv", to_csv(rows))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of metrics.csv; none where there is no readable table."""
+        try:
+            table = list(csv.DictReader(io.StringIO(read_text(self.path / "metrics.csv"))))
+            return [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in table]
+        except (UserError, ValueError, TypeError, csv.Error):
+            return []
+
+
+def open_run(out: Path, name: str, run: Run, **facts: Any) -> RunFolder:
+    """The folder of this run, made if need be; a finished run's is returned as it is (`done`).
+
+    `facts` (device, data source) are recorded. Raises UserError for a name that is no folder name, a place that
+    cannot be written, or a folder that holds something else.
+    """
+    if not re.fullmatch(r"[\w.+-]{1,100}", name) or name.strip(".") == "":
+        raise UserError(f"the name '{name}' must be letters, digits and . _ + - (it becomes a folder)")
+    path = Path(out) / name / run_id(run)
+    config = complete(run)
+    if (path / "config.json").exists():
+        record = read_record(path / "config.json")
+        if record["config"] != config:
+            raise UserError(f"{path / 'config.json'} describes another run than its folder's name says; move it away")
+        folder = RunFolder(path, record)
+        if folder.done and folder.rows():
+            return folder
+    record = {"format": FORMAT, "version": VERSION, "id": run_id(run), "config": config, "started": _now()}
+    folder = RunFolder(path, record)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    folder.set_status(RUNNING, versions=versions(), **facts)
+    return folder
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A run's config.json, checked. Raises UserError, naming the file, for anything that NodePert did not write."""
+    try:
+        record = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{path} is not readable as JSON ({error}); give a config.json that NodePert wrote") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise UserError(f'{path} is not a NodePert run\'s config.json (it has no "format": "{FORMAT}")')
+    if record.get("version") != VERSION:
+        raise UserError(f"{path} has format version {record.get('version')!r}; this NodePert reads version {VERSION}")
+    if not isinstance(record.get("status"), str):
+        raise UserError(f"{path} has no status; it is damaged")
+    try:
+        from_dict(record.get("config"))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return record
+
+
+def load_run(path: Path) -> Run:
+    """The run that a config.json (or the folder that holds it) describes. Raises UserError."""
+    path = Path(path)
+    return from_dict(read_record(path / "config.json" if path.is_dir() else path)["config"])
+
+
+def to_csv(rows: Sequence[dict[str, Any]], header: bool = True) -> str:
+    """Rows as CSV text; floats in full precision."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def append_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Append whole rows to a table that other processes append to as well; the first writes the header.
+
+    Raises UserError where the table cannot be written or has other columns.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"), open(path, "a+b") as file:
+            file.seek(0)
+            first = file.readline().decode(errors="replace")
+            header = ",".join(rows[0]) + "\n"
+            if first and first != header:
+                raise UserError(f"{path} has other columns than these rows; move it away, or choose another name")
+            torn = first and not _ends_in_newline(file)  # a writer was killed in the middle of a row
+            file.write((b"\n" if torn else b"") + to_csv(rows, header=not first).encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file in one step: written beside it, flushed to disk, renamed. Raises UserError."""
+    with writing(path):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into a UserError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {(error.strerror or str(error)).lower()}; choose another place with --out"
+        ) from None
+
+
+def read_text(path: Path) -> str:
+    """A small text file. Raises UserError where it is missing, too large or no text."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UserError(f"{path} is larger than {LARGEST:,} bytes; it is not ours")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a text file") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    return {name: metadata.version(name) for name in ("nodepert", "jax", "jaxlib", "optax", "numpy")} | {
+        "python": platform.python_version()
+    }
+
+
+def _ends_in_newline(file: Any) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
