@@ -131,8 +131,7 @@ def pullback(model: Model, params: Params, x: Array, signals: Signals) -> Params
 
 def per_example(loss: Loss, outputs: Array, targets: Array) -> Array:
     """The loss of every example, (B,), in float32 or better. Raises ValueError for a loss of any other shape."""
-    outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
-    losses = loss(outputs, targets)
+    losses = loss(outputs if outputs.dtype == jnp.float64 else outputs.astype(jnp.float32), targets)
     if jnp.shape(losses) != outputs.shape[:1]:
         raise ValueError(
             f"a loss must return one number per example, shape {outputs.shape[:1]}; this one returned shape "

@@ -109,7 +109,7 @@ def program(model: Model, loss: Loss, *, batchsize: int, epochs: int) -> Program
         def add(sums, batch):
             pixels, labels = batch
             outputs = model.apply(params, standardised(data, pixels))
-            correct = outputs.argmax(-1) == labels
+            correct = (outputs.argmax(-1) == labels).astype(jnp.float32)
             return sums + jnp.stack([correct.sum(), per_example(loss, outputs, labels).sum()])
 
         def split(name):

@@ -1,0 +1,132 @@
+"""Time of one training step of each rule over that of backpropagation, per network.
+
+    python benchmarks/step.py                                   # the table, and step.json
+    python benchmarks/step.py --networks fc --rules "np(difference=jvp)" --repeats 50
+
+A step is gradient estimate and plain gradient descent, compiled, on data that are already on the device. Repeats are
+interleaved (every rule once, then again), and the figure is the median over repeats of rule / sgd, so that a machine
+that slows down slows both. Memory is what XLA's analysis of the compiled step says: temporaries, and the whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import jax
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import nodepert as npt
+from nodepert.runner import device
+from nodepert.store import versions
+
+SETTINGS = {  # network: (input shape, batch size), those of the ancestor
+    "fc": ((28, 28, 1), 100),
+    "linfc": ((28, 28, 1), 100),
+    "conv": ((32, 32, 3), 100),
+    "conv-large": ((32, 32, 3), 20),
+}
+RULES = (
+    "np",
+    "np(noise=rademacher)",
+    "np(difference=central)",
+    "np(difference=jvp)",
+    "np(noise=rademacher, difference=jvp)",
+    "np(sharing=batch)",
+    "np(samples=4, noise=rademacher)",
+)
+
+
+@dataclass
+class Options:
+    networks: tuple[str, ...] = ("fc", "conv", "conv-large")
+    """Networks to time."""
+    rules: tuple[str, ...] = RULES
+    """Rules to time; sgd is always there."""
+    repeats: int = 20
+    """Interleaved repeats; the median counts."""
+    seconds: float = 0.1
+    """Least duration of one measurement: as many steps as that takes."""
+    json: Path = Path("step.json")
+    """Where the figures go."""
+
+
+def compiled_step(network: str, rule: str):
+    """The compiled step, its first parameters, and its memory in bytes."""
+    shape, batchsize = SETTINGS[network]
+    model, loss = npt.make_model(network, shape, 10), npt.make_loss("mse")
+    rule_ = npt.make_rule(rule, model, loss)
+    keys = jax.random.split(jax.random.key(0), 3)
+    batch = jax.random.normal(keys[0], (batchsize, *shape)), jax.random.randint(keys[1], (batchsize,), 0, 10)
+    params = model.init(keys[2])
+
+    def step(params, key, batch):
+        grads, _, _ = rule_.grads(key, (), params, batch)
+        return jax.tree.map(lambda p, g: p - 1e-3 * g, params, grads), jax.random.fold_in(key, 1)
+
+    compiled = jax.jit(step).lower(params, keys[0], batch).compile()
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    whole = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return (lambda p, k: compiled(p, k, batch)), (params, keys[0]), (memory.temp_size_in_bytes, whole)
+
+
+def seconds_per_step(step, state, steps: int) -> float:
+    start = time.perf_counter()
+    for _ in range(steps):
+        state = step(*state)
+    jax.block_until_ready(state)
+    return (time.perf_counter() - start) / steps
+
+
+def measure(network: str, options: Options) -> list[dict]:
+    """One row per rule: milliseconds, ratio to sgd, examples per second, memory."""
+    steps = {rule: compiled_step(network, rule) for rule in ("sgd", *options.rules)}
+    counts = {}
+    for rule, (step, state, _) in steps.items():
+        seconds_per_step(step, state, 2)
+        counts[rule] = max(1, round(options.seconds / seconds_per_step(step, state, 2)))
+    times = {rule: [] for rule in steps}
+    for _ in range(options.repeats):
+        for rule, (step, state, _) in steps.items():
+            times[rule].append(seconds_per_step(step, state, counts[rule]))
+    rows = []
+    for rule, (_, _, (temporary, whole)) in steps.items():
+        median = statistics.median(times[rule])
+        rows.append({
+            "network": network,
+            "batchsize": SETTINGS[network][1],
+            "rule": rule,
+            "ms": 1e3 * median,
+            "over_sgd": statistics.median(a / b for a, b in zip(times[rule], times["sgd"], strict=True)),
+            "examples_per_s": SETTINGS[network][1] / median,
+            "temporary_mb": temporary / 1e6,
+            "memory_mb": whole / 1e6,
+        })  # fmt: skip
+    return rows
+
+
+def main(options: Options) -> None:
+    facts = {"benchmark": "step", "date": date.today().isoformat(), "device": device(), "cores": os.cpu_count()}
+    facts |= {"versions": versions(), "repeats": options.repeats}
+    rows = [row for network in options.networks for row in measure(network, options)]
+    table = Table(box=None, title=f"training step, {facts['device']}, {facts['cores']} cores", title_justify="left")
+    for column in ("network", "rule", "ms", "/ sgd", "examples/s", "temporaries (MB)", "all memory (MB)"):
+        table.add_column(column, justify="left" if column in ("network", "rule") else "right")
+    for r in rows:
+        figures = f"{r['ms']:.2f}", f"{r['over_sgd']:.2f}", f"{r['examples_per_s']:,.0f}"
+        table.add_row(r["network"], r["rule"], *figures, f"{r['temporary_mb']:.1f}", f"{r['memory_mb']:.1f}")
+    Console(width=120).print(table)
+    options.json.write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
+    print(f"figures: {options.json}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

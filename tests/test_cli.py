@@ -1,0 +1,303 @@
+"""The command line: what it prints and leaves, and that whatever is wrong is one line, status 2 and no file."""
+
+import csv
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from nodepert import cli, runner
+from nodepert.config import Run, complete
+from nodepert.data import DataError, download, formats
+from nodepert.plots import COLOURS
+from nodepert.registry import everything, names
+from nodepert.store import open_run
+from nodepert.training import State
+
+matplotlib.get_cachedir()  # fixed here, once: a list of fonts takes seconds to make, and every test has its own HOME
+
+TINY = ["--dataset", "digits(train=200, test=50)", "--network", "fc(width=8, depth=1)"]
+ROWS = [
+    {"epoch": e, "epoch_time": 0.5, "train_acc": 9.0, "test_acc": 8.0, "train_loss": 0.2, "test_loss": 0.3}
+    for e in (0, 1)
+]
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path, monkeypatch):
+    """An empty working folder, no data but those that come with packages, no network."""
+
+    def closed(name, folder):
+        raise DataError(f"cannot download {name}: no connection to example.org")
+
+    folder = tmp_path / "work"
+    folder.mkdir()
+    for variable in ("NODEPERT_DATA_DIR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(download, "_download", closed)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Runs that cost nothing: two rows that are known before."""
+    monkeypatch.setattr(runner, "fit", lambda *_, **__: ((row, State(*[None] * 6)) for row in ROWS))
+
+
+def process(*arguments):
+    """The command in a process of its own; programs of JAX are compiled for the CPU, which all machines have."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "nodepert", *arguments],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments):
+    with process(*arguments) as started:
+        out, err = started.communicate(timeout=120)
+    return started.returncode, out, err
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def is_plain(text):
+    return all(c.isprintable() or c == "\n" for c in text)
+
+
+def record(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def table(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ------------------------------------------------------------------------------------------ what works
+
+
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        ([], ["train", "compare", "list", "data", "Example: nodepert compare"]),
+        (["train"], [f"--{f} {default}" for f, default in vars(Run()).items()] + ["--out runs", "--name default"]),
+        (["compare"], ["--rules", "--lr 0.0003", "--epochs 10", "--optimizer adam(schedule=cosine)"]),
+        (["list"], ["rules", "networks", "losses", "datasets", "optimizers"]),
+        (["data"], ["status", "fetch", "NODEPERT_DATA_DIR"]),
+    ],
+)
+def test_help_says_what_there_is_and_the_defaults(command, parts, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command, "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert not stop.value.code
+    chunks = re.split(r" (?=--[a-z])", said.replace("'", ""))
+    for part in (part for part in parts if part.startswith("--")):
+        option, *default = part.split(" ", 1)
+        about = next(chunk for chunk in chunks if re.match(rf"{option} \[?[A-Z]", chunk))
+        assert not default or f"(default: {default[0]})" in about
+    assert [part for part in parts if not part.startswith("--") and part not in said] == []
+
+
+def test_list_of_one_kind_shows_no_other(capsys):
+    cli.main(["list", "losses"])
+    words = capsys.readouterr().out.split()
+    assert {name for _, name, _ in everything()} & set(words) == set(names("loss"))
+
+
+def test_data_says_of_every_set_whether_it_is_here(capsys, tmp_path, monkeypatch):
+    write_mnist(tmp_path / "data" / "mnist")
+    cli.main(["data", "--data-dir", str(tmp_path / "data")])
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert list(lines) == names("dataset")
+    assert " here " in lines["digits"] and "not here" not in lines["mnist"] + lines["mnist5k"]
+    assert "not here" in lines["cifar10"] and "nodepert data fetch cifar10" in lines["cifar10"]
+
+
+def test_train_prints_every_epoch_and_the_outcome_and_leaves_the_rows(work, untrained, capsys):
+    cli.main(["train", *TINY, "--epochs", "1", "--out", "results", "--name", "study"])
+    (folder,) = (work / "results" / "study").iterdir()
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert [line.split()[:3] for line in lines[:2]] == [["np", "epoch", str(e)] for e in range(2)]
+    assert "finished" in out and lines[-1] == f"rows: {folder.relative_to(work)}/metrics.csv"
+    assert is_plain(out) and err == ""
+    assert len(table(folder)) == 2 and files(folder) == ["config.json", "metrics.csv"]
+
+
+def test_compare_leaves_a_picture_and_a_table_per_rule_each_with_its_own_lr(work, capsys):
+    cli.main(["compare", *TINY, "--epochs", "1", "--rules", "np(samples=2)", "sgd", "--lr", "1e-3", "0.5"])
+    folders = [path for path in (work / "runs" / "compare").iterdir() if path.is_dir()]
+    rates = {record(f)["config"]["rule"].split(", noise")[0]: record(f)["config"]["lr"] for f in folders}
+    assert rates == {"np(sigma=0.001, samples=2": 0.001, "sgd": 0.5}
+    assert [len(table(f)) for f in folders] == [2, 2]
+    with Image.open(work / "runs" / "compare" / "compare.png") as picture:
+        assert picture.format == "PNG"
+        colours = {f"#{r:02X}{g:02X}{b:02X}" for _, (r, g, b) in picture.convert("RGB").getcolors(1 << 24)}
+    assert set(COLOURS[:2]) <= colours  # two curves
+    out, err = capsys.readouterr()
+    assert "picture: runs/compare/compare.png" in out and is_plain(out) and err == ""
+
+
+def test_a_config_is_run_as_it_says_and_options_override_it(work, tmp_path, untrained, capsys):
+    earlier = Run("digits(train=100)", "fc(width=3)", "mse", 10, 1, 0.01, 5, "np(samples=3)", "momentum", 0.7)
+    config = open_run(tmp_path, "earlier", earlier).path / "config.json"
+    cli.main(["train", "--config", str(config)])
+    (folder,) = (work / "runs" / "default").iterdir()
+    assert record(folder)["config"] == complete(earlier)
+    cli.main(["train", "--seed", "6", f"--config={config.parent}", "--rule", "sgd", "--name", "other"])
+    (folder,) = (work / "runs" / "other").iterdir()
+    assert record(folder)["config"] == complete(earlier) | {"seed": 6, "rule": "sgd"}
+
+
+def test_a_finished_run_is_said_to_be_read_back(work, untrained, capsys):
+    for _ in range(2):
+        cli.main(["train", *TINY, "--epochs", "1"])
+    assert "finished before and is read back" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------- what is refused
+
+
+def write_mnist(folder, damage=None):
+    """Four small IDX files, the training images truncated, corrupted or of another type."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split, count in zip(formats.IDX_SPLITS, (6, 4), strict=True):
+        images = struct.pack(">4I", 0x803, count, 28, 28) + rng.bytes(count * 784)
+        if split == formats.IDX_SPLITS[0] and damage:
+            images = {"truncated": images[:-9], "corrupted": b"\x1f\x8b" + images, "type": b"\0\0\x0d" + images[3:]}[
+                damage
+            ]
+        (folder / formats.IDX_IMAGES.format(split)).write_bytes(images)
+        labels = struct.pack(">2I", 0x801, count) + bytes(range(count))
+        (folder / formats.IDX_LABELS.format(split)).write_bytes(labels)
+
+
+@pytest.fixture
+def places(tmp_path):
+    """Folders and files that bad commands name."""
+    for damage in ("truncated", "corrupted", "type"):
+        write_mnist(tmp_path / damage / "mnist", damage)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "elsewhere.json").write_text('{"learning_rate": 3}')
+    return tmp_path
+
+
+MNIST = ["train", "--network", "fc(width=8)", "--dataset", "mnist", "--data-dir"]
+BAD = {  # command, and what the line must say; @ stands for the folder of `places`
+    "network": (["train", *TINY, "--network", "nosuch"], "unknown network 'nosuch'; there are: fc"),
+    "rule": (["train", *TINY, "--rule", "nosuch"], "unknown rule"),
+    "dataset": (["train", "--dataset", "mnits"], "did you mean 'mnist'?"),
+    "loss": (["train", *TINY, "--loss", "nosuch"], "unknown loss"),
+    "optimizer": (["train", *TINY, "--optimizer", "nosuch"], "unknown optimizer"),
+    "rule argument": (["train", *TINY, "--rule", "np(sigm=1)"], "no argument 'sigm'"),
+    "no spec": (["train", *TINY, "--rule", "np(\n"], "cannot read"),
+    "escape": (["train", *TINY, "--rule", r"np(noise='\d')"], "noise"),
+    "sigma 0": (["train", *TINY, "--rule", "np(sigma=0)"], "sigma must be positive"),
+    "sigma negative": (["train", *TINY, "--rule", "np(sigma=-1)"], "sigma must be positive"),
+    "sigma nan": (["train", *TINY, "--rule", "np(sigma=nan)"], "sigma must be a number"),
+    "samples 0": (["train", *TINY, "--rule", "np(samples=0)"], "samples must be at least 1"),
+    "samples huge": (["train", *TINY, "--rule", f"np(samples=1{'0' * 20})"], "samples"),
+    "batchsize 0": (["train", *TINY, "--batchsize", "0"], "batchsize must be at least 1"),
+    "batchsize large": (["train", *TINY, "--batchsize", "201"], "at most the 200"),
+    "lr negative": (["train", *TINY, "--lr", "-1e-3"], "lr (learning rate) must be"),
+    "lr nan": (["train", *TINY, "--lr", "nan"], "lr (learning rate) must be"),
+    "wd": (["train", *TINY, "--wd", "1.5"], "wd (weight shrinkage per update) must be"),
+    "epochs": (["train", *TINY, "--epochs", "-1"], "epochs must not be negative"),
+    "seed": (["train", *TINY, "--seed", "-1"], "seed must be"),
+    "subset": (["train", "--dataset", "digits(train=9999)"], "1,437"),
+    "no data": ([*MNIST, "@/empty"], "no mnist in @/empty"),
+    "no data folder": ([*MNIST, "@/nowhere"], "@/nowhere does not exist"),
+    "truncated data": ([*MNIST, "@/truncated"], "truncated"),
+    "corrupted data": ([*MNIST, "@/corrupted"], "train-images"),
+    "data of another type": ([*MNIST, "@/type"], "not an IDX file of images"),
+    "out": (["train", *TINY, "--out", "@/file"], "cannot write @/file"),
+    "config": (["train", "--config", "@/elsewhere.json"], "@/elsewhere.json is not a NodePert run's"),
+    "no config": (["train", "--config", "@/nowhere"], "cannot read @/nowhere: no such file"),
+    "name": (["train", *TINY, "--name", "a/b"], "the name 'a/b'"),
+    "option": (["train", "--nosuch", "3"], "--nosuch"),
+    "similar option": (["train", "--rul", "np"], "--rule"),
+    "no number": (["train", "--epochs", "ten"], "--epochs"),
+    "no value": (["train", "--epochs"], "--epochs"),
+    "no command": ([], "train, compare, list, data"),
+    "command": (["trian"], "train, compare, list, data"),
+    "kind": (["list", "rule"], "'datasets', 'optimizers'"),
+    "no rules": (["compare", *TINY], "--rules"),
+    "one rule": (["compare", *TINY, "--rules", "np"], "two or more rules"),
+    "second rule": (["compare", *TINY, "--rules", "np", "np(sigma=0)"], "sigma must be positive"),
+    "rates": (["compare", *TINY, "--rules", "np", "sgd", "--lr", "1", "2", "3"], "one each; got 3"),
+    "fetch what": (["data", "fetch"], "nodepert data fetch mnist"),
+    "no connection": (["data", "fetch", "mnist"], "no connection to example.org"),
+    "status of what": (["data", "status", "nosuch"], "unknown dataset 'nosuch'"),
+}
+
+
+def at(places, *texts):
+    return [text.replace("@", str(places)) for text in texts]
+
+
+def says_so(err, part):
+    return err.startswith("nodepert: error: ") and part in err and err.count("\n") == 1 and is_plain(err)
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_one_line_status_2_and_no_file(what, work, places, capfd):
+    command, part = BAD[what]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(at(places, *command))
+    out, err = capfd.readouterr()
+    assert stop.value.code == 2 and out == ""
+    assert says_so(err, *at(places, part)), err
+    assert files(work) == [] and (places / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("what", ["truncated data", "out", "escape"])
+def test_bad_input_ends_the_process_with_status_2_and_no_traceback(what, work, places):
+    command, part = BAD[what]
+    status, out, err = run(*at(places, *command))
+    assert (status, out) == (2, "") and says_so(err, *at(places, part)), err
+    assert files(work) == []
+
+
+# ------------------------------------------------------------------------------------------ being stopped
+
+
+def test_ctrl_c_ends_training_with_status_130_and_keeps_whole_rows(work):
+    with process("train", "--dataset", "mnist5k", "--network", "fc(width=8)", "--epochs", "1000000") as started:
+        end = time.monotonic() + 100
+        while not any(len(table(p.parent)) > 2 for p in work.glob("runs/default/*/metrics.csv")):
+            assert started.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+        started.send_signal(signal.SIGINT)
+        out, err = started.communicate(timeout=60)
+    (folder,) = (work / "runs" / "default").iterdir()
+    assert started.returncode == 130 and "Traceback" not in err and "interrupted" in err
+    assert record(folder)["status"] == "interrupted" and files(folder) == ["config.json", "metrics.csv"]
+    rows = table(folder)
+    assert [row["epoch"] for row in rows] == [str(e) for e in range(len(rows))] and None not in rows[-1].values()
+    assert is_plain(out) and out.count("\n") in (len(rows), len(rows) - 1)
+
+
+def test_a_reader_that_closes_the_pipe_is_no_error():
+    with process("list") as started:
+        started.stdout.close()
+        assert "Traceback" not in started.stderr.read()

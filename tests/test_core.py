@@ -1,0 +1,175 @@
+"""The core on all networks: the pullback is the gradient, nodes are guarded, examples never mix."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.test_util import check_grads
+
+from nodepert import registry
+from nodepert.core import (
+    Model,
+    adding,
+    backprop,
+    node_perturbation,
+    node_shapes,
+    per_example,
+    plain,
+    preactivations,
+    pullback,
+)
+from nodepert.losses import cross_entropy, linear_mse, mse
+from nodepert.models.layers import dense
+
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
+NETWORKS = registry.names("network")
+SMALL = {"fc": "fc(width=9)", "linfc": "linfc(width=9)"}  # the others are as they are
+
+
+def task(network, examples=3, shape=(8, 8, 3), classes=4):
+    model = registry.make("network", SMALL.get(network, network), shape, classes)
+    k = jax.random.split(jax.random.key(1), 3)
+    x = jax.random.normal(k[0], (examples, *shape))
+    return model, model.init(k[1]), x, jax.random.randint(k[2], (examples,), 0, classes)
+
+
+def exact_errors(model, params, x, y, loss):
+    """dL/da of the batch-mean loss for every node, by differentiating with respect to an added perturbation."""
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), node_shapes(model, params, x))
+    return jax.grad(lambda eps: per_example(loss, model.apply(params, x, adding(eps)), y).mean())(zeros)
+
+
+def close(a, b, rtol=1e-5):
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(b))
+    return all(bool(jnp.allclose(p, q, rtol, rtol * scale)) for p, q in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_pullback_of_exact_errors_is_the_gradient(network):
+    model, params, x, y = task(network)
+    signals = exact_errors(model, params, x, y, cross_entropy)
+    gradient = jax.grad(lambda p: cross_entropy(model.apply(p, x), y).mean())(params)
+    assert close(pullback(model, params, x, signals), gradient)
+    wrong = {name: s * (1.01 if name == "out" else 1) for name, s in signals.items()}
+    assert not close(pullback(model, params, x, wrong), gradient)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_backprop_is_the_gradient_and_reaches_every_parameter(network):
+    model, params, x, y = task(network)
+    grads, _, info = backprop(model, mse).grads(jax.random.key(0), (), params, (x, y))
+    assert close(grads, jax.grad(lambda p: mse(model.apply(p, x), y).mean())(params))
+    assert all(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(grads))
+    assert bool(jnp.allclose(info.loss, mse(model.apply(params, x), y)))
+    assert info.outputs.shape == (3, 4)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_examples_do_not_mix(network):
+    model, params, x, _ = task(network, examples=4)
+    alone = jnp.concatenate([model.apply(params, x[b : b + 1]) for b in range(4)])
+    assert bool(jnp.allclose(model.apply(params, x), alone, rtol=1e-4, atol=1e-5))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_registered_network_takes_any_shape_and_class_count(network):
+    for shape, classes in [((28, 28, 1), 10), ((7, 5, 2), 200)]:
+        model = registry.make("network", network, shape, classes)
+        outputs = jax.eval_shape(lambda m=model, s=shape: m.apply(m.init(jax.random.key(0)), jnp.zeros((2, *s))))
+        assert outputs.shape == (2, classes)
+
+
+def test_networks_are_those_of_the_ancestor():
+    def kernels(spec, shape):
+        model = registry.make("network", spec, shape, 10)
+        params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+        return [params[name]["w"].shape for name in sorted(params)]  # conv0, ..., out
+
+    assert kernels("fc", (28, 28, 1)) == [(784, 500), (500, 500), (500, 10)]
+    assert kernels("conv", (32, 32, 3)) == [(3, 3, 3, 32), (3, 3, 32, 32), (3, 3, 32, 32), (16 * 16 * 32, 10)]
+    large = [(5, 5, 3, 96), (3, 3, 96, 96), (5, 5, 96, 192), (3, 3, 192, 192), (3, 3, 192, 192), (1, 1, 192, 192)]
+    assert kernels("conv-large", (32, 32, 3)) == [*large, (1, 1, 192, 10), (8 * 8 * 10, 10)]
+
+
+def test_weights_start_xavier_normal_and_biases_at_zero():
+    params = registry.make("network", "conv-large", (32, 32, 3), 10).init(jax.random.key(0))
+    w = params["conv2"]["w"]
+    assert float(w.std()) == pytest.approx((2 / (25 * (96 + 192))) ** 0.5, rel=0.01)
+    assert float(jnp.mean(w**4) / w.var() ** 2) == pytest.approx(3, rel=0.02)  # normal, not uniform
+    assert all(not p["b"].any() for p in params.values())
+
+
+# ------------------------------------------------------------------------------------------ guards
+
+
+def wrapped(how):
+    """A two-node model that calls its second node under a transformation."""
+
+    def apply(params, x, node=plain):
+        h = node("first", dense, params["first"], x)
+        return how(lambda h: node("second", dense, params["second"], h))(h)
+
+    return Model(lambda key: {n: {"w": jnp.eye(2), "b": jnp.zeros(2)} for n in ("first", "second")}, apply)
+
+
+def scanned(f):
+    return lambda h: jax.lax.scan(lambda c, _: (f(c), None), h, None, length=2)[0]
+
+
+@pytest.mark.parametrize("how", [jax.jit, jax.checkpoint, scanned, jax.vmap], ids=["jit", "checkpoint", "scan", "vmap"])
+def test_a_node_under_a_transformation_is_an_error_and_not_a_wrong_gradient(how):
+    model, x, y = wrapped(how), jnp.ones((3, 2)), jnp.zeros((3, 2))
+    rule = node_perturbation(model, linear_mse)
+    for grads in (rule.grads, jax.jit(rule.grads)):
+        with pytest.raises(ValueError, match="node 'second' is called under"):
+            grads(jax.random.key(0), (), model.init(jax.random.key(0)), (x, y))
+
+
+def test_the_whole_model_may_be_transformed_from_outside():
+    model, x, y = wrapped(lambda f: f), jnp.ones((3, 2)), jnp.zeros((3, 2))
+    rule, params = node_perturbation(model, linear_mse), model.init(jax.random.key(0))
+    alone, _, _ = rule.grads(jax.random.key(5), (), params, (x, y))
+    many, _, _ = jax.jit(jax.vmap(rule.grads, (0, None, None, None)))(
+        jnp.stack([jax.random.key(4), jax.random.key(5)]), (), params, (x, y)
+    )
+    assert close(jax.tree.map(lambda g: g[1], many), alone)
+
+
+def test_two_nodes_of_one_name_are_an_error_that_names_them():
+    def apply(params, x, node=plain):
+        return node("twin", dense, params, node("twin", dense, params, x))
+
+    model = Model(lambda key: {"w": jnp.eye(2), "b": jnp.zeros(2)}, apply)
+    with pytest.raises(ValueError, match="two nodes are named 'twin'"):
+        preactivations(model, model.init(jax.random.key(0)), jnp.ones((1, 2)))
+
+
+@pytest.mark.parametrize("rule", [backprop, node_perturbation])
+def test_a_scalar_loss_is_an_error_that_says_how_to_mend_it(rule):
+    model, params, x, y = task("fc")
+    with pytest.raises(ValueError, match=r"one number per example, shape \(3,\).*returned shape \(\)"):
+        rule(model, lambda outputs, y: mse(outputs, y).mean()).grads(jax.random.key(0), (), params, (x, y))
+
+
+# ------------------------------------------------------------------------------------------ losses
+
+
+def test_losses_are_their_formulas():
+    outputs = jnp.array([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]])
+    y, one_hot = jnp.array([2, 1]), jnp.array([[0.0, 0, 1], [0, 1, 0]])
+    sigmoid = 1 / (1 + jnp.exp(-outputs))
+    assert close(mse(outputs, y), ((sigmoid - one_hot) ** 2).sum(1) / 3)
+    assert close(linear_mse(outputs, y), ((outputs - one_hot) ** 2).sum(1) / 3)
+    exponentials = jnp.exp(outputs)
+    softmax = exponentials / exponentials.sum(1)[:, None]
+    assert close(cross_entropy(outputs, y), -jnp.log(jnp.array([softmax[0, 2], softmax[1, 1]])))
+    for loss in (mse, linear_mse, cross_entropy):
+        assert close(loss(outputs, one_hot), loss(outputs, y))  # values or classes
+        check_grads(lambda o, loss=loss: loss(o, y), (outputs,), order=1, modes=["rev"])
+
+
+def test_the_loss_is_computed_in_float32_whatever_the_model_computes_in():
+    outputs = jnp.array([[1.0, 1.0 + 2**-7]], jnp.bfloat16)
+    losses = per_example(cross_entropy, outputs, jnp.array([0]))
+    assert losses.dtype == jnp.float32
+    assert float(losses[0]) == pytest.approx(float(jnp.log(1 + jnp.exp(2**-7))), rel=1e-6)

@@ -1,0 +1,65 @@
+"""The architecture, held by its imports: a file imports only from floors below its own (CONTRIBUTING.md)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import nodepert
+
+PACKAGE = Path(nodepert.__file__).parent
+FLOORS = {  # longest match wins
+    "noise": 0, "registry": 0, "core": 0.5,  # core may use noise
+    "losses": 1, "models": 1, "data": 1, "optimizers": 1,
+    "training": 2,
+    "config": 4, "store": 4.1, "plots": 4.2, "runner": 4.2,  # each may use the ones before
+    "display": 5, "cli": 5.1, "main": 5.2, "__main__": 5.2,
+}  # fmt: skip
+INSIDE = ("models", "data")  # packages whose files may use each other
+HEAVY = ("matplotlib", "pandas", "tyro", "rich", "argparse", "submitit")  # for floor 4 and above
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from ([f"nodepert.{a.name}" for a in node.names] if node.module == "nodepert" else [node.module])
+
+
+def room(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if f != PACKAGE / "__init__.py"], ids=lambda p: p.stem)
+def test_a_file_imports_only_from_floors_below(path):
+    own = room(path)
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        other = rest.partition(".")[0]
+        if top == "nodepert" and rest:
+            assert FLOORS[other] < FLOORS[own] or other == own in INSIDE, f"{path.name} imports {name}"
+        if FLOORS[own] < 4:
+            assert top not in HEAVY, f"{path.name} imports {name}"
+
+
+def test_files_are_short():
+    lengths = {str(f.relative_to(PACKAGE)): len(f.read_text().splitlines()) for f in FILES}
+    assert {f: n for f, n in lengths.items() if n > 265} == {}
+
+
+def test_public_names_resolve_and_are_known_to_type_checkers():
+    declared = {
+        alias.asname
+        for node in ast.walk(ast.parse((PACKAGE / "__init__.py").read_text()))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname
+    }
+    assert declared == set(nodepert.__all__)
+    for name in nodepert.__all__:
+        assert callable(getattr(nodepert, name))
+    with pytest.raises(AttributeError, match="there are: "):
+        nodepert.nonsense  # noqa: B018

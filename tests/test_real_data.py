@@ -1,0 +1,29 @@
+"""Every network learns on every real data set, under both rules; runs where NODEPERT_DATA_DIR holds the sets."""
+
+import math
+import os
+
+import pytest
+
+import nodepert as npt
+from nodepert.data import status
+
+WHERE = os.environ.get("NODEPERT_DATA_DIR")
+HERE = {name for name, found, _ in status(WHERE) if found} if WHERE else set()
+
+
+@pytest.mark.parametrize("rule", ["np", "sgd"])
+@pytest.mark.parametrize("dataset", ["mnist", "fmnist", "cifar10"])
+@pytest.mark.parametrize("network", ["fc", "linfc", "conv", "conv-large"])
+def test_every_network_trains_on_every_set_with_every_rule(network, dataset, rule):
+    if dataset not in HERE:
+        pytest.skip(f"NODEPERT_DATA_DIR does not hold {dataset}")
+    examples, epochs = {"conv": (1000, 1), "conv-large": (40, 5)}.get(network, (6000, 1))
+    subset = f"{dataset}(train={examples}, test={examples // 2})"
+    run = npt.Run(
+        dataset=subset, network=network, rule=rule, lr=1e-3 if rule == "sgd" else 1e-4, epochs=epochs, batchsize=20
+    )
+    result = npt.train(run, data_dir=WHERE)
+    assert result.status == "finished"
+    assert all(math.isfinite(v) for row in result.rows for v in row.values())
+    assert result.rows[-1]["train_loss"] < result.rows[0]["train_loss"]
