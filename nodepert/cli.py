@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial, wraps
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Annotated, Literal
 import tyro
 
 from nodepert.config import Run, Task, checked
-from nodepert.registry import BUILT_IN, UserError, everything, usage
+from nodepert.registry import BUILT_IN, UserError, check, everything, usage
 
 Flat = tyro.conf.OmitArgPrefixes
 
@@ -145,6 +147,8 @@ def data(
     if action == "fetch" and not names:
         raise UserError("say which, as in: nodepert data fetch mnist")
     for name in names:
+        check("dataset", name)
+    for name in names:
         loaded = load_dataset(name, data_dir) if action == "fetch" else None
         if loaded:
             print(f"{name}: {len(loaded.train_y):,} + {len(loaded.test_y):,} examples, from {loaded.source}")
@@ -161,13 +165,27 @@ COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "list": listing,
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the command `nodepert`."""
-    try:
+    with reported():
         _parse(sys.argv[1:] if argv is None else argv)()
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """End the process as a user expects: what they can put right in one line with status 2, Ctrl-C with 130."""
+    try:
+        yield
     except UserError as error:
         fail(error)
+    except BrokenPipeError:  # nodepert ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
-        print("\nnodepert: interrupted; the epochs that were reached are kept", file=sys.stderr)
+        print("nodepert: interrupted; the epochs that were reached are kept", file=sys.stderr)
         sys.exit(130)
+    except RuntimeError as error:  # as XLA reports it
+        if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
+            raise
+        fail("out of memory; a smaller network, batchsize or number of samples needs less")
 
 
 def fail(error: object) -> None:
@@ -192,9 +210,16 @@ def _parse(arguments: Sequence[str]) -> Callable[[], None]:
             return app.cli(args=list(arguments), prog="nodepert", description="Learning by perturbation.")
     except SystemExit as stop:
         if stop.code:
-            lines = (line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()[1:])
-            fail(next(filter(None, lines), "cannot read the command line") + " (see nodepert --help)")
+            fail(f"{_complaint(said.getvalue())} (see nodepert --help)")
         raise
+
+
+def _complaint(box: str) -> str:
+    """What tyro says in the first part of its box, and what it suggests in the second, as one line."""
+    inside = " ".join(line.strip("│ ") for line in box.splitlines()[1:-1])
+    first, *others = (part.split() for part in re.split("─{5,}", inside))
+    hints = [part[: 4 if part[0] == "Perhaps" else None] for part in others if part[:1] in (["Available"], ["Perhaps"])]
+    return "; ".join(" ".join(part) for part in [first, *hints])
 
 
 def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from nodepert.registry import UserError, check, entry, full
+from nodepert.registry import UserError, check, entry, full, to_float
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def checked(run: Run) -> Run:
     for field in fields(run):
         value, kind = getattr(run, field.name), str(field.type)
         if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-            run = replace(run, **{field.name: float(value)})
+            run = replace(run, **{field.name: to_float(field.name, value)})
         elif type(value).__name__ != kind:
             raise UserError(f"{field.name} must be {_NOUNS[kind]}; got {value!r}")
     network = check("network", run.network)

@@ -14,6 +14,7 @@ every array, and a loss is always one number per example.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -22,7 +23,9 @@ import jax.numpy as jnp
 try:
     from jax.extend.core import get_opaque_trace_state
 except ImportError:  # jax 0.6.0
-    from jax.core import get_opaque_trace_state
+    from jax.core import get_opaque_trace_state as _opaque_trace_state
+
+    get_opaque_trace_state = partial(_opaque_trace_state, "nodepert")
 
 from nodepert.noise import draw
 

@@ -13,9 +13,8 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a file: import the package, not its modules by their bare names
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from nodepert.cli import fail
+from nodepert.cli import fail, reported
 from nodepert.config import Run
-from nodepert.registry import UserError
 
 COLUMNS = ["epoch", "epoch_time", "train_acc", "test_acc"]
 
@@ -75,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = dict(vars(args))
     if "conv" in args.network:
         del settings["n_hl"], settings["hl_size"]
-    try:
+    with reported():
         run = to_run(args)
         table = Path("explogs") / args.exp_name / f"{args.network}.csv"
 
@@ -92,10 +91,6 @@ def main(argv: list[str] | None = None) -> None:
         result = train(run, on_row=on_row)
         if result.status != "finished":
             print(result.status)
-    except UserError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import keyword
 import re
 import typing
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -109,7 +111,9 @@ def parse(text: str) -> Spec:
     # 'conv-large' is one name here, not a difference: hide such hyphens from Python's grammar.
     hidden = re.sub(r"(?<=\w)-(?=[A-Za-z])", _HYPHEN, text.strip())
     try:
-        node = ast.parse(hidden, mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Python's remarks on strange literals: a refusal as well
+            node = ast.parse(hidden, mode="eval").body
         value = _value(node)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         value = None
@@ -117,7 +121,7 @@ def parse(text: str) -> Spec:
         return Spec(value)
     if isinstance(value, Spec):
         return value
-    raise UserError(f"cannot read '{text}': write a name, or name(arg=value, ...), as in np(sigma=1e-3, samples=4)")
+    raise UserError(f"cannot read {text!r}: write a name, or name(arg=value, ...), as in np(sigma=1e-3, samples=4)")
 
 
 def check(kind: str, spec: str | Spec) -> Spec:
@@ -174,6 +178,7 @@ def usage(kind: str, name: str) -> str:
 
 
 _HYPHEN = "\u01c0"  # a letter to Python, and in nobody's name
+_WORD = r"[A-Za-z_][A-Za-z0-9_]*(-[A-Za-z][A-Za-z0-9_]*)*"  # a string that is written, and read, without quotes
 
 
 def _parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
@@ -190,7 +195,8 @@ def _usage(parameters: dict[str, inspect.Parameter]) -> str:
 
 
 def _show(value: Any) -> str:
-    return value if isinstance(value, str) and value.replace("-", "_").isidentifier() else _literal(value)
+    bare = isinstance(value, str) and re.fullmatch(_WORD, value) and not keyword.iskeyword(value)
+    return value if bare else _literal(value)
 
 
 def _literal(value: Any) -> str:
@@ -225,11 +231,21 @@ def _coerce(what: str, annotation: Any, value: Any) -> Any:
     if annotation is float:
         if isinstance(value, str | bool | None | Spec):
             raise UserError(f"{what} must be a number; got {_show(value)}")
-        return float(value) if number else value  # else: a traced value, taken as it is
+        return to_float(what, value) if number else value  # else: a traced value, taken as it is
     if annotation in (int, bool, str) and (not isinstance(value, annotation) or (annotation is int and not number)):
         noun = {int: "a whole number", bool: "True or False", str: "a word"}[annotation]
         raise UserError(f"{what} must be {noun}; got {_show(value)}")
+    if isinstance(value, int) and abs(value) >= 2**31:
+        raise UserError(f"{what} must be below 2**31; got {value}")
     return value
+
+
+def to_float(what: str, value: float) -> float:
+    """float(value), where a whole number too large for it is the user's error."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise UserError(f"{what} is too large for a float") from None
 
 
 def everything() -> Iterator[tuple[str, str, Entry]]:

@@ -8,13 +8,13 @@ import json
 import os
 import platform
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock
 
@@ -23,6 +23,7 @@ from nodepert.registry import UserError
 
 FORMAT, VERSION = "nodepert-run", 1
 LARGEST = 16 * 2**20  # bytes of any file read here; ours are kilobytes
+COLUMNS = ["epoch", "epoch_time", "train_acc", "test_acc", "train_loss", "test_loss"]
 RUNNING, FINISHED, INTERRUPTED = "running", "finished", "interrupted"
 
 
@@ -31,6 +32,7 @@ class RunFolder:
 
     def __init__(self, path: Path, record: dict[str, Any]):
         self.path, self.record = path, record
+        self.before = len(self.rows())  # rows of an earlier attempt
 
     @property
     def status(self) -> str:
@@ -48,14 +50,16 @@ class RunFolder:
 
     def write_rows(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write metrics.csv whole; an earlier, longer table of the same run is kept until this one reaches it."""
-        if len(rows) >= len(self.rows()):
+        if len(rows) >= self.before:
             write_whole(self.path / "metrics.csv", to_csv(rows))
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of metrics.csv; none where there is no readable table."""
         try:
             table = list(csv.DictReader(io.StringIO(read_text(self.path / "metrics.csv"))))
-            return [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in table]
+            rows = [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in table]
+            ours = all(list(row) == COLUMNS and row["epoch"] == i for i, row in enumerate(rows))
+            return rows if ours else []
         except (UserError, ValueError, TypeError, csv.Error):
             return []
 
@@ -75,7 +79,8 @@ def open_run(out: Path, name: str, run: Run, **facts: Any) -> RunFolder:
         if record["config"] != config:
             raise UserError(f"{path / 'config.json'} describes another run than its folder's name says; move it away")
         folder = RunFolder(path, record)
-        if folder.done and folder.rows():
+        last = rows[-1]["epoch"] if (rows := folder.rows()) else None
+        if (folder.status, last) in ((FINISHED, run.epochs), (f"diverged at epoch {last}", last)):
             return folder
     record = {"format": FORMAT, "version": VERSION, "id": run_id(run), "config": config, "started": _now()}
     folder = RunFolder(path, record)
@@ -87,9 +92,10 @@ def open_run(out: Path, name: str, run: Run, **facts: Any) -> RunFolder:
 
 def read_record(path: Path) -> dict[str, Any]:
     """A run's config.json, checked. Raises UserError, naming the file, for anything that NodePert did not write."""
+    text = read_text(path)
     try:
-        record = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable as JSON ({error}); give a config.json that NodePert wrote") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise UserError(f'{path} is not a NodePert run\'s config.json (it has no "format": "{FORMAT}")')
@@ -142,16 +148,15 @@ def append_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Replace a file in one step: written beside it, flushed to disk, renamed. Raises UserError."""
     with writing(path):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = path.with_name(f".{path.name}.{uuid4().hex}")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with open(temporary, "x", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
             raise
 
 
@@ -162,7 +167,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {(error.strerror or str(error)).lower()}; choose another place with --out"
+            f"cannot write {path}: {(error.strerror or str(error)).lower()}; choose another place"
         ) from None
 
 
@@ -188,12 +193,6 @@ def versions() -> dict[str, str]:
 def _ends_in_newline(file: Any) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _now() -> str:

@@ -113,8 +113,9 @@ def program(model: Model, loss: Loss, *, batchsize: int, epochs: int) -> Program
             return sums + jnp.stack([correct.sum(), per_example(loss, outputs, labels).sum()])
 
         def split(name):
-            correct, losses = over_batches(add, jnp.zeros(2), data[name], EVALUATION_BATCH) / len(data[name][1])
-            return {f"{name}_acc": 100 * correct, f"{name}_loss": losses}
+            correct, losses = over_batches(add, jnp.zeros(2), data[name], EVALUATION_BATCH)
+            n = len(data[name][1])
+            return {f"{name}_acc": 100 * correct / n, f"{name}_loss": losses / n}
 
         return split("train") | split("test")
 

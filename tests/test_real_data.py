@@ -18,10 +18,15 @@ HERE = {name for name, found, _ in status(WHERE) if found} if WHERE else set()
 def test_every_network_trains_on_every_set_with_every_rule(network, dataset, rule):
     if dataset not in HERE:
         pytest.skip(f"NODEPERT_DATA_DIR does not hold {dataset}")
-    examples, epochs = {"conv": (1000, 1), "conv-large": (40, 5)}.get(network, (6000, 1))
-    subset = f"{dataset}(train={examples}, test={examples // 2})"
+    examples, batchsize, epochs = {"conv": (1000, 20, 1), "conv-large": (200, 10, 2)}.get(network, (6000, 20, 1))
+    subset = f"{dataset}(train={examples}, test={examples // 4})"
     run = npt.Run(
-        dataset=subset, network=network, rule=rule, lr=1e-3 if rule == "sgd" else 1e-4, epochs=epochs, batchsize=20
+        dataset=subset,
+        network=network,
+        rule=rule,
+        lr=1e-3 if rule == "sgd" else 3e-4,
+        epochs=epochs,
+        batchsize=batchsize,
     )
     result = npt.train(run, data_dir=WHERE)
     assert result.status == "finished"

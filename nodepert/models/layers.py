@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nodepert.core import Array, Key, Params
+from nodepert.models.convolution import convolve
 
 
 def dense(params: Params, h: Array) -> Array:
@@ -21,10 +22,7 @@ def conv2d(stride: int = 1) -> Callable[[Params, Array], Array]:
     """Convolution, SAME padding; h: (B, H, W, m), w: (kh, kw, m, n), b: (n,) -> (B, ceil(H/s), ceil(W/s), n)."""
 
     def conv(params: Params, h: Array) -> Array:
-        a = jax.lax.conv_general_dilated(
-            h, params["w"], (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return a + params["b"]
+        return convolve(h, params["w"], stride) + params["b"]
 
     return conv
 

@@ -1,0 +1,45 @@
+"""What the README says to type works."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from nodepert import cli, main
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
+SHELL = [
+    line
+    for block in re.findall(r"```\n(.*?)```", README, re.S)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith(("nodepert ", "python nodepert/main.py "))
+]
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
+def test_python_blocks_run(block):
+    exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("line", SHELL)
+def test_commands_run(line, capsys):
+    words = shlex.split(re.sub(r"epochs \d+", "epochs 1", line), comments=True)
+    if words[0] == "nodepert":
+        cli.main(words[1:])
+    else:
+        main.main(words[2:])
+        assert Path("explogs/npexp/fc.csv").exists()
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_blocks_were_found():
+    assert len(PYTHON) >= 2
+    assert len(SHELL) >= 5
+
+
+def test_the_makefile_has_the_targets_that_the_readme_names():
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text()
+    for target in re.findall(r"(?:`|^)make ([a-z]+)", README, re.M):
+        assert f"\n{target}:" in makefile, target
