@@ -18,8 +18,10 @@ def learning_curves(runs: Mapping[str, Sequence[dict[str, Any]]], path: str | Pa
     runs: {legend: rows}, rows as `nodepert.train` gives them. Raises UserError where `path` cannot be written.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    columns = max(1, min(4, 110 // (8 + max(map(len, runs), default=1))))  # of the legend below the axes
+    figure = Figure(figsize=(9, 3.8 + 0.2 * (len(runs) // columns)), layout="constrained")
     accuracy, loss = figure.subplots(1, 2)
     for i, (label, rows) in enumerate(runs.items()):
         style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.8}
@@ -36,10 +38,12 @@ def learning_curves(runs: Mapping[str, Sequence[dict[str, Any]]], path: str | Pa
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}" if axes is loss else "")
+    low, high = loss.get_ylim()
+    loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
+    loss.yaxis.set_major_formatter("{x:g}")
+    loss.yaxis.set_minor_formatter("")
     accuracy.plot([], [], "--", color="grey", label="training set")
-    figure.legend(*accuracy.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
+    figure.legend(*accuracy.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=columns)
     if title:
         figure.suptitle(title)
     path = Path(path)
