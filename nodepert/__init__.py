@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "core": ["Info", "Model", "Rule", "backprop", "node_perturbation", "plain", "pullback"],
     "registry": ["UserError"],
-    "data": ["DataError", "Dataset", "load_dataset"],
+    "data": ["DataError", "DataNotFound", "Dataset", "load_dataset"],
     "config": ["Run"],
     "runner": ["Result", "make_loss", "make_model", "make_rule", "train"],
     "store": ["load_run"],
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nodepert.core import plain as plain
     from nodepert.core import pullback as pullback
     from nodepert.data import DataError as DataError
+    from nodepert.data import DataNotFound as DataNotFound
     from nodepert.data import Dataset as Dataset
     from nodepert.data import load_dataset as load_dataset
     from nodepert.plots import learning_curves as learning_curves

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from nodepert.config import Run, Task, checked
+from nodepert.config import Run, Task, checked, run_id
 from nodepert.registry import BUILT_IN, UserError, check, everything, usage
 
 Flat = tyro.conf.OmitArgPrefixes
@@ -88,6 +88,8 @@ def compare(
     rates, optimizers = _one_per_rule("lr", lr, rules), _one_per_rule("optimizer", optimizer, rules)
     variants = zip(rules, optimizers, rates, strict=True)
     runs = [Run(**asdict(task), rule=rule, optimizer=optimizer, lr=rate) for rule, optimizer, rate in variants]
+    if len({run_id(run) for run in runs}) < len(runs):
+        raise UserError("two of these runs are the same; give each another rule, learning rate or optimizer")
     for run in runs:
         precheck(run)  # all of them, before the first one trains for an hour
     data = load_dataset(checked(runs[0]).dataset, where.data_dir)
@@ -180,8 +182,9 @@ def reported() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except KeyboardInterrupt:
-        print("nodepert: interrupted; the epochs that were reached are kept", file=sys.stderr)
-        sys.exit(130)
+        print("nodepert: interrupted", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(130)  # at once: an ordinary exit while XLA compiles or computes can crash
     except RuntimeError as error:  # as XLA reports it
         if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
             raise
@@ -216,6 +219,7 @@ def _parse(arguments: Sequence[str]) -> Callable[[], None]:
 
 def _complaint(box: str) -> str:
     """What tyro says in the first part of its box, and what it suggests in the second, as one line."""
+    box = re.sub(r"\x1b\[[0-9;]*m", "", box)  # colours, on a terminal
     inside = " ".join(line.strip("│ ") for line in box.splitlines()[1:-1])
     first, *others = (part.split() for part in re.split("─{5,}", inside))
     hints = [part[: 4 if part[0] == "Perhaps" else None] for part in others if part[:1] in (["Available"], ["Perhaps"])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import numbers
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -46,8 +47,11 @@ def checked(run: Run) -> Run:
     """The run with canonical specs and the loss chosen. Raises UserError for a wrong type, name or argument."""
     for field in fields(run):
         value, kind = getattr(run, field.name), str(field.type)
-        if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)  # numpy's as well
+        if kind == "float" and real:
             run = replace(run, **{field.name: to_float(field.name, value)})
+        elif kind == "int" and real and isinstance(value, numbers.Integral):
+            run = replace(run, **{field.name: int(value)})
         elif type(value).__name__ != kind:
             raise UserError(f"{field.name} must be {_NOUNS[kind]}; got {value!r}")
     network = check("network", run.network)
@@ -77,6 +81,8 @@ def from_dict(values: Any) -> Run:
     if unknown := sorted(set(values) - known):
         raise UserError(f"unknown option{'s' * (len(unknown) > 1)} {', '.join(unknown)}; "
                         f"there are: {', '.join(sorted(known))}")  # fmt: skip
+    if missing := sorted(known - set(values)):
+        raise UserError(f"it lacks {', '.join(missing)}")
     return checked(Run(**values))
 
 

@@ -27,6 +27,7 @@ except ImportError:  # jax 0.6.0
 
     get_opaque_trace_state = partial(_opaque_trace_state, "nodepert")
 
+from nodepert.arguments import at_least, positive
 from nodepert.noise import draw
 
 Array: TypeAlias = jax.Array
@@ -110,8 +111,17 @@ def preactivations(model: Model, params: Params, x: Array, inner: Node = plain) 
 
 
 def node_shapes(model: Model, params: Params, x: Array) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of every node's pre-activation, without computing anything."""
-    return jax.eval_shape(lambda p, x: preactivations(model, p, x), params, x)
+    """Shape and dtype of every node's pre-activation, without computing anything.
+
+    Raises ValueError for a model without nodes, and for a node whose leading axis is not the batch.
+    """
+    shapes = jax.eval_shape(lambda p, x: preactivations(model, p, x), params, x)
+    if not shapes:
+        raise ValueError("this model has no nodes; call each operation as node(name, operation, params[name], h)")
+    for name, shape in shapes.items():
+        if shape.shape[:1] != x.shape[:1]:
+            raise ValueError(f"node '{name}' has shape {shape.shape}; its first axis must be the {len(x)} examples")
+    return shapes
 
 
 def detached(name: str, op: Op, params: Params, h: Array) -> Array:
@@ -219,7 +229,7 @@ def node_perturbation(
             gain = slope(xi) / len(x)  # (B,)
             return {name: expand(gain, n) * n for name, n in xi.items()}
 
-        averaged = mean_over(signals, key, samples)
+        averaged = mean_over(signals, key, samples, at_once=max(1, ROWS_AT_ONCE // len(x)))
         return pullback(model, params, x, averaged), state, Info(clean, outputs)
 
     return Rule(stateless, grads)
@@ -238,23 +248,13 @@ def directional(difference: str, f: Callable[[Signals], Array], clean: Array, sh
     return lambda xi: (at(xi, sigma) - clean) / sigma
 
 
-def mean_over(f: Callable[[Key], Signals], key: Key, samples: int) -> Signals:
-    """The mean of f over independent keys; what f computes without its key is computed once."""
+ROWS_AT_ONCE = 16384  # draws x examples in one pass: bounds the memory of many draws
+
+
+def mean_over(f: Callable[[Key], Signals], key: Key, samples: int, at_once: int) -> Signals:
+    """The mean of f over independent keys, `at_once` in one pass; what f computes without its key is computed once."""
     if samples == 1:
         return f(key)
-    return jax.tree.map(lambda s: s.mean(0), jax.vmap(f)(jax.random.split(key, samples)))
-
-
-# ----------------------------------------------------------------------------------------- arguments
-
-
-def positive(name: str, value: Any) -> None:
-    """Raise ValueError unless value is positive and finite; a traced value is taken as it is."""
-    if isinstance(value, int | float) and not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be positive and finite; got {value}")
-
-
-def at_least(name: str, value: int, least: int) -> None:
-    """Raise ValueError for a count below `least`."""
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}; got {value}")
+    keys = jax.random.split(key, samples)
+    draws = jax.vmap(f)(keys) if samples <= at_once else jax.lax.map(f, keys, batch_size=at_once)
+    return jax.tree.map(lambda s: s.mean(0), draws)

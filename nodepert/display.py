@@ -22,11 +22,16 @@ def progress(label: str, epochs: int) -> Iterator[OnRow]:
     if not console.is_terminal:
         yield lambda row: print(f"{label}  {summary(row)}", flush=True)
         return
-    texts = TextColumn("{task.description}"), TextColumn("{task.fields[row]}")
-    with Progress(SpinnerColumn(), texts[0], BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), texts[1],
-                  console=console) as bar:  # fmt: skip
-        task = bar.add_task(escape(label), total=epochs, row="compiling")
-        yield lambda row: bar.update(task, completed=row["epoch"], row=summary(row))
+    console.print(escape(label))
+    figures = TextColumn("{task.fields[row]}")
+    columns = SpinnerColumn(), BarColumn(bar_width=16), MofNCompleteColumn(), TimeElapsedColumn(), figures
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=epochs, row="compiling")
+
+        def on_row(row):
+            bar.update(task, completed=row["epoch"], row=f"train {row['train_acc']:.1f}%  test {row['test_acc']:.1f}%")
+
+        yield on_row
 
 
 def summary(row: dict) -> str:

@@ -14,7 +14,8 @@ if __name__ == "__main__":  # run as a file: import the package, not its modules
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from nodepert.cli import fail, reported
-from nodepert.config import Run
+from nodepert.config import Run, checked
+from nodepert.store import append_rows, checked_name
 
 COLUMNS = ["epoch", "epoch_time", "train_acc", "test_acc"]
 
@@ -75,12 +76,11 @@ def main(argv: list[str] | None = None) -> None:
     if "conv" in args.network:
         del settings["n_hl"], settings["hl_size"]
     with reported():
-        run = to_run(args)
-        table = Path("explogs") / args.exp_name / f"{args.network}.csv"
+        run = checked(to_run(args))
+        table = Path("explogs") / checked_name(args.exp_name) / f"{args.network}.csv"
 
         from nodepert.display import summary
         from nodepert.runner import train
-        from nodepert.store import append_rows
 
         def on_row(row):
             print(summary(row), flush=True)

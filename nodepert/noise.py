@@ -24,10 +24,12 @@ def draw(key: Key, shapes: Mapping[str, Any], noise: str = "gaussian") -> dict[s
     """Unit-variance noise for every node; shapes: {node: anything with .shape (B, ...) and .dtype}.
 
     Node l's key is fold_in(key, crc32(name)), and an example's noise depends on its place in the batch but not on
-    the batch's size: any part of a draw can be made again alone.
+    the batch's size: any part of a draw can be made again alone. Raises ValueError for names of equal CRC-32.
     """
-    keys = {name: jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode()))) for name in shapes}
-    return {name: NOISE[noise](keys[name], s.shape, s.dtype) for name, s in shapes.items()}
+    codes = {name: np.uint32(zlib.crc32(name.encode())) for name in shapes}
+    if len(set(codes.values())) < len(codes):
+        raise ValueError(f"two of the nodes {', '.join(shapes)} have one CRC-32, hence one noise; rename one")
+    return {name: NOISE[noise](jax.random.fold_in(key, codes[name]), s.shape, s.dtype) for name, s in shapes.items()}
 
 
 def gaussian(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -57,6 +59,7 @@ def random_words(key: Key, examples: int, words: int) -> Array:
     blocks = -(-words // 2)
     example = jax.lax.broadcasted_iota(jnp.uint32, (examples, blocks), 0)
     block = jax.lax.broadcasted_iota(jnp.uint32, (examples, blocks), 1)
+    jax.random.bits(key, (0,))  # draws nothing, and lets jax_debug_key_reuse see that this key is used
     k = jax.random.key_data(key)
     pair = threefry2x32_p.bind(k[0], k[1], example, block)
     return jnp.concatenate(pair, axis=1)[:, :words]

@@ -9,6 +9,8 @@ from typing import Literal
 
 import optax
 
+from nodepert.arguments import fraction, positive
+
 Schedule = Literal["constant", "cosine"]
 
 
@@ -21,6 +23,7 @@ def momentum(
     lr: float, steps: int, *, momentum: float = 0.9, nesterov: bool = False, schedule: Schedule = "constant"
 ) -> optax.GradientTransformation:
     """m <- momentum m + g; W <- W - lr m."""
+    fraction("momentum", momentum)
     return optax.sgd(rate(lr, steps, schedule), momentum=momentum, nesterov=nesterov)
 
 
@@ -28,6 +31,9 @@ def adam(
     lr: float, steps: int, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, schedule: Schedule = "constant"
 ) -> optax.GradientTransformation:
     """Adam (Kingma and Ba 2015)."""
+    fraction("b1", b1)
+    fraction("b2", b2)
+    positive("eps", eps)
     return optax.adam(rate(lr, steps, schedule), b1=b1, b2=b2, eps=eps)
 
 
@@ -35,6 +41,8 @@ def rmsprop(
     lr: float, steps: int, *, decay: float = 0.9, eps: float = 1e-8, schedule: Schedule = "constant"
 ) -> optax.GradientTransformation:
     """RMSProp (Tieleman and Hinton 2012)."""
+    fraction("decay", decay)
+    positive("eps", eps)
     return optax.rmsprop(rate(lr, steps, schedule), decay=decay, eps=eps)
 
 

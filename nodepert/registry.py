@@ -240,7 +240,7 @@ def _coerce(what: str, annotation: Any, value: Any) -> Any:
     return value
 
 
-def to_float(what: str, value: float) -> float:
+def to_float(what: str, value: Any) -> float:
     """float(value), where a whole number too large for it is the user's error."""
     try:
         return float(value)

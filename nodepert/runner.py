@@ -12,9 +12,10 @@ import jax
 from nodepert.config import Run, checked
 from nodepert.core import Loss, Model, Params, Rule
 from nodepert.data import Dataset, load_dataset
-from nodepert.registry import check, make, resolve
-from nodepert.store import FINISHED, INTERRUPTED, open_run
-from nodepert.training import Hyper, Row, diverged, fit, rehearse
+from nodepert.data.dataset import fingerprint
+from nodepert.registry import UserError, check, make, resolve
+from nodepert.store import FINISHED, INTERRUPTED, RunFolder, open_run
+from nodepert.training import Epochs, Hyper, Row, diverged, fit, rehearse
 
 OnRow = Callable[[Row], Any]
 
@@ -63,6 +64,8 @@ def build(run: Run, data_dir: str | Path | None = None, data: Dataset | None = N
     """Build what a run names. `data`, if given, is the run's data set, loaded before. Raises UserError."""
     run = checked(run)
     hyper, loss = _hyper(run), make_loss(run.loss)
+    if data and data.name != check("dataset", run.dataset).name:
+        raise UserError(f"these data are {data.name}, but the run's data set is {run.dataset}")
     if data is None:
         precheck(run)  # a wrong option is found before a missing or slow data set
         data = load_dataset(run.dataset, data_dir)
@@ -95,17 +98,25 @@ def train(
     interruption leaves what was reached, and a run that is finished there is not computed again.
     Raises UserError for anything in the run or the data that the user can put right.
     """
+    if not isinstance(run, Run):
+        raise UserError(f"train takes a run, as in npt.train(npt.Run(rule='np')); got {type(run).__name__}")
     built = build(run, data_dir, data)
     # `fit` complains about sizes and rates now, so that nothing is written for a run that cannot start.
     epochs = fit(*built, batchsize=run.batchsize, epochs=run.epochs)
-    facts = {"device": device(), "data": built.data.source}
-    folder = open_run(Path(out), name, run, **facts) if name else None
-    if folder and folder.done:
+    if name is None:
+        return _carry_out(run, epochs, on_row)
+    facts = {"device": device(), "source": built.data.source}
+    with open_run(Path(out), name, run, fingerprint(built.data), **facts) as folder:
+        if not folder.done:
+            return _carry_out(run, epochs, on_row, folder)
         rows = folder.rows()
         for row in rows:
             on_row(row)
         return Result(run, rows, folder.status, folder=folder.path)
 
+
+def _carry_out(run: Run, epochs: Epochs, on_row: OnRow, folder: RunFolder | None = None) -> Result:
+    """Go through the epochs, and write each as it comes."""
     rows, params, status = [], None, INTERRUPTED
     try:
         for row, state in epochs:

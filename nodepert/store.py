@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from nodepert.config import Run, complete, from_dict, run_id
 from nodepert.registry import UserError
@@ -64,28 +64,51 @@ class RunFolder:
             return []
 
 
-def open_run(out: Path, name: str, run: Run, **facts: Any) -> RunFolder:
-    """The folder of this run, made if need be; a finished run's is returned as it is (`done`).
+@contextmanager
+def open_run(out: Path, name: str, run: Run, data: str, **facts: Any) -> Iterator[RunFolder]:
+    """The folder of this run, made if need be, and locked; a finished run's is given as it is (`done`).
 
-    `facts` (device, data source) are recorded. Raises UserError for a name that is no folder name, a place that
-    cannot be written, or a folder that holds something else.
+    `data` is the fingerprint of the data; `facts` (device, data source) are recorded. Raises UserError for a name
+    that is no folder name, a place that cannot be written, a folder that holds something else or is in use.
     """
+    path = Path(out) / checked_name(name) / run_id(run)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"another process is at this run, in {path}; wait for it, or give another --name") from None
+    try:
+        yield _opened(path, run, data, facts)
+    finally:
+        lock.release()
+
+
+def checked_name(name: str) -> str:
+    """The name of a study, which becomes a folder. Raises UserError where it cannot."""
     if not re.fullmatch(r"[\w.+-]{1,100}", name) or name.strip(".") == "":
         raise UserError(f"the name '{name}' must be letters, digits and . _ + - (it becomes a folder)")
-    path = Path(out) / name / run_id(run)
+    return name
+
+
+def _opened(path: Path, run: Run, data: str, facts: dict[str, Any]) -> RunFolder:
     config = complete(run)
     if (path / "config.json").exists():
-        record = read_record(path / "config.json")
+        try:
+            record = read_record(path / "config.json")
+        except UserError as error:
+            raise UserError(f"{error}; it is in the way of this run: move it away") from None
         if record["config"] != config:
             raise UserError(f"{path / 'config.json'} describes another run than its folder's name says; move it away")
+        if record.get("data") != data:
+            raise UserError(f"{path} holds this run on other data ({record.get('source')}); give another --name")
         folder = RunFolder(path, record)
         last = rows[-1]["epoch"] if (rows := folder.rows()) else None
         if (folder.status, last) in ((FINISHED, run.epochs), (f"diverged at epoch {last}", last)):
             return folder
-    record = {"format": FORMAT, "version": VERSION, "id": run_id(run), "config": config, "started": _now()}
+    record = {"format": FORMAT, "version": VERSION, "id": path.name, "config": config, "data": data, "started": _now()}
     folder = RunFolder(path, record)
-    with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
     folder.set_status(RUNNING, versions=versions(), **facts)
     return folder
 
@@ -96,7 +119,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not readable as JSON ({error}); give a config.json that NodePert wrote") from None
+        raise UserError(f"{path} is not readable as JSON ({error}), as a run's config.json is") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise UserError(f'{path} is not a NodePert run\'s config.json (it has no "format": "{FORMAT}")')
     if record.get("version") != VERSION:

@@ -21,11 +21,12 @@ from nodepert.data.dataset import Dataset
 from nodepert.registry import Spec, UserError, make
 
 Row = dict[str, Any]
+Epochs = Iterator[tuple[Row, "State"]]
 EVALUATION_BATCH = 500  # examples at a time; metrics do not depend on it, memory does
 
 
 def _flatten(spec: Spec):
-    traced = [k for k, v in spec.kwargs if not isinstance(v, int | str | None | Spec)]
+    traced = [k for k, v in spec.kwargs if not isinstance(v, int | str | None)]  # floats, and specs that hold some
     given = dict(spec.kwargs)
     static = tuple((k, v) for k, v in spec.kwargs if k not in traced)
     order = tuple(given)
@@ -146,9 +147,7 @@ def standardised(data: dict[str, Any], pixels: Array) -> Array:
     return (pixels.astype(jnp.float32) - data["mean"]) / data["std"]
 
 
-def fit(
-    model: Model, loss: Loss, data: Dataset, hyper: Hyper, *, batchsize: int, epochs: int
-) -> Iterator[tuple[Row, State]]:
+def fit(model: Model, loss: Loss, data: Dataset, hyper: Hyper, *, batchsize: int, epochs: int) -> Epochs:
     """Train, and yield (row, state) before training (epoch 0) and after every epoch.
 
     A row has epoch, epoch_time (seconds of training and evaluation, compilation left out), train_acc, test_acc
@@ -179,14 +178,17 @@ def rehearse(model: Model, loss: Loss, hyper: Hyper, *, batchsize: int, epochs: 
     make("optimizer", hyper.optimizer, hyper.lr, 1)
 
 
-def _epochs(task: Program, model: Model, data: Dataset, hyper: Hyper, epochs: int) -> Iterator[tuple[Row, State]]:
+def _epochs(task: Program, model: Model, data: Dataset, hyper: Hyper, epochs: int) -> Epochs:
     arrays = on_device(data)
     hyper = jax.tree.map(jnp.asarray, hyper)
     state = jax.jit(task.init)(hyper, arrays)
     node_shapes(model, state.params, standardised(arrays, arrays["train"][0][:1]))  # every node has its own name
     evaluate = jax.jit(task.evaluate).lower(state.params, arrays).compile()
     epoch = jax.jit(task.epoch, donate_argnums=0).lower(state, hyper, arrays).compile()
-    yield _row(0, 0.0, True, evaluate(state.params, arrays)), state
+    row = _row(0, 0.0, True, evaluate(state.params, arrays))
+    yield row, state
+    if diverged(row):
+        return
     for number in range(1, epochs + 1):
         start = time.perf_counter()
         state, finite = epoch(state, hyper, arrays)
@@ -204,7 +206,8 @@ def diverged(row: Row) -> bool:
 
 def _row(epoch: int, seconds: float, finite: bool, metrics: dict[str, Any]) -> Row:
     row = {"epoch": epoch, "epoch_time": seconds}
-    row |= {name: float(metrics[name]) for name in ("train_acc", "test_acc", "train_loss", "test_loss")}
+    row |= {name: round(float(metrics[name]), 4) for name in ("train_acc", "test_acc")}  # counts in float32
+    row |= {name: float(metrics[name]) for name in ("train_loss", "test_loss")}
     return row if finite else row | {"train_loss": math.nan}
 
 

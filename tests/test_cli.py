@@ -74,7 +74,7 @@ def run(*arguments):
 
 
 def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != ".lock")
 
 
 def is_plain(text):
@@ -158,7 +158,8 @@ def test_compare_leaves_a_picture_and_a_table_per_rule_each_with_its_own_lr(work
 
 def test_a_config_is_run_as_it_says_and_options_override_it(work, tmp_path, untrained, capsys):
     earlier = Run("digits(train=100)", "fc(width=3)", "mse", 10, 1, 0.01, 5, "np(samples=3)", "momentum", 0.7)
-    config = open_run(tmp_path, "earlier", earlier).path / "config.json"
+    with open_run(tmp_path, "earlier", earlier, "data") as folder:
+        config = folder.path / "config.json"
     cli.main(["train", "--config", str(config)])
     (folder,) = (work / "runs" / "default").iterdir()
     assert record(folder)["config"] == complete(earlier)

@@ -151,7 +151,32 @@ def test_a_scalar_loss_is_an_error_that_says_how_to_mend_it(rule):
         rule(model, lambda outputs, y: mse(outputs, y).mean()).grads(jax.random.key(0), (), params, (x, y))
 
 
+def test_a_model_without_nodes_or_with_examples_elsewhere_than_first_is_an_error():
+    params, x, y = {"w": jnp.eye(2), "b": jnp.zeros(2)}, jnp.ones((3, 2)), jnp.zeros((3, 2))
+
+    def through(apply):
+        rule = node_perturbation(Model(lambda key: params, apply), linear_mse)
+        return rule.grads(jax.random.key(0), (), params, (x, y))
+
+    with pytest.raises(ValueError, match="has no nodes"):
+        through(lambda p, x, node=plain: dense(p, x))
+    with pytest.raises(ValueError, match=r"node 'time' has shape \(2, 3\); its first axis must be the 3 examples"):
+        through(lambda p, x, node=plain: node("time", lambda p, h: (h @ p["w"]).T, p, x).T)
+
+
 # ------------------------------------------------------------------------------------------ losses
+
+
+@pytest.mark.parametrize("name", registry.names("loss"))
+def test_losses_are_right_for_many_draws_of_a_batch(name):
+    """More than 32,768 rows under vmap: there jax 0.10 compiles the textbook cross-entropy wrongly on CPU."""
+    loss = registry.resolve("loss", name)
+    outputs, y = jax.random.normal(jax.random.key(0), (500, 100, 10)), jnp.arange(100) % 10
+    for targets in (y, jax.nn.one_hot(y, 10)):
+        run = jax.jit(jax.vmap(lambda o, t=targets: (loss(o, t), jax.jvp(lambda o: loss(o, t), (o,), (o,))[1])))
+        together = run(outputs)
+        parts = [run(part) for part in jnp.split(outputs, 5)]  # 10,000 rows each
+        assert close(together, jax.tree.map(lambda *p: jnp.concatenate(p), *parts))
 
 
 def test_losses_are_their_formulas():

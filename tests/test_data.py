@@ -365,7 +365,8 @@ def test_part_of_a_set(tmp_path):
 
 def test_nothing_anywhere(tmp_path):
     message = refusal("mnist", tmp_path, f"no mnist in {tmp_path} or {tmp_path / 'cache'}; cannot download mnist: ")
-    assert f"into {tmp_path}/mnist and give --data-dir {tmp_path}, or run 'nodepert data fetch mnist'" in message
+    remedy = f"into {tmp_path}/mnist and give --data-dir {tmp_path} (or set NODEPERT_DATA_DIR), or run "
+    assert remedy + "'nodepert data fetch mnist'" in message
     assert message.count("example.org") == 2  # both mirrors
     assert os.listdir(tmp_path) == []
 

@@ -9,7 +9,7 @@ import nodepert
 
 PACKAGE = Path(nodepert.__file__).parent
 FLOORS = {  # longest match wins
-    "noise": 0, "registry": 0, "core": 0.5,  # core may use noise
+    "arguments": 0, "noise": 0, "registry": 0, "core": 0.5,  # core may use the first two
     "losses": 1, "models": 1, "data": 1, "optimizers": 1,
     "training": 2,
     "config": 4, "store": 4.1, "plots": 4.2, "runner": 4.2,  # each may use the ones before

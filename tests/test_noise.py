@@ -67,6 +67,18 @@ def test_drawing_for_many_keys_at_once_is_drawing_for_each():
     assert bool((many == each).all())
 
 
+def test_a_key_used_twice_is_noticed():
+    key = jax.random.key(0)
+    NOISE["gaussian"](key, (2, 3))
+    with pytest.raises(jax.errors.KeyReuseError):
+        NOISE["rademacher"](key, (2, 3))
+
+
+def test_names_that_would_share_their_noise_are_refused():
+    with pytest.raises(ValueError, match="plumless, buckeroo have one CRC-32"):
+        draw(jax.random.key(0), shapes(plumless=(2, 3), buckeroo=(2, 3)))
+
+
 def test_other_generators_are_taken_as_they_are():
     words = random_words(jax.random.key(0, impl="rbg"), 4, 5)
     assert words.shape == (4, 5)

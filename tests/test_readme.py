@@ -34,6 +34,12 @@ def test_commands_run(line, capsys):
     assert capsys.readouterr().out.strip()
 
 
+def test_links_within_the_repository_lead_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert len(links) >= 3
+    assert all((Path(__file__).parent.parent / link).exists() for link in links)
+
+
 def test_the_blocks_were_found():
     assert len(PYTHON) >= 2
     assert len(SHELL) >= 5

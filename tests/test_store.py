@@ -7,10 +7,12 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
 
+import numpy as np
 import pytest
 
 from nodepert import cli, runner, store
-from nodepert.config import Run, complete, run_id
+from nodepert.config import Run, checked, complete, run_id
+from nodepert.data import load_dataset
 from nodepert.registry import UserError
 from nodepert.runner import train
 from nodepert.store import append_rows, load_run, open_run, write_whole
@@ -49,7 +51,7 @@ def metrics(rows):
 
 
 def content(folder):
-    return {p.name: p.read_bytes() if p.is_file() else None for p in folder.iterdir()}
+    return {p.name: p.read_bytes() if p.is_file() else None for p in folder.iterdir() if p.name != ".lock"}
 
 
 def stop_at(epoch):
@@ -58,6 +60,11 @@ def stop_at(epoch):
             raise KeyboardInterrupt
 
     return on_row
+
+
+def opened(out, name, data="20+5-abc"):
+    with open_run(out, name, RUN, data) as folder:
+        return folder
 
 
 def never(*_, **__):
@@ -80,7 +87,7 @@ def test_the_record_says_what_was_run_where_and_with_what(finished):
     assert said["config"] == complete(RUN) and "sigma=0.001" in said["config"]["rule"]
     assert said["config"]["loss"] == "mse"  # not "auto"
     assert {"nodepert", "jax", "jaxlib", "optax", "numpy", "python"} <= set(said["versions"])
-    assert said["device"] == runner.device() and said["data"] == "package scikit-learn"
+    assert said["device"] == runner.device() and said["source"] == "package scikit-learn"
 
 
 def test_the_record_gives_the_run_back(finished):
@@ -118,6 +125,33 @@ def test_an_interrupted_run_keeps_its_rows_and_started_again_is_whole_and_the_sa
     result = train(RUN, name="default")
     assert record(folder)["status"] == result.status == "finished"
     assert metrics(table(folder)) == metrics(result.rows) == metrics(finished.rows)
+
+
+def test_a_run_belongs_to_one_process_at_a_time(tmp_path):
+    with open_run(tmp_path, "study", RUN, "data") as first:
+        with pytest.raises(UserError, match="another process is at this run"), open_run(tmp_path, "study", RUN, "data"):
+            raise AssertionError("opened twice")
+        first.set_status("finished")
+    assert opened(tmp_path, "study", "data").status == "running"  # finished without its rows: it is done again
+
+
+def test_a_run_on_other_data_is_not_taken_for_this_one(finished, monkeypatch):
+    monkeypatch.setattr(runner, "fit", never)
+    monkeypatch.setattr(runner, "fingerprint", lambda data: "200+50-other")
+    with pytest.raises(UserError, match="holds this run on other data"):
+        train(RUN, name="study", out=finished.folder.parents[1])
+    assert finished.rows == [{k: type(row[k])(v) for k, v in zip(row, line.values(), strict=True)}
+                             for row, line in zip(finished.rows, table(finished.folder), strict=True)]  # fmt: skip
+
+
+def test_data_of_another_name_are_refused():
+    with pytest.raises(UserError, match="these data are mnist5k"):
+        train(RUN, data=load_dataset("mnist5k(train=10)"))
+
+
+def test_numbers_of_numpy_are_numbers():
+    run = checked(replace(RUN, lr=np.float32(0.5), seed=np.int64(3)))
+    assert (type(run.lr), type(run.seed), run.lr, run.seed) == (float, int, 0.5, 3)
 
 
 @pytest.mark.parametrize("damage", ["", "a,b\n" + "1,2\n" * 9, "epoch,epoch_time\n0,0.0\n", "last row"])
@@ -223,7 +257,7 @@ def test_a_foreign_record_is_refused_and_left_alone(kind, tmp_path):
     path = folder / "config.json"
     path.write_bytes(FOREIGN[kind])
     with pytest.raises(UserError, match=re.escape(str(path))) as caught:
-        open_run(tmp_path, "study", RUN)
+        opened(tmp_path, "study")
     assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 1000
     assert content(folder) == {"config.json": FOREIGN[kind]}
     if kind != "another run":
@@ -245,7 +279,7 @@ def test_a_place_that_cannot_be_written_is_refused(place, tmp_path, monkeypatch)
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", "a\0b", "a b", "a\n", "x" * 101])
 def test_a_name_that_is_no_folder_name_is_refused(name, tmp_path):
     with pytest.raises(UserError, match="name"):
-        open_run(tmp_path, name, RUN)
+        opened(tmp_path, name)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nodepert import core
 from nodepert.core import Info, Rule, adding, backprop, node_perturbation, node_shapes, per_example, pullback, stateless
 from nodepert.losses import cross_entropy, linear_mse, mse
 from nodepert.models.fc import fc
@@ -47,6 +48,15 @@ def test_np_is_unbiased_in_all_its_forms(noise, difference, sharing):
 
 def test_several_samples_are_unbiased():
     assert rms_z(node_perturbation(MODEL, cross_entropy, samples=3), loss=cross_entropy) < THRESHOLD
+
+
+def test_draws_in_several_passes_are_the_draws_of_one(monkeypatch):
+    rule, key = node_perturbation(MODEL, mse, samples=7, difference="jvp"), jax.random.key
+    together, _, _ = rule.grads(key(5), (), PARAMS, BATCH)
+    monkeypatch.setattr(core, "ROWS_AT_ONCE", 3 * len(BATCH[0]))  # passes of 3, 3 and 1
+    apart, _, _ = rule.grads(key(5), (), PARAMS, BATCH)
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(apart), strict=True):
+        assert np.allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def mutant(signals_of):

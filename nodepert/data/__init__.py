@@ -3,7 +3,7 @@
 `load_dataset("mnist")` is all that most callers use. A set is one function (images.py) and one registry line.
 """
 
-from nodepert.data.dataset import DataError, Dataset, load_dataset
+from nodepert.data.dataset import DataError, DataNotFound, Dataset, load_dataset
 from nodepert.data.files import status
 
-__all__ = ["DataError", "Dataset", "load_dataset", "status"]
+__all__ = ["DataError", "DataNotFound", "Dataset", "load_dataset", "status"]

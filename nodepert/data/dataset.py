@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,10 @@ _BLOCK = 1 << 24  # pixels counted at a time: np.bincount widens each to 8 bytes
 
 class DataError(registry.UserError):
     """Data that are missing, damaged or not what they should be: one line that says which, and what to do."""
+
+
+class DataNotFound(DataError):
+    """A data set that is neither on this machine nor to be downloaded."""
 
 
 class Arrays(NamedTuple):
@@ -46,6 +51,14 @@ def load_dataset(spec: str | registry.Spec, data_dir: str | Path | None = None) 
     and DataError for data that are.
     """
     return registry.make("dataset", spec, str(data_dir) if data_dir else None)
+
+
+def fingerprint(data: Dataset) -> str:
+    """Sizes and a checksum of the arrays: what tells a run's data from other data of the same name."""
+    code = 0
+    for array in (data.train_x, data.train_y, data.test_x, data.test_y):
+        code = zlib.crc32(np.ascontiguousarray(array).data, code)
+    return f"{len(data.train_y)}+{len(data.test_y)}-{code:08x}"
 
 
 def build(name: str, arrays: Arrays, classes: int, source: str, train: int = 0, test: int = 0) -> Dataset:

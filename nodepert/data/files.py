@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from nodepert import registry
 from nodepert.data import download, formats, tiny_imagenet
-from nodepert.data.dataset import DataError
+from nodepert.data.dataset import DataError, DataNotFound
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
 VARIABLE = "NODEPERT_DATA_DIR"
@@ -70,7 +70,8 @@ def find(name: str, data_dir: str | None = None) -> Path:
     try:
         download.fetch(name)
     except DataError as error:
-        raise DataError(f"no {name} in {' or '.join(map(str, roots))}; {error}; {_remedy(name, asked)}") from error
+        where = " or ".join(map(str, roots))
+        raise DataNotFound(f"no {name} in {where}; {error}; {_remedy(name, asked)}") from error
     place = _look(name, download.cache_folder())
     assert place is not None  # fetch has just put it there
     _note(f"{f'no {name} in {asked}; ' if asked else ''}downloaded {name} to {place}")
@@ -157,7 +158,8 @@ def _remedy(name: str, asked: Path | None) -> str:
     folder = asked or "DIR"
     what = f"the binary version, {LAYOUTS[name].archive}," if LAYOUTS[name].pickles else LAYOUTS[name].archive
     return (
-        f"put {what or 'its files'} into {folder}/{LAYOUTS[name].folders[0]} and give --data-dir {folder}, "
+        f"put {what or 'its files'} into {folder}/{LAYOUTS[name].folders[0]} and give --data-dir {folder} "
+        f"(or set {VARIABLE}), "
         f"or run 'nodepert data fetch {name}' with a connection"
     )
 

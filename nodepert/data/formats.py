@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -147,7 +147,8 @@ def _blobs(place: Path, limits: Mapping[str, int]) -> dict[str, tuple[str, bytes
         return found
     found = {}
     with guarded(place), opened(place) as stream:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
+        bounded: Any = _Bounded(stream, max(limits.values()) + 1)
+        with tarfile.open(fileobj=bounded, mode="r:") as tar:
             for member in tar:
                 name = PurePosixPath(member.name).name
                 if name in limits and member.isfile():
@@ -160,6 +161,19 @@ def _blobs(place: Path, limits: Mapping[str, int]) -> dict[str, tuple[str, bytes
     if missing := [name for name in limits if name not in found]:
         raise bad(place, f"truncated, or another archive: it lacks {', '.join(missing)}")
     return found
+
+
+class _Bounded:
+    """A stream that refuses to be read in huge pieces, as the headers of a hostile archive would have it."""
+
+    def __init__(self, stream: BufferedIOBase, limit: int):
+        self.stream, self.limit = stream, limit
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.limit:
+            raise ValueError(f"a piece of {size:,} bytes")
+        return self.stream.read(size)
 
 
 def _limited(where: Path | str, file: BufferedIOBase | IO[bytes], limit: int) -> bytes:

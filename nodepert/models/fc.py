@@ -8,7 +8,8 @@ from math import prod
 
 import jax
 
-from nodepert.core import Array, Model, at_least, plain
+from nodepert.arguments import at_least
+from nodepert.core import Array, Model, plain
 from nodepert.models.layers import dense, xavier
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +34,5 @@ def xavier(key: Key, shape: tuple[int, ...]) -> Params:
     shape: (m, n) for dense, (kh, kw, m, n) for convolution, whose fans count the kernel's positions.
     """
     *window, m, n = shape
-    positions = 1
-    for extent in window:
-        positions *= extent
-    std = (2.0 / (positions * (m + n))) ** 0.5
+    std = (2.0 / (prod(window) * (m + n))) ** 0.5
     return {"w": std * jax.random.normal(key, shape), "b": jnp.zeros(n)}
