@@ -43,22 +43,17 @@ def summary(row: dict) -> str:
 
 
 def results(runs: dict[str, Result]) -> Table:
-    """Final figures, one line per run."""
+    """Final figures, one line per run; the losses only where the terminal is wide enough."""
+    quantities = {"train %": "train_acc", "test %": "test_acc", "train loss": "train_loss", "test loss": "test_loss"}
+    shown = list(quantities)[: None if console.width >= 110 else 2]
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("rule", overflow="fold")
-    for column in ("lr", "train %", "test %", "train loss", "test loss", "s/epoch"):
-        table.add_column(column, justify="right")
-    table.add_column("status")
+    for column in ("lr", *shown, "s/epoch"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
     for label, result in runs.items():
         last, timed = result.rows[-1], [row["epoch_time"] for row in result.rows[1:]]
-        table.add_row(
-            escape(label),
-            f"{result.run.lr:g}",
-            f"{last['train_acc']:.2f}",
-            f"{last['test_acc']:.2f}",
-            f"{last['train_loss']:.4g}",
-            f"{last['test_loss']:.4g}",
-            f"{sum(timed) / len(timed):.2f}" if timed else "-",
-            result.status,
-        )
+        figures = (f"{last[quantities[name]]:{'.2f' if '%' in name else '.4g'}}" for name in shown)
+        seconds = f"{sum(timed) / len(timed):.2f}" if timed else "-"
+        table.add_row(escape(label), f"{result.run.lr:g}", *figures, seconds, result.status)
     return table

@@ -130,7 +130,7 @@ def check(kind: str, spec: str | Spec) -> Spec:
     name = ALIASES.get(kind, {}).get(spec.name, spec.name)
     parameters = _parameters(kind, name)
     if len(spec.args) > 0:
-        raise UserError(f"{kind} '{spec}': name its arguments, as in {name}({_usage(parameters)})")
+        raise UserError(f"{kind} '{spec}': give its arguments by name: {_usage(parameters)}")
     kwargs: list[tuple[str, Any]] = []
     for key, value in spec.kwargs:
         if key in dict(kwargs):

@@ -111,7 +111,7 @@ def test_full_writes_every_default_and_changes_none_that_is_given():
         ("optimizer", "Adam", ["did you mean 'adam'?", *BUILT_IN["optimizer"]]),
         ("rule", "np(sigm=1)", ["no argument 'sigm'", "sigma=0.001", "gaussian (or rademacher)"]),
         ("rule", "sgd(sigma=1)", ["no argument 'sigma'", "it takes none"]),
-        ("rule", "np(1e-3)", ["name its arguments", "np(sigma="]),
+        ("rule", "np(1e-3)", ["give its arguments by name", "sigma=0.001"]),
         ("rule", "np(samples=1, samples=2)", ["samples is given twice"]),
         ("rule", "np(sigma=small)", ["sigma must be a number", "small"]),
         ("rule", "np(sigma='1')", ["sigma must be a number"]),
