@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import tyro
 
 from nodepert.config import Run, Task, checked, run_id
-from nodepert.registry import BUILT_IN, UserError, check, everything, usage
+from nodepert.registry import BUILT_IN, UserError, check, usage
 
 Flat = tyro.conf.OmitArgPrefixes
 
@@ -121,7 +121,7 @@ def listing(
         table = Table(title=plural[kind], title_justify="left", title_style="bold", box=None, show_header=False)
         table.add_column(no_wrap=True, style="cyan")
         table.add_column()
-        for _, name, line in (e for e in everything() if e[0] == kind):
+        for name, line in BUILT_IN[kind].items():
             takes = usage(kind, name)
             table.add_row(name, escape(line.about) + (f"\n[dim]{escape(takes)}[/dim]" if takes else ""))
         display.console.print(table)

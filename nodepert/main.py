@@ -15,9 +15,7 @@ if __name__ == "__main__":  # run as a file: import the package, not its modules
 
 from nodepert.cli import fail, reported
 from nodepert.config import Run, checked
-from nodepert.store import append_rows, checked_name
-
-COLUMNS = ["epoch", "epoch_time", "train_acc", "test_acc"]
+from nodepert.store import COLUMNS, append_rows, checked_name
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
         def on_row(row):
             print(summary(row), flush=True)
             if args.log_expdata:
-                append_rows(table, [{k: row[k] for k in COLUMNS} | settings])
+                append_rows(table, [{k: row[k] for k in COLUMNS[:4]} | settings])
 
         print(f"Dataset: {run.dataset}\nNetwork: {run.network}\nUpdate rule: {run.rule}")
         result = train(run, on_row=on_row)

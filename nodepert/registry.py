@@ -196,11 +196,7 @@ def _usage(parameters: dict[str, inspect.Parameter]) -> str:
 
 def _show(value: Any) -> str:
     bare = isinstance(value, str) and re.fullmatch(_WORD, value) and not keyword.iskeyword(value)
-    return value if bare else _literal(value)
-
-
-def _literal(value: Any) -> str:
-    return str(value) if isinstance(value, Spec) else repr(value)
+    return str(value) if bare or isinstance(value, Spec) else repr(value)
 
 
 def _value(node: ast.expr) -> Any:
