@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _WHERE = {
-    "core": ["Info", "Model", "Rule", "backprop", "node_perturbation", "plain", "pullback"],
+    "core": ["Info", "Model", "Rule", "backprop", "plain", "pullback"],
+    "rules.node": ["node_perturbation"],
     "registry": ["UserError"],
     "data": ["DataError", "DataNotFound", "Dataset", "load_dataset"],
     "config": ["Run"],
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from nodepert.core import Model as Model
     from nodepert.core import Rule as Rule
     from nodepert.core import backprop as backprop
-    from nodepert.core import node_perturbation as node_perturbation
     from nodepert.core import plain as plain
     from nodepert.core import pullback as pullback
     from nodepert.data import DataError as DataError
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from nodepert.data import load_dataset as load_dataset
     from nodepert.plots import learning_curves as learning_curves
     from nodepert.registry import UserError as UserError
+    from nodepert.rules.node import node_perturbation as node_perturbation
     from nodepert.runner import Result as Result
     from nodepert.runner import make_loss as make_loss
     from nodepert.runner import make_model as make_model

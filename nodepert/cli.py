@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import tyro
 
 from nodepert.config import Run, Task, checked, run_id
-from nodepert.registry import BUILT_IN, UserError, check, usage
+from nodepert.registry import BUILT_IN, UserError, about, check, facts, names, plural, usage
 
 Flat = tyro.conf.OmitArgPrefixes
 
@@ -114,17 +114,25 @@ def listing(
 
     from nodepert import display
 
-    plural = {kind: {"loss": "losses"}.get(kind, f"{kind}s") for kind in BUILT_IN}
     for kind in BUILT_IN:
-        if kinds and plural[kind] not in kinds:
+        if kinds and plural(kind) not in kinds:
             continue
-        table = Table(title=plural[kind], title_justify="left", title_style="bold", box=None, show_header=False)
+        table = Table(title=plural(kind), title_justify="left", title_style="bold", box=None, show_header=False)
         table.add_column(no_wrap=True, style="cyan")
         table.add_column()
-        for name, line in BUILT_IN[kind].items():
-            takes = usage(kind, name)
-            table.add_row(name, escape(line.about) + (f"\n[dim]{escape(takes)}[/dim]" if takes else ""))
+        for name in names(kind):
+            about, *more = described(kind, name)
+            table.add_row(name, escape(about) + "".join(f"\n[dim]{escape(line)}[/dim]" for line in more))
         display.console.print(table)
+
+
+def described(kind: str, name: str) -> list[str]:
+    """A sentence, the arguments, and what a rule's docstring says of its cost and bias."""
+    try:
+        said = [f"{label}: {text}" for label, text in facts(kind, name).items() if kind == "rule"]
+        return [about(kind, name), *([takes] if (takes := usage(kind, name)) else []), *said]
+    except UserError as error:  # a plug-in that cannot be imported
+        return [str(error)]
 
 
 def data(

@@ -8,14 +8,14 @@ A model sends each learnable operation through a *node*, and the rule decides ho
 
 A rule finds one *error signal* per node and example, an estimate of dL_b/da_l (a_l: the pre-activation of node l),
 and `pullback` turns the signals into a gradient. Everything is a pure function; examples are the leading axis of
-every array, and a loss is always one number per example.
+every array, and a loss is always one number per example. The rules are in `rules/`; begin with `rules/node.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,6 @@ except ImportError:  # jax 0.6.0
     from jax.core import get_opaque_trace_state as _opaque_trace_state
 
     get_opaque_trace_state = partial(_opaque_trace_state, "nodepert")
-
-from nodepert.arguments import at_least, positive
-from nodepert.noise import draw
 
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array  # of jax.random.key
@@ -57,10 +54,15 @@ class Rule(NamedTuple):
     """A learning rule: `init(key, params, x) -> state`, `grads(key, state, params, batch) -> (grads, state, Info)`.
 
     `grads` has the structure of `params` and estimates the gradient of the batch-mean loss; `batch` is (x, y).
+
+    A rule that adds parameters to the network it is given (decorrelate) has `model`, of an input batch x: the network
+    that it trains; and `optimizer`, which wraps a run's optimizer so that what it adds goes its own way.
     """
 
     init: Callable[[Key, Params, Array], Any]
     grads: Callable[[Key, Any, Params, tuple[Array, Array]], tuple[Params, Any, Info]]
+    model: Callable[[Array], Model] | None = None
+    optimizer: Callable[[Any], Any] = lambda optimizer: optimizer
 
 
 def stateless(key: Key, params: Params, x: Array) -> tuple[()]:
@@ -77,8 +79,8 @@ def plain(name: str, op: Op, params: Params, h: Array) -> Array:
 
 
 def adding(eps: Signals) -> Node:
-    """A node handler that adds eps[name] to the pre-activation of every node."""
-    return lambda name, op, params, h: op(params, h) + eps[name]
+    """A node handler that adds eps[name] to the pre-activation of every node named in `eps`."""
+    return lambda name, op, params, h: op(params, h) + eps[name] if name in eps else op(params, h)
 
 
 def recording(record: dict[str, Array], inner: Node = plain) -> Node:
@@ -124,19 +126,47 @@ def node_shapes(model: Model, params: Params, x: Array) -> dict[str, jax.ShapeDt
     return shapes
 
 
-def detached(name: str, op: Op, params: Params, h: Array) -> Array:
-    """A node whose presynaptic activity is a constant: no credit flows to the layers below."""
-    return op(params, jax.lax.stop_gradient(h))
+def node_params(model: Model, params: Params, x: Array) -> dict[str, Params]:
+    """{node: the part of `params` that the model gives it}; of any pytree shaped as params, gradients too.
+
+    The map is linear, so that its transpose brings what was found node by node back into the shape of `params`.
+    """
+    parts: dict[str, Params] = {}
+
+    def node(name, op, params, h):
+        parts[name] = params
+        return op(params, h)
+
+    model.apply(params, x, recording({}, node))
+    return parts
 
 
-def pullback(model: Model, params: Params, x: Array, signals: Signals) -> Params:
+def detached(inner: Node = plain) -> Node:
+    """A node handler for which presynaptic activity is a constant: no credit flows to the layers below."""
+    return lambda name, op, params, h: inner(name, op, params, jax.lax.stop_gradient(h))
+
+
+def pullback(model: Model, params: Params, x: Array, signals: Signals, inner: Node = plain) -> Params:
     """Local weight gradients from error signals: sum_b signals_l[b] . da_l[b]/dtheta, presynaptic activity fixed.
 
     For a dense node that is sum_b s_b z_b^T: one weight-gradient contraction per node, however many draws went
-    into the signals. With signals_l = dL/da_l it is exactly the gradient of L.
+    into the signals. With signals_l = dL/da_l it is exactly the gradient of L. z_b is the presynaptic activity of the
+    pass through handler `inner`.
     """
-    _, vjp = jax.vjp(lambda p: preactivations(model, p, x, detached), params)
+    _, vjp = jax.vjp(lambda p: preactivations(model, p, x, detached(inner)), params)
     return vjp(signals)[0]
+
+
+def restricted(model: Model, names: Collection[str]) -> Model:
+    """The same network where only these nodes can be perturbed, credited or learned; the others are fixed parts."""
+
+    def apply(params, x, node=plain):
+        def chosen(name, op, params, h):
+            return node(name, op, params, h) if name in names else op(jax.lax.stop_gradient(params), h)
+
+        return model.apply(params, x, chosen)
+
+    return model._replace(apply=apply)
 
 
 # ------------------------------------------------------------------------------------------ losses
@@ -161,100 +191,32 @@ def expand(v: Array, like: Array) -> Array:
 # ------------------------------------------------------------------------------------------- rules
 
 
+def differentiate(model: Model, loss: Loss, params: Params, batch: tuple[Array, Array], node: Node = plain):
+    """(gradient of the batch-mean loss, Info) by reverse-mode differentiation of the pass through handler `node`."""
+    x, y = batch
+
+    def mean_loss(params):
+        outputs = model.apply(params, x, node)
+        losses = per_example(loss, outputs, y)
+        return losses.mean(), Info(losses, outputs)
+
+    return jax.grad(mean_loss, has_aux=True)(params)
+
+
 def backprop(model: Model, loss: Loss) -> Rule:
-    """The exact gradient of the batch-mean loss, by reverse-mode differentiation of loss and model."""
+    """Backpropagation: the exact gradient, by reverse-mode differentiation of loss and model.
+
+        g_l = 1/B sum_b delta_l[b] z_l[b]^T,    delta_l[b] = dL_b/da_l = f'(a_l) W_{l+1}^T delta_{l+1}[b]
+
+    Cost: 3 (a forward pass, a backward pass, the weight gradients).
+    Bias: exact.
+    Derivative of the loss: needed.
+
+    Source: Rumelhart, Hinton and Williams 1986.
+    """
 
     def grads(key, state, params, batch):
-        x, y = batch
-
-        def mean_loss(params):
-            outputs = model.apply(params, x)
-            losses = per_example(loss, outputs, y)
-            return losses.mean(), Info(losses, outputs)
-
-        grads, info = jax.grad(mean_loss, has_aux=True)(params)
+        grads, info = differentiate(model, loss, params, batch)
         return grads, state, info
 
     return Rule(stateless, grads)
-
-
-def node_perturbation(
-    model: Model,
-    loss: Loss,
-    *,
-    sigma: float = 1e-3,
-    samples: int = 1,
-    noise: Literal["gaussian", "rademacher"] = "gaussian",
-    difference: Literal["forward", "central", "jvp"] = "forward",
-    sharing: Literal["example", "batch"] = "example",
-) -> Rule:
-    """Node perturbation: perturb all pre-activations at once and credit each example's own change of loss.
-
-        s_l[b] = mean_k (dL_b^k / sigma) xi_l^k[b],    g_l = 1/B sum_b s_l[b] z_l[b]^T
-
-    with a_l the pre-activation and z_l the presynaptic activity of node l, xi unit-variance noise on a_l, B the batch
-    size, and dL_b/sigma by `difference`:
-
-    - forward: (L_b(a + sigma xi) - L_b(a)) / sigma. One extra forward pass. Biased by O(sigma^2) at most; unbiased
-      at any sigma for a quadratic loss on one linear layer.
-    - central: (L_b(a + sigma xi) - L_b(a - sigma xi)) / (2 sigma). Two extra passes, O(sigma^2), smaller variance.
-    - jvp: the exact directional derivative along xi (the "forward gradient" of activities): unbiased. It
-      differentiates the loss; the other two never do.
-
-    `sigma` is in units of the pre-activation. `samples` = K draws divide the variance by K; their signals are
-    averaged before the one pullback. `sharing="batch"` uses one draw of the noise for all examples: still per-example
-    differences, hence still unbiased, with larger variance. Variance grows with the total number of perturbed units.
-
-    Raises ValueError for sigma not positive and finite, samples < 1, or a loss that is not per example.
-    Sources: Werfel, Xie and Seung 2005; Hiratani et al. 2022 (one-sided); Ren et al. 2023 (jvp).
-    """
-    positive("sigma", sigma)
-    at_least("samples", samples, 1)
-
-    def grads(key, state, params, batch):
-        x, y = batch
-        outputs = model.apply(params, x)
-        clean = per_example(loss, outputs, y)  # (B,)
-        shapes = node_shapes(model, params, x)
-        if sharing == "batch":
-            shapes = {name: jax.ShapeDtypeStruct((1, *s.shape[1:]), s.dtype) for name, s in shapes.items()}
-
-        def perturbed(eps):  # {node: (B, ...)} -> (B,)
-            return per_example(loss, model.apply(params, x, adding(eps)), y)
-
-        slope = directional(difference, perturbed, clean, shapes, sigma)
-
-        def signals(key):
-            xi = draw(key, shapes, noise)
-            gain = slope(xi) / len(x)  # (B,)
-            return {name: expand(gain, n) * n for name, n in xi.items()}
-
-        averaged = mean_over(signals, key, samples, at_once=max(1, ROWS_AT_ONCE // len(x)))
-        return pullback(model, params, x, averaged), state, Info(clean, outputs)
-
-    return Rule(stateless, grads)
-
-
-def directional(difference: str, f: Callable[[Signals], Array], clean: Array, shapes: Any, sigma: float):
-    """The map xi -> d/ds f(s xi) at s = 0, (B,), exactly or by finite differences of step sigma; clean = f(0)."""
-
-    def at(xi, scale):
-        return f(jax.tree.map(lambda n: (scale * n).astype(n.dtype), xi))
-
-    if difference == "jvp":
-        return jax.linearize(f, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes))[1]
-    if difference == "central":
-        return lambda xi: (at(xi, sigma) - at(xi, -sigma)) / (2 * sigma)
-    return lambda xi: (at(xi, sigma) - clean) / sigma
-
-
-ROWS_AT_ONCE = 16384  # draws x examples in one pass: bounds the memory of many draws
-
-
-def mean_over(f: Callable[[Key], Signals], key: Key, samples: int, at_once: int) -> Signals:
-    """The mean of f over independent keys, `at_once` in one pass; what f computes without its key is computed once."""
-    if samples == 1:
-        return f(key)
-    keys = jax.random.split(key, samples)
-    draws = jax.vmap(f)(keys) if samples <= at_once else jax.lax.map(f, keys, batch_size=at_once)
-    return jax.tree.map(lambda s: s.mean(0), draws)

@@ -49,7 +49,14 @@ def rademacher(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Ar
     return ones.reshape(shape[0], -1)[:, :units].reshape(shape).astype(dtype)
 
 
-NOISE = {"gaussian": gaussian, "rademacher": rademacher}
+def sphere(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """Uniform on the sphere of radius sqrt(units), for every example: a Gaussian direction of that length."""
+    xi = gaussian(key, shape).reshape(shape[0], -1)
+    length = jnp.sqrt(jnp.square(xi).sum(1, keepdims=True))
+    return (sqrt(prod(shape[1:])) * xi / length).reshape(shape).astype(dtype)
+
+
+NOISE = {"gaussian": gaussian, "rademacher": rademacher, "sphere": sphere}
 
 
 def random_words(key: Key, examples: int, words: int) -> Array:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from nodepert.arguments import fraction, positive
+from nodepert.registry import make
+from nodepert.spec import Spec
 
 Schedule = Literal["constant", "cosine"]
 
@@ -44,6 +48,43 @@ def rmsprop(
     fraction("decay", decay)
     positive("eps", eps)
     return optax.rmsprop(rate(lr, steps, schedule), decay=decay, eps=eps)
+
+
+def normalise(lr: float, steps: int, optimizer: Spec) -> optax.GradientTransformation:
+    """Weight normalisation after each step of another optimizer: normalise(sgd), normalise(adam(b1=0.5)).
+
+        w_i <- s w_i / rms(w_i)
+
+    with w_i the incoming weights of one unit (the leading axes of a parameter of two or more axes; biases are left
+    alone) and s the root mean square of that parameter at the start. Keeps the weights from diffusing, and with that
+    node perturbation from crashing (Hiratani et al. 2022).
+    """
+    return optax.chain(make("optimizer", optimizer, lr, steps), normalised())
+
+
+def normalised() -> optax.GradientTransformation:
+    """The projection alone: to be chained after an optimizer, it needs `params`."""
+
+    def rms(w, axes=None):
+        return jnp.sqrt(jnp.square(w).mean(axes, keepdims=axes is not None))
+
+    def init(params):
+        return jax.tree.map(rms, params)
+
+    def update(updates, state, params=None):
+        if params is None:
+            raise ValueError("weight normalisation needs params: optimizer.update(grads, state, params)")
+
+        def leaf(u, w, size):
+            if w.ndim < 2:
+                return u
+            new = w + u
+            length = rms(new, tuple(range(w.ndim - 1)))
+            return jnp.where(length > 0, size * new / jnp.where(length > 0, length, 1), new) - w
+
+        return jax.tree.map(leaf, updates, params, state), state
+
+    return optax.GradientTransformation(init, update)
 
 
 def rate(lr: float, steps: int, schedule: Schedule):

@@ -1,42 +1,55 @@
-"""Names, and the spec strings that select and parameterise what is registered under them.
+"""What is registered under which name, and how a spec becomes the thing that it names.
 
-A spec is `name` or `name(arg=value, ...)`: `np(samples=4, noise=rademacher)`. It is parsed as a Python
-expression and never evaluated; values are literals, bare words (strings) or nested specs. The same string is
-command-line argument, configuration, plot legend and part of a run's identity.
-
-Adding a rule, network, loss, data set or optimizer = one file, and one line in `BUILT_IN`.
+Adding a rule, network, loss, data set or optimizer = one file, and one line in `BUILT_IN`; a package of its own adds
+one by an entry point of group `nodepert.rules`, `nodepert.networks`, `nodepert.losses`, ... (CONTRIBUTING.md).
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
-import keyword
 import re
 import typing
-import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any, Literal, NamedTuple
 
-
-class UserError(ValueError):
-    """Something the user can put right. The command line prints it as one line and exits with status 2."""
+from nodepert.spec import BY_NODE, Spec, UserError, parse, show
 
 
 class Entry(NamedTuple):
     target: str  # "module:attribute", imported only when it is used
-    about: str  # one sentence for `nodepert list`
+    about: str = ""  # one sentence for `nodepert list`; else the first line of the docstring
     loss: str = "mse"  # networks only: the loss that goes with it unless another is asked for
+    package: str = ""  # the plug-in it comes from
 
 
 BUILT_IN: dict[str, dict[str, Entry]] = {
     "rule": {
         "sgd": Entry("nodepert.core:backprop", "Backpropagation: the exact gradient (also called bp)."),
-        "np": Entry("nodepert.core:node_perturbation", "Node perturbation: noise on every pre-activation, "
+        "exact": Entry("nodepert.core:backprop", "The exact error signal of single nodes, as in 'np; out=exact'."),
+        "np": Entry("nodepert.rules.node:node_perturbation", "Node perturbation: noise on every pre-activation, "
                     "credited by the change of that example's loss."),
+        "inp": Entry("nodepert.rules.node:layerwise_perturbation", "Layer-wise node perturbation: one node at a time."),
+        "anp": Entry("nodepert.rules.node:activity_perturbation", "Activity-based node perturbation: credit every "
+                     "measured change of activity."),
+        "wp": Entry("nodepert.rules.weight:weight_perturbation", "Weight perturbation: noise on the weights, full or "
+                    "low rank."),
+        "fa": Entry("nodepert.rules.feedback:feedback_alignment", "Feedback alignment: backpropagation through fixed "
+                    "random weights."),
+        "dfa": Entry("nodepert.rules.feedback:direct_feedback_alignment", "Direct feedback alignment: the output error "
+                     "through a fixed random matrix per node."),
+        "usf": Entry("nodepert.rules.feedback:sign_symmetry", "Sign-symmetric feedback: backpropagation through the "
+                     "signs of the weights."),
+        "kp": Entry("nodepert.rules.feedback:kolen_pollack", "Kolen-Pollack: feedback weights that learn with the "
+                    "forward weights, and meet them."),
+        "dtp": Entry("nodepert.rules.target:difference_target_propagation", "Difference target propagation: targets "
+                     "for every layer through learned inverses."),
+        "decorrelate": Entry("nodepert.rules.decorrelation:decorrelate", "Any rule on decorrelated presynaptic "
+                             "activity, as in decorrelate(np)."),
+        BY_NODE: Entry("nodepert.rules.combine:by_node", "A map from nodes to rules: 'np; out=exact', 'np; fc*=dfa'."),
     },
     "network": {
         "fc": Entry("nodepert.models.fc:fc", "Fully connected, ReLU."),
@@ -66,6 +79,8 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "momentum": Entry("nodepert.optimizers:momentum", "Gradient descent with (Nesterov) momentum."),
         "adam": Entry("nodepert.optimizers:adam", "Adam (Kingma and Ba 2015)."),
         "rmsprop": Entry("nodepert.optimizers:rmsprop", "RMSProp."),
+        "normalise": Entry("nodepert.optimizers:normalise", "An optimizer that keeps the size of every unit's incoming "
+                           "weights, as in normalise(sgd)."),
     },
 }  # fmt: skip
 ALIASES = {"rule": {"bp": "sgd"}}
@@ -73,81 +88,81 @@ ALIASES = {"rule": {"bp": "sgd"}}
 CONTEXT = {"rule": 2, "network": 2, "loss": 2, "dataset": 1, "optimizer": 2}
 
 
-@dataclass(frozen=True)
-class Spec:
-    """A parsed spec string; `str` gives it back in one canonical form."""
-
-    name: str
-    args: tuple[Any, ...] = ()
-    kwargs: tuple[tuple[str, Any], ...] = ()
-
-    def __str__(self) -> str:
-        parts = [_show(v) for v in self.args] + [f"{k}={_show(v)}" for k, v in self.kwargs]
-        return f"{self.name}({', '.join(parts)})" if parts else self.name
-
-
 def names(kind: str) -> list[str]:
-    """What is registered as a `kind` ("rule", "network", "loss", "dataset", "optimizer")."""
-    return list(BUILT_IN[kind])
+    """What is registered as a `kind` ("rule", "network", "loss", "dataset", "optimizer"), plug-ins included."""
+    return list(table(kind))
+
+
+def table(kind: str) -> dict[str, Entry]:
+    """All registry lines of a kind. Raises UserError where a plug-in takes a name that is taken."""
+    lines = dict(BUILT_IN[kind])
+    for name, line in plugins(kind):
+        if name in lines:
+            raise UserError(f"the package {line.package} brings a {kind} '{name}', but that name is taken by "
+                            f"{lines[name].package or 'NodePert'}; uninstall one")  # fmt: skip
+        lines[name] = line
+    return lines
+
+
+@cache
+def plugins(kind: str) -> tuple[tuple[str, Entry], ...]:
+    """(name, entry) of what installed packages add, by entry points of group "nodepert.rules" and so on."""
+    found = entry_points(group=f"nodepert.{plural(kind)}")
+    return tuple((e.name, Entry(e.value, package=e.dist.name if e.dist else e.value)) for e in found)
+
+
+def plural(kind: str) -> str:
+    """rules, networks, losses, ..."""
+    return "losses" if kind == "loss" else f"{kind}s"
 
 
 def entry(kind: str, name: str) -> Entry:
     """The registry line of one name. Raises UserError, with the valid names, for an unknown one."""
     name = ALIASES.get(kind, {}).get(name, name)
-    if name not in BUILT_IN[kind]:
-        near = get_close_matches(name, BUILT_IN[kind], n=1)
+    lines = table(kind)
+    if name not in lines:
+        near = get_close_matches(name, lines, n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
-        raise UserError(f"unknown {kind} '{name}'{hint}; there are: {', '.join(names(kind))}")
-    return BUILT_IN[kind][name]
-
-
-def parse(text: str) -> Spec:
-    """Read a spec string, without evaluating or importing anything.
-
-    Raises UserError where the text is not `name` or `name(arg=value, ...)`.
-    """
-    if len(text) > 1000:
-        raise UserError(f"a spec of {len(text):,} characters; at most 1,000 are read")
-    # 'conv-large' is one name here, not a difference: hide such hyphens from Python's grammar.
-    hidden = re.sub(r"(?<=\w)-(?=[A-Za-z])", _HYPHEN, text.strip())
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Python's remarks on strange literals: a refusal as well
-            node = ast.parse(hidden, mode="eval").body
-        value = _value(node)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        value = None
-    if isinstance(value, str) and isinstance(node, ast.Name):
-        return Spec(value)
-    if isinstance(value, Spec):
-        return value
-    raise UserError(f"cannot read {text!r}: write a name, or name(arg=value, ...), as in np(sigma=1e-3, samples=4)")
+        raise UserError(f"unknown {kind} '{name}'{hint}; there are: {', '.join(lines)}")
+    return lines[name]
 
 
 def check(kind: str, spec: str | Spec) -> Spec:
     """The canonical spec: name known, arguments known and of the declared type. Raises UserError."""
     spec = parse(spec) if isinstance(spec, str) else spec
     name = ALIASES.get(kind, {}).get(spec.name, spec.name)
+    if name == BY_NODE and kind != "rule":
+        raise UserError(f"{kind} '{spec}': only rules can be given by node")
     parameters = _parameters(kind, name)
-    if len(spec.args) > 0:
+    wrapped = [k for k, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]  # what a combinator goes around
+    if len(spec.args) > len(wrapped):
         raise UserError(f"{kind} '{spec}': give its arguments by name: {_usage(parameters)}")
-    kwargs: list[tuple[str, Any]] = []
-    for key, value in spec.kwargs:
-        if key in dict(kwargs):
+    any_name = next((p for p in parameters.values() if p.kind is p.VAR_KEYWORD), None)
+    values: dict[str, Any] = {}
+    for key, value in [*zip(wrapped, spec.args, strict=False), *spec.kwargs]:
+        if key in values:
             raise UserError(f"{kind} '{spec.name}': {key} is given twice")
-        if key not in parameters:
+        parameter = any_name or parameters.get(key)
+        if not parameter:
             takes = f"it takes {_usage(parameters)}" if parameters else "it takes none"
             raise UserError(f"{kind} '{spec.name}' has no argument '{key}'; {takes}")
-        kwargs.append((key, _coerce(f"{kind} '{spec.name}': {key}", parameters[key].annotation, value)))
-    return replace(spec, name=name, kwargs=tuple(kwargs))
+        values[key] = _coerce(kind, f"{kind} '{spec.name}': {key}", parameter.annotation, value)
+    if not values.keys() >= set(wrapped):
+        raise UserError(f"{kind} '{spec.name}' goes around another {kind}, as in {name}({next(iter(names(kind)))})")
+    args = tuple(values.pop(key) for key in wrapped)
+    return Spec(name, args, tuple(values.items()))
 
 
 def full(kind: str, spec: str | Spec) -> Spec:
     """The canonical spec with every default written out: what a run's record and identity are made of."""
+
+    def filled(value: Any) -> Any:
+        return full(kind, value) if isinstance(value, Spec) else value
+
     spec = check(kind, spec)
-    given = dict(spec.kwargs)
-    parameters = _parameters(kind, spec.name)
-    return replace(spec, kwargs=tuple((k, given.get(k, p.default)) for k, p in parameters.items()))
+    parameters = _parameters(kind, spec.name).values()
+    values = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY} | dict(spec.kwargs)
+    return Spec(spec.name, tuple(map(filled, spec.args)), tuple((k, filled(v)) for k, v in values.items()))
 
 
 def make(kind: str, spec: str | Spec, *context: Any) -> Any:
@@ -159,7 +174,7 @@ def make(kind: str, spec: str | Spec, *context: Any) -> Any:
     spec = check(kind, spec)
     factory = resolve(kind, spec.name)
     try:
-        return factory(*context, **dict(spec.kwargs))
+        return factory(*context, *spec.args, **dict(spec.kwargs))
     except UserError:
         raise
     except ValueError as error:
@@ -167,9 +182,16 @@ def make(kind: str, spec: str | Spec, *context: Any) -> Any:
 
 
 def resolve(kind: str, name: str) -> Callable[..., Any]:
-    """The registered factory itself."""
-    module, attribute = entry(kind, name).target.split(":")
-    return getattr(importlib.import_module(module), attribute)
+    """The registered factory itself. Raises UserError where a plug-in's cannot be imported."""
+    line = entry(kind, name)
+    module, _, attribute = line.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        if not line.package:
+            raise
+        raise UserError(f"the {kind} '{name}' of the package {line.package} cannot be imported: "
+                        f"{type(error).__name__}: {error}") from error  # fmt: skip
 
 
 def usage(kind: str, name: str) -> str:
@@ -177,8 +199,23 @@ def usage(kind: str, name: str) -> str:
     return _usage(_parameters(kind, name))
 
 
-_HYPHEN = "\u01c0"  # a letter to Python, and in nobody's name
-_WORD = r"[A-Za-z_][A-Za-z0-9_]*(-[A-Za-z][A-Za-z0-9_]*)*"  # a string that is written, and read, without quotes
+def about(kind: str, name: str) -> str:
+    """One sentence: the registry's, or a plug-in's first line of docstring."""
+    return entry(kind, name).about or (inspect.getdoc(resolve(kind, name)) or "(no docstring)").splitlines()[0]
+
+
+def facts(kind: str, name: str) -> dict[str, str]:
+    """What a docstring says in its paragraphs "Cost: ...", "Bias: ..." and "Derivative of the loss: ..."."""
+    return said(resolve(kind, name))
+
+
+def said(factory: Callable[..., Any]) -> dict[str, str]:
+    """`facts` of a factory that need not be registered."""
+    text = inspect.getdoc(factory) or ""
+    found = re.findall(
+        r"^(Cost|Bias|Derivative of the loss): (.+?)(?=\n\n|\n(?:Cost|Bias|Derivative)|\Z)", text, re.M | re.S
+    )
+    return {label: " ".join(words.split()) for label, words in found}
 
 
 def _parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
@@ -191,46 +228,29 @@ def _usage(parameters: dict[str, inspect.Parameter]) -> str:
         others = [str(v) for v in typing.get_args(p.annotation) if v != p.default]
         return f" (or {', '.join(others)})" if typing.get_origin(p.annotation) is Literal else ""
 
-    return ", ".join(f"{p.name}={_show(p.default)}{options(p)}" for p in parameters.values())
+    named = [p for p in parameters.values() if p.kind is not p.VAR_KEYWORD]
+    return ", ".join(p.name if p.default is p.empty else f"{p.name}={show(p.default)}{options(p)}" for p in named)
 
 
-def _show(value: Any) -> str:
-    bare = isinstance(value, str) and re.fullmatch(_WORD, value) and not keyword.iskeyword(value)
-    return str(value) if bare or isinstance(value, Spec) else repr(value)
-
-
-def _value(node: ast.expr) -> Any:
-    """A literal, a bare word or a nested spec; anything else is a ValueError."""
-    match node:
-        case ast.Name(id):
-            return id.replace(_HYPHEN, "-")
-        case ast.Constant(str() as value):
-            return value.replace(_HYPHEN, "-")
-        case ast.Constant(bool() | int() | float() | None as value):
-            return value
-        case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as value)) if not isinstance(value, bool):
-            return -value
-        case ast.Call(ast.Name(id), args, keywords) if all(k.arg for k in keywords):
-            pairs = tuple((str(k.arg), _value(k.value)) for k in keywords)
-            return Spec(id.replace(_HYPHEN, "-"), tuple(map(_value, args)), pairs)
-    raise ValueError(ast.dump(node))
-
-
-def _coerce(what: str, annotation: Any, value: Any) -> Any:
-    """Hold a value against its annotation: float (may be traced), int, bool, str or Literal (static)."""
+def _coerce(kind: str, what: str, annotation: Any, value: Any) -> Any:
+    """Hold a value against its annotation: float (may be traced), int, bool, str or Literal (static), Spec (nested)."""
+    if annotation is Spec:
+        if not isinstance(value, str | Spec):
+            raise UserError(f"{what} must be a {kind}; got {show(value)}")
+        return check(kind, value)
     if typing.get_origin(annotation) is Literal:
         options = typing.get_args(annotation)
         if value not in options:
-            raise UserError(f"{what} must be one of {', '.join(map(str, options))}; got {_show(value)}")
+            raise UserError(f"{what} must be one of {', '.join(map(str, options))}; got {show(value)}")
         return value
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if annotation is float:
         if isinstance(value, str | bool | None | Spec):
-            raise UserError(f"{what} must be a number; got {_show(value)}")
+            raise UserError(f"{what} must be a number; got {show(value)}")
         return to_float(what, value) if number else value  # else: a traced value, taken as it is
     if annotation in (int, bool, str) and (not isinstance(value, annotation) or (annotation is int and not number)):
         noun = {int: "a whole number", bool: "True or False", str: "a word"}[annotation]
-        raise UserError(f"{what} must be {noun}; got {_show(value)}")
+        raise UserError(f"{what} must be {noun}; got {show(value)}")
     if isinstance(value, int) and abs(value) >= 2**31:
         raise UserError(f"{what} must be below 2**31; got {value}")
     return value
@@ -246,6 +266,6 @@ def to_float(what: str, value: Any) -> float:
 
 def everything() -> Iterator[tuple[str, str, Entry]]:
     """All registered (kind, name, entry)."""
-    for kind, table in BUILT_IN.items():
-        for name, line in table.items():
+    for kind in BUILT_IN:
+        for name, line in table(kind).items():
             yield kind, name, line

@@ -76,7 +76,8 @@ def precheck(run: Run) -> None:
     """Check all that can be checked before the data are there, on a stand-in for their shape. Raises UserError."""
     run = checked(run)
     model = make_model(run.network, (32, 32, 3), 10)
-    rehearse(model, make_loss(run.loss), _hyper(run), batchsize=run.batchsize, epochs=run.epochs)
+    batch = jax.ShapeDtypeStruct((2, 32, 32, 3), "float32"), jax.ShapeDtypeStruct((2,), "int32")
+    rehearse(model, make_loss(run.loss), _hyper(run), batch, batchsize=run.batchsize, epochs=run.epochs)
 
 
 def _hyper(run: Run) -> Hyper:

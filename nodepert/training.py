@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,17 +26,18 @@ EVALUATION_BATCH = 500  # examples at a time; metrics do not depend on it, memor
 
 
 def _flatten(spec: Spec):
-    traced = [k for k, v in spec.kwargs if not isinstance(v, int | str | None)]  # floats, and specs that hold some
-    given = dict(spec.kwargs)
-    static = tuple((k, v) for k, v in spec.kwargs if k not in traced)
-    order = tuple(given)
-    return [given[k] for k in traced], (spec.name, spec.args, static, tuple(traced), order)
+    items = [*enumerate(spec.args), *spec.kwargs]
+    traced = [not isinstance(v, int | str | None) for _, v in items]  # floats, and specs that hold some
+    leaves = [v for (_, v), t in zip(items, traced, strict=True) if t]
+    return leaves, (spec.name, tuple((k, None if t else v, t) for (k, v), t in zip(items, traced, strict=True)))
 
 
-def _unflatten(aux, leaves) -> Spec:
-    name, args, static, traced, order = aux
-    values = {**dict(static), **dict(zip(traced, leaves, strict=True))}
-    return Spec(name, args, tuple((k, values[k]) for k in order))
+def _unflatten(structure, leaves) -> Spec:
+    name, items = structure
+    leaves = iter(leaves)
+    values = [(k, next(leaves) if traced else v) for k, v, traced in items]
+    args = tuple(v for k, v in values if isinstance(k, int))
+    return Spec(name, args, tuple(values[len(args) :]))
 
 
 # A spec's float arguments are leaves and the rest is structure: specs of one structure share a compiled program.
@@ -69,29 +70,33 @@ class Program(NamedTuple):
 
     init: Callable[[Hyper, Any], State]
     epoch: Callable[[State, Hyper, Any], tuple[State, Array]]  # and whether every batch's loss was finite
-    evaluate: Callable[[Params, Any], dict[str, Array]]
+    evaluate: Callable[[Params, Hyper, Any], dict[str, Array]]
 
 
 def program(model: Model, loss: Loss, *, batchsize: int, epochs: int) -> Program:
     """Write the task as pure functions. Accuracies are in per cent, losses are means over a whole split."""
 
-    def rule_of(hyper):
-        return make("rule", hyper.rule, model, loss)
-
-    def optimizer_of(hyper, data):
+    def built(hyper, data):
+        rule = make("rule", hyper.rule, model, loss)
         steps = epochs * math.ceil(len(data["train"][1]) / batchsize)
         shrink = optax.add_decayed_weights(-hyper.wd)  # after the optimizer, so that wd does not depend on lr
-        return optax.chain(make("optimizer", hyper.optimizer, hyper.lr, steps), shrink)
+        return rule, rule.optimizer(optax.chain(make("optimizer", hyper.optimizer, hyper.lr, steps), shrink))
+
+    def trained(hyper, data):
+        """The network that the rule trains."""
+        adapted = make("rule", hyper.rule, model, loss).model
+        return adapted(standardised(data, data["train"][0][:1])) if adapted else model
 
     def init(hyper, data):
-        weights, rule, noise, shuffle = jax.random.split(jax.random.key(hyper.seed), 4)
-        params = model.init(weights)
-        rule_state = rule_of(hyper).init(rule, params, standardised(data, data["train"][0][:1]))
-        return State(params, rule_state, optimizer_of(hyper, data).init(params), jnp.int32(0), noise, shuffle)
+        weights, rule_key, noise, shuffle = jax.random.split(jax.random.key(hyper.seed), 4)
+        rule, optimizer = built(hyper, data)
+        params = trained(hyper, data).init(weights)
+        rule_state = rule.init(rule_key, params, standardised(data, data["train"][0][:1]))
+        return State(params, rule_state, optimizer.init(params), jnp.int32(0), noise, shuffle)
 
     def epoch(state, hyper, data):
         pixels, labels = data["train"]
-        rule, optimizer = rule_of(hyper), optimizer_of(hyper, data)
+        rule, optimizer = built(hyper, data)
 
         def step(carry, indices):
             state, finite = carry
@@ -106,10 +111,12 @@ def program(model: Model, loss: Loss, *, batchsize: int, epochs: int) -> Program
         order = jax.random.permutation(jax.random.fold_in(state.shuffle, state.step), len(labels))
         return over_batches(step, (state, jnp.bool_(True)), order, batchsize)
 
-    def evaluate(params, data):
+    def evaluate(params, hyper, data):
+        network = trained(hyper, data)
+
         def add(sums, batch):
             pixels, labels = batch
-            outputs = model.apply(params, standardised(data, pixels))
+            outputs = network.apply(params, standardised(data, pixels))
             correct = (outputs.argmax(-1) == labels).astype(jnp.float32)
             return sums + jnp.stack([correct.sum(), per_example(loss, outputs, labels).sum()])
 
@@ -156,14 +163,16 @@ def fit(model: Model, loss: Loss, data: Dataset, hyper: Hyper, *, batchsize: int
 
     Raises UserError for sizes and rates out of range, ValueError for a model or loss that breaks its contract.
     """
-    rehearse(model, loss, hyper, batchsize=batchsize, epochs=epochs)  # complain now, not at the first row
+    batch = [jax.ShapeDtypeStruct((2, *a.shape[1:]), t) for a, t in ((data.train_x, "float32"), (data.train_y, "int32"))]
+    rehearse(model, loss, hyper, batch, batchsize=batchsize, epochs=epochs)  # complain now, not at the first row
     if batchsize > len(data.train_y):
         raise UserError(f"batchsize must be at most the {len(data.train_y):,} training examples; got {batchsize}")
     return _epochs(program(model, loss, batchsize=batchsize, epochs=epochs), model, data, hyper, epochs)
 
 
-def rehearse(model: Model, loss: Loss, hyper: Hyper, *, batchsize: int, epochs: int) -> None:
-    """Check everything that can be checked without data or computation. Raises UserError."""
+def rehearse(model: Model, loss: Loss, hyper: Hyper, batch: Sequence[Any], *, batchsize: int, epochs: int) -> None:
+    """Check everything that can be checked without data or computation: `batch` is the shapes of (x, y) for a few
+    examples, on which one step is traced. Raises UserError."""
     if batchsize < 1:
         raise UserError(f"batchsize must be at least 1; got {batchsize}")
     if epochs < 0:
@@ -174,25 +183,36 @@ def rehearse(model: Model, loss: Loss, hyper: Hyper, *, batchsize: int, epochs: 
         raise UserError(f"wd (weight shrinkage per update) must be at least 0 and below 1; got {hyper.wd}")
     if not 0 <= hyper.seed < 2**31:
         raise UserError(f"seed must be in 0..2147483647; got {hyper.seed}")
-    make("rule", hyper.rule, model, loss)
     make("optimizer", hyper.optimizer, hyper.lr, 1)
+    rule = make("rule", hyper.rule, model, loss)
+
+    def step(key, x, y):
+        key, weights = jax.random.split(key)
+        network = rule.model(x) if rule.model else model
+        params = network.init(weights)
+        node_shapes(network, params, x)  # every node has its own name, and keeps its examples apart
+        return rule.grads(key, rule.init(key, params, x), params, (x, y))[0]
+
+    try:
+        jax.eval_shape(step, jax.random.key(0), *batch)
+    except ValueError as error:  # of the network, the rule or the loss, against its contract
+        raise error if isinstance(error, UserError) else UserError(str(error)) from error
 
 
 def _epochs(task: Program, model: Model, data: Dataset, hyper: Hyper, epochs: int) -> Epochs:
     arrays = on_device(data)
     hyper = jax.tree.map(jnp.asarray, hyper)
     state = jax.jit(task.init)(hyper, arrays)
-    node_shapes(model, state.params, standardised(arrays, arrays["train"][0][:1]))  # every node has its own name
-    evaluate = jax.jit(task.evaluate).lower(state.params, arrays).compile()
+    evaluate = jax.jit(task.evaluate).lower(state.params, hyper, arrays).compile()
     epoch = jax.jit(task.epoch, donate_argnums=0).lower(state, hyper, arrays).compile()
-    row = _row(0, 0.0, True, evaluate(state.params, arrays))
+    row = _row(0, 0.0, True, evaluate(state.params, hyper, arrays))
     yield row, state
     if diverged(row):
         return
     for number in range(1, epochs + 1):
         start = time.perf_counter()
         state, finite = epoch(state, hyper, arrays)
-        finite, metrics = _fetch((finite, evaluate(state.params, arrays)))
+        finite, metrics = _fetch((finite, evaluate(state.params, hyper, arrays)))
         row = _row(number, time.perf_counter() - start, bool(finite), metrics)
         yield row, state
         if diverged(row):

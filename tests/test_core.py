@@ -10,7 +10,6 @@ from nodepert.core import (
     Model,
     adding,
     backprop,
-    node_perturbation,
     node_shapes,
     per_example,
     plain,
@@ -19,6 +18,7 @@ from nodepert.core import (
 )
 from nodepert.losses import cross_entropy, linear_mse, mse
 from nodepert.models.layers import dense
+from nodepert.rules.node import node_perturbation
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 

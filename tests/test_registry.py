@@ -120,8 +120,8 @@ def test_full_writes_every_default_and_changes_none_that_is_given():
         ("rule", "np(sigma=np(samples=1))", ["sigma must be a number", "np(samples=1)"]),
         ("rule", "np(samples=2.0)", ["samples must be a whole number; got 2.0"]),
         ("rule", "np(samples=True)", ["samples must be a whole number; got True"]),
-        ("rule", "np(noise=uniform)", ["noise must be one of gaussian, rademacher", "uniform"]),
-        ("rule", "np(noise=1)", ["noise must be one of gaussian, rademacher; got 1"]),
+        ("rule", "np(noise=uniform)", ["noise must be one of gaussian, rademacher, sphere", "uniform"]),
+        ("rule", "np(noise=1)", ["noise must be one of gaussian, rademacher, sphere; got 1"]),
         ("optimizer", "momentum(nesterov=1)", ["nesterov must be True or False; got 1"]),
     ],
 )
@@ -215,12 +215,17 @@ def test_any_text_is_a_spec_or_one_line_of_refusal(text):
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_every_entry_resolves_and_takes_keyword_arguments_with_types_and_defaults(kind, name):
     parameters = list(inspect.signature(resolve(kind, name), eval_str=True).parameters.values())[CONTEXT[kind] :]
+    wrapped = [p for p in parameters if p.annotation is Spec]
     for p in parameters:
+        if p in wrapped:  # a combinator: of one spec, or of one for each pattern of nodes
+            assert p.kind in (p.POSITIONAL_OR_KEYWORD, p.VAR_KEYWORD)
+            continue
         assert p.kind is p.KEYWORD_ONLY
         assert p.annotation in (int, float, bool, str) or typing.get_origin(p.annotation) is typing.Literal
         assert p.default is not p.empty
-    check(kind, full(kind, name))  # the defaults are of the declared types
-    assert all(f"{p.name}=" in usage(kind, name) for p in parameters)
+        assert f"{p.name}=" in usage(kind, name)
+    around = "*=sgd" if name == BY_NODE else f"{name}(sgd)" if wrapped else name
+    assert check(kind, full(kind, around)) == full(kind, around)  # the defaults are of the declared types
 
 
 @pytest.mark.parametrize(("kind", "name", "entry"), list(everything()))

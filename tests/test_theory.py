@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nodepert.core import Model, adding, backprop, node_perturbation, node_shapes, per_example, plain, preactivations
+from nodepert.core import Model, adding, backprop, node_shapes, per_example, plain, preactivations
 from nodepert.models.fc import fc
+from nodepert.rules.node import node_perturbation
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 

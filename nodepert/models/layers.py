@@ -3,29 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from math import prod
 
 import jax
 import jax.numpy as jnp
 
-from nodepert.core import Array, Key, Params
+from nodepert.core import Array, Key, Op, Params
 from nodepert.models.convolution import convolve
 
 
-def dense(params: Params, h: Array) -> Array:
-    """a = h w + b; h: (B, m), w: (m, n), b: (n,) -> (B, n)."""
+@dataclass(frozen=True)
+class Affine:
+    """An operator a = z w + b, with z the rows that its input h is laid out in; params: {"w": (*window, n), "b": (n,)}.
+
+    It is called like any operator. `patches(h, window)` gives z, (B, ..., m) with m the product of `window`; what
+    works on z (low-rank weight noise, decorrelation) knows an operator by its being of this class.
+    """
+
+    apply: Op
+    patches: Callable[[Array, tuple[int, ...]], Array]
+
+    def __call__(self, params: Params, h: Array) -> Array:
+        return self.apply(params, h)
+
+
+def _product(params: Params, h: Array) -> Array:
     return h @ params["w"] + params["b"]
 
 
-@cache  # one operator per stride: a rule may recognise an operator by identity
-def conv2d(stride: int = 1) -> Callable[[Params, Array], Array]:
+dense = Affine(_product, lambda h, window: h)
+"""a = h w + b; h: (B, m), w: (m, n), b: (n,) -> (B, n)."""
+
+
+@cache  # one operator per stride
+def conv2d(stride: int = 1) -> Affine:
     """Convolution, SAME padding; h: (B, H, W, m), w: (kh, kw, m, n), b: (n,) -> (B, ceil(H/s), ceil(W/s), n)."""
 
     def conv(params: Params, h: Array) -> Array:
         return convolve(h, params["w"], stride) + params["b"]
 
-    return conv
+    return Affine(conv, partial(windows, stride=stride))
+
+
+def windows(h: Array, window: tuple[int, ...], stride: int) -> Array:
+    """What a SAME convolution sees at each of its places: (B, H, W, m) -> (B, ceil(H/s), ceil(W/s), kh kw m)."""
+    kernel, padding = window[:2], [(0, 0)]
+    for size, k in zip(h.shape[1:3], kernel, strict=True):
+        total = max((-(-size // stride) - 1) * stride + k - size, 0)
+        padding.append((total // 2, total - total // 2))
+    height, width = ((-(-size // stride) - 1) * stride + 1 for size in h.shape[1:3])
+    h = jnp.pad(h, [*padding, (0, 0)])
+    seen = [h[:, i : i + height : stride, j : j + width : stride] for i in range(kernel[0]) for j in range(kernel[1])]
+    return jnp.concatenate(seen, axis=-1)
 
 
 def xavier(key: Key, shape: tuple[int, ...]) -> Params:

@@ -1,0 +1,1 @@
+"""Learning rules, one file per family. Each is `factory(model, loss, *, ...) -> Rule`; begin with `node.py`."""

@@ -1,0 +1,146 @@
+"""Decorrelated learning: any rule, on a network whose nodes see decorrelated presynaptic activity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nodepert.arguments import positive
+from nodepert.core import Array, Loss, Model, Node, Op, Rule, plain, recording
+from nodepert.models.layers import Affine
+from nodepert.registry import make
+from nodepert.spec import Spec, UserError
+
+
+def decorrelate(model: Model, loss: Loss, rule: Spec, *, rate: float = 1e-3) -> Rule:
+    """Decorrelate the presynaptic activity of every node, and learn on it by another rule: decorrelate(np(sigma=1e-3)).
+
+        z_l = R_l h_l,    a_l = W_l z_l + b_l,    R_l <- R_l - rate < z_l z_l^T - diag(z_l^2) > R_l,    R_l = I at first
+
+    with h_l the activity that reaches node l and <> the mean over the batch, for convolutions over all patches (z_l is
+    then a decorrelated patch, kh kw m values). The rule it goes around computes its gradients with z_l in place of h_l.
+
+    Cost: that of the rule, a product with R_l wherever it runs a forward pass, and <z z^T> R.
+    Bias: as the rule it goes around.
+    Derivative of the loss: as the rule it goes around.
+
+    R is needed to predict and hence lives in params, {"weights": params of the network, "decorrelation": {node: R}}:
+    train `make_rule(...).model(x)`, x an input batch, in place of the network. The gradient of R is the step above,
+    to be subtracted as it is: wrap your optimizer in `make_rule(...).optimizer(...)`, as `npt.train` does.
+
+    Raises UserError for a node whose operator is not known and whose input is not (B, m), a rule that changes the
+    network itself, or params that lack R; ValueError for a rate not positive and finite.
+
+    Sources: Ahmad, Schrauwen and van Gerven 2022; Dalm, Offergeld, Ahmad and van Gerven, "Efficient deep learning with
+    decorrelated ... node perturbation".
+    """
+    positive("rate", rate)
+    if make("rule", rule, model, loss).model:
+        raise UserError(f"{rule.name} changes the network already; decorrelate cannot go around it")
+
+    def on(r: dict[str, Array]) -> Model:
+        return Model(model.init, lambda params, x, node=plain: model.apply(params, x, decorrelated(r, node)))
+
+    def adapted(x):
+        def init(key):
+            params = model.init(key)
+            return {"weights": params, "decorrelation": identities(model, params, x)}
+
+        return Model(init, lambda p, x, node=plain: on(p["decorrelation"]).apply(p["weights"], x, node))
+
+    def init(key, params, x):
+        weights, r = parts(params)
+        return make("rule", rule, on(r), loss).init(key, weights, x)
+
+    def grads(key, state, params, batch):
+        weights, r = parts(params)
+        g, state, info = make("rule", rule, on(r), loss).grads(key, state, weights, batch)
+        z = activities(model, weights, r, batch[0])
+        return {"weights": g, "decorrelation": {n: (rate * step(z[n], r[n])).astype(r[n].dtype) for n in r}}, state, info
+
+    return Rule(init, grads, adapted, beside)
+
+
+def parts(params: Any) -> tuple[Any, dict[str, Array]]:
+    """(weights, {node: R}). Raises UserError for the params of the network without R."""
+    if not isinstance(params, dict) or params.keys() != {"weights", "decorrelation"}:
+        raise UserError("these params have no decorrelation matrices: decorrelate trains rule.model(x), so begin with "
+                        "params = rule.model(x).init(key)")  # fmt: skip
+    return params["weights"], params["decorrelation"]
+
+
+def decorrelated(r: dict[str, Array], inner: Node) -> Node:
+    """A node handler under which every node receives z = R h."""
+    return lambda name, op, params, h: inner(name, on_decorrelated(op, r[name]), params, h)
+
+
+def on_decorrelated(op: Op, r: Array) -> Op:
+    """The operator on z = R h, known as affine where it was."""
+    if not isinstance(op, Affine):
+        return lambda params, h: op(params, h @ r.T)
+
+    def patches(h, window):
+        return op.patches(h, window) @ r.T
+
+    def apply(params, h):
+        w = params["w"]
+        return patches(h, w.shape[:-1]) @ w.reshape(-1, w.shape[-1]) + params["b"]
+
+    return Affine(apply, patches)
+
+
+def rows(name: str, op: Op, params: Any, h: Array) -> Array:
+    """The presynaptic activity of a node as R sees it, (B, ..., m). Raises UserError where it cannot."""
+    if isinstance(op, Affine):
+        return op.patches(h, params["w"].shape[:-1])
+    if h.ndim == 2:
+        return h
+    raise UserError(f"decorrelate knows dense layers, and conv2d of nodepert.models.layers; node '{name}' has another "
+                    f"operator, on an input of shape {h.shape}")  # fmt: skip
+
+
+def each_node(f: Callable[..., Array], model: Model, params: Any, x: Array, inner: Node = plain) -> dict[str, Array]:
+    """{node: f(name, op, params, h)} in one pass through `inner`."""
+    found: dict[str, Array] = {}
+
+    def node(name, op, params, h):
+        found[name] = f(name, op, params, h)
+        return inner(name, op, params, h)
+
+    model.apply(params, x, recording({}, node))
+    return found
+
+
+def identities(model: Model, params: Any, x: Array) -> dict[str, Array]:
+    """R = I for every node."""
+    shapes = jax.eval_shape(lambda p, x: each_node(rows, model, p, x), params, x)
+    return {name: jnp.eye(s.shape[-1], dtype=s.dtype) for name, s in shapes.items()}
+
+
+def activities(model: Model, weights: Any, r: dict[str, Array], x: Array) -> dict[str, Array]:
+    """{node: z = R h as rows (examples and places, m)} of the clean pass."""
+    h = each_node(rows, model, weights, x, decorrelated(r, plain))
+    return {name: (h[name] @ r[name].T).reshape(-1, len(r[name])) for name in h}
+
+
+def step(z: Array, r: Array) -> Array:
+    """< z z^T - diag(z^2) > R, by the cheaper order of the products; z: (rows, m)."""
+    product = z.T @ (z @ r) if len(z) < len(r) else (z.T @ z) @ r
+    return (product - jnp.square(z).sum(0)[:, None] * r) / len(z)
+
+
+def beside(optimizer: Any) -> optax.GradientTransformation:
+    """The optimizer for the weights; the step of R as it is, without learning rate, moments or decay."""
+
+    def init(params):
+        return optimizer.init(params["weights"])
+
+    def update(grads, state, params=None):
+        updates, state = optimizer.update(grads["weights"], state, params["weights"] if params else None)
+        return {"weights": updates, "decorrelation": jax.tree.map(jnp.negative, grads["decorrelation"])}, state
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,64 @@
+"""What all perturbation rules share: the change of the loss along a direction, and the mean over several draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from nodepert.core import Array, Key, Loss, Model, Params, adding, per_example
+
+Difference = Literal["forward", "central", "jvp"]
+Noise = Literal["gaussian", "rademacher", "sphere"]
+ROWS_AT_ONCE = 16384  # draws x examples in one pass: bounds the memory of many draws
+
+
+def loss_along(model: Model, loss: Loss, params: Params, batch: tuple[Array, Array]) -> Callable[[Any], Array]:
+    """eps -> the per-example loss, (B,), with eps[name] added to the pre-activations of the nodes it names."""
+    x, y = batch
+    return lambda eps: per_example(loss, model.apply(params, x, adding(eps)), y)
+
+
+def directional(difference: Difference, f: Callable[[Any], Any], clean: Any, shapes: Any, sigma: float):
+    """The map xi -> d/ds f(s xi) at s = 0, exactly (jvp) or by finite differences of step sigma; clean = f(0).
+
+    xi and what f returns are pytrees; `shapes` has the shapes and dtypes of xi.
+    """
+
+    def at(xi, step):
+        return f(scaled(xi, step))
+
+    def quotient(upper, lower, step):
+        return jax.tree.map(lambda u, v: (u - v) / step, upper, lower)
+
+    if difference == "jvp":
+        return jax.linearize(f, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes))[1]
+    if difference == "central":
+        return lambda xi: quotient(at(xi, sigma), at(xi, -sigma), 2 * sigma)
+    return lambda xi: quotient(at(xi, sigma), clean, sigma)
+
+
+def scaled(xi: Any, step: Any) -> Any:
+    """step * xi, leaf by leaf, in the leaf's own dtype."""
+    return jax.tree.map(lambda n: (step * n).astype(n.dtype), xi)
+
+
+def mean_over(f: Callable[[Key], Any], key: Key, samples: int, at_once: int = 1) -> Any:
+    """The mean of f over independent keys, `at_once` in one pass; what f computes without its key is computed once."""
+    if samples == 1:
+        return f(key)
+
+    def total(first, count):
+        keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(count))
+        return jax.tree.map(lambda s: s.sum(0), jax.vmap(f)(keys))
+
+    def add(sums, i):
+        return jax.tree.map(jnp.add, sums, total(i * at_once, at_once)), None
+
+    full, rest = divmod(samples, at_once)
+    sums = total(full * at_once, rest)  # of no draws: zeros
+    sums = jax.lax.scan(add, sums, jnp.arange(full))[0] if full else sums
+    return jax.tree.map(lambda s: s / samples, sums)

@@ -1,0 +1,90 @@
+"""Node perturbation without a clean pass: the loss is compared with what was expected of that example."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nodepert.core import Array, Info, Loss, Model, Rule, adding, expand, node_shapes, per_example, plain, pullback
+from nodepert.noise import draw
+from nodepert.rules.directional import Noise, mean_over, scaled
+
+SLOTS = 2**20  # 4 MiB; two of 60,000 examples share a slot with probability 6%
+RATE = 0.5  # weight of the newest loss in an expectation
+
+
+class Expected(NamedTuple):
+    """Expected losses by slot, (SLOTS,); inf where none is known yet."""
+
+    loss: Array
+
+
+def reward_prediction(model: Model, loss: Loss, sigma: float, samples: int, noise: Noise, noisy: bool) -> Rule:
+    """The reward-prediction form of node perturbation: `np(baseline=running)`.
+
+        s_l[b] = mean_k (L_b(a + sigma xi^k) - Lbar_b) / sigma xi_l^k[b],    Lbar_b <- Lbar_b + 1/2 (L_b - Lbar_b)
+
+    Lbar_b is the running expectation of the loss of example b in rule state. An example is recognised by a hash of its
+    input and target, in whatever order and batch it comes (where two share a slot, the expectation of either is less
+    good, and nothing else). An example not met before is compared with the mean loss of the others in its batch.
+    Either is independent of its noise, so that the estimate is as unbiased as with a clean baseline; its variance has
+    (L_b - Lbar_b)^2 / sigma^2 in addition, so that sigma should be larger here, about 0.1.
+
+    `noisy`: credit presynaptic activity of the noisy pass (no clean pass at all), or of a clean one. Info holds the
+    noisy loss and outputs, averaged over draws.
+    """
+
+    def init(key, params, x):
+        return Expected(jnp.full(SLOTS, jnp.inf, jnp.float32))
+
+    def grads(key, state, params, batch):
+        x, y = batch
+        shapes = node_shapes(model, params, x)
+        slot = slots(x, y)
+        expected = state.loss[slot]
+
+        def one_draw(key):
+            xi = draw(key, shapes, noise)
+            handler = adding(scaled(xi, sigma))
+            outputs = model.apply(params, x, handler)
+            losses = per_example(loss, outputs, y)
+            others = (losses.sum() - losses) / max(len(x) - 1, 1)
+            surprise = losses - jnp.where(jnp.isinf(expected), others, expected)
+            signals = {name: expand(surprise / (sigma * len(x)), n) * n for name, n in xi.items()}
+            return pullback(model, params, x, signals, handler if noisy else plain), Info(losses, outputs)
+
+        mean, info = mean_over(one_draw, key, samples)
+        return mean, Expected(updated(state.loss, slot, info.loss)), info
+
+    return Rule(init, grads)
+
+
+def slots(x: Array, y: Array) -> Array:
+    """The slot of every example, (B,): a hash of the bits of its input and target."""
+    code = jnp.zeros(len(x), jnp.uint32)
+    for a in (x, y):
+        words = bits(a)
+        place = jnp.arange(words.shape[1], dtype=jnp.uint32) * jnp.uint32(0x9E3779B9) | 1
+        mixed = (words ^ (words >> 16)) * place
+        code = (code ^ mixed.sum(1, dtype=jnp.uint32)) * jnp.uint32(0x85EBCA6B)
+        code = code ^ (code >> 15)
+    return (code % SLOTS).astype(jnp.int32)
+
+
+def bits(a: Array) -> Array:
+    """The bits of every example as 32-bit words, (B, words)."""
+    a = a.reshape(len(a), -1)
+    if jnp.issubdtype(a.dtype, jnp.floating):
+        return jax.lax.bitcast_convert_type(a.astype(jnp.float32) + 0.0, jnp.uint32)  # + 0.0: -0 is 0
+    return a.astype(jnp.uint32)
+
+
+def updated(table: Array, slot: Array, losses: Array) -> Array:
+    """Move expectations towards the newest losses; several examples in one slot share their mean."""
+    order = jnp.sort(slot)
+    sharing = jnp.searchsorted(order, slot, side="right") - jnp.searchsorted(order, slot, side="left")
+    old = table[slot]
+    new = jnp.where(jnp.isinf(old), losses, old + RATE * (losses - old))
+    return table.at[slot].set(0).at[slot].add(new / sharing.astype(new.dtype))

@@ -1,0 +1,156 @@
+"""Weight perturbation: noise on the weights, credited by the change of the loss."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from nodepert.arguments import at_least, positive
+from nodepert.core import Array, Info, Loss, Model, Node, Rule, node_params, per_example, recording, stateless
+from nodepert.models.layers import Affine
+from nodepert.noise import draw
+from nodepert.rules.directional import Difference, Noise, directional, mean_over
+from nodepert.spec import UserError
+
+
+def weight_perturbation(
+    model: Model,
+    loss: Loss,
+    *,
+    sigma: float = 1e-3,
+    samples: int = 1,
+    noise: Noise = "gaussian",
+    difference: Difference = "forward",
+    sharing: Literal["batch", "example"] = "batch",
+    rank: int = 0,
+) -> Rule:
+    """Weight perturbation: perturb all weights at once, and move them along the noise as the loss allows.
+
+        g = mean_k mean_b (dL_b^k / sigma) Psi_b^k
+
+    with Psi unit-variance noise on every parameter that a node receives and dL_b/sigma, (B,), by `difference`, at
+    weights W + sigma Psi_b (see `node_perturbation`; central is SPSA's form, jvp the "forward gradient").
+
+    - sharing=batch: one Psi for the batch, hence the batch-mean loss difference times Psi.
+    - sharing=example: a Psi_b of its own, independent, for every example: B times the memory and noise of the weights.
+    - rank=0: independent noise on every weight. rank=r: Psi = A B^T / sqrt(r) for the weights of dense and convolution,
+      A (m, r) and B (n, r) of unit variance, with m the inputs (of a patch) and n the outputs. The noisy pre-activation
+      is a + sigma (z A) B^T / sqrt(r): the matrix is never formed, which makes sharing=example cheap. Biases keep
+      noise of full rank.
+
+    Cost: 2 (a clean and a noisy forward pass; no weight gradients) and noise for every weight; each further draw, and
+    central, adds 1.
+    Bias: unbiased as sigma -> 0, with an error of O(sigma^2); with jvp at once.
+    Derivative of the loss: not needed, except by jvp.
+
+    `sigma` is in units of the weights. `samples` draws divide the variance by their number. With one draw (jvp,
+    gaussian) E||g||^2 = (d + 2) ||gradient||^2 for d weights; at rank 1, for the m n weights of a single layer,
+    (m + 2)(n + 2) ||gradient||^2.
+
+    Raises ValueError for sigma not positive and finite, samples < 1, rank < 0, a rank for a node whose operator is
+    neither `nodepert.models.layers.dense` nor `conv2d`, or a loss that is not per example.
+
+    Sources: Spall 1992 (SPSA); Werfel, Xie and Seung 2005; Baydin et al. 2022 (jvp); Sarkar et al. 2025 (EGGROLL, low
+    rank).
+    """
+    positive("sigma", sigma)
+    at_least("samples", samples, 1)
+    at_least("rank", rank, 0)
+
+    def grads(key, state, params, batch):
+        x, y = batch
+        outputs = model.apply(params, x)
+        clean = per_example(loss, outputs, y)
+        weights, place = jax.vjp(lambda p: node_params(model, p, x), params)
+        draws = len(x) if sharing == "example" else 1
+        left, right = noise_shapes(weights, affine(model, params, x) if rank else (), draws, rank)
+
+        def one_draw(key):
+            scaled_key, fixed_key = jax.random.split(key)
+            fixed = draw(fixed_key, right, noise)
+
+            def perturbed(psi):
+                return per_example(loss, model.apply(params, x, noisy_weights(psi, fixed)), y)
+
+            psi = draw(scaled_key, left, noise)
+            gain = directional(difference, perturbed, clean, left, sigma)(psi)
+            gain = gain / len(x) if draws > 1 else gain.mean(keepdims=True)  # (draws,)
+            return place(credited(gain, psi, fixed, weights))[0]
+
+        return mean_over(one_draw, key, samples), state, Info(clean, outputs)
+
+    return Rule(stateless, grads)
+
+
+def affine(model: Model, params: Any, x: Array) -> tuple[str, ...]:
+    """All nodes of the model, as those whose noise can be of low rank. Raises UserError for one whose noise cannot."""
+    names: list[str] = []
+
+    def node(name, op, params, h):
+        if not isinstance(op, Affine):
+            raise UserError(f"low-rank noise knows the operators dense and conv2d of nodepert.models.layers; node "
+                            f"'{name}' has another: use rank=0")  # fmt: skip
+        names.append(name)
+        return op(params, h)
+
+    jax.eval_shape(lambda p, x: model.apply(p, x, recording({}, node)), params, x)
+    return tuple(names)
+
+
+def noise_shapes(weights: dict[str, Any], low: tuple[str, ...], draws: int, rank: int):
+    """Shapes of the noise by leaf, (draws, ...): what sigma multiplies, and the right factors of low-rank noise."""
+    left, right = {}, {}
+    for node, tree in weights.items():
+        for path, w in leaves(tree):
+            name, low_rank = node + path, node in low and path == "['w']"
+            shape = (*w.shape[:-1], rank) if low_rank else w.shape
+            left[name] = jax.ShapeDtypeStruct((draws, *shape), w.dtype)
+            if low_rank:
+                right[name] = jax.ShapeDtypeStruct((draws, w.shape[-1], rank), w.dtype)
+    return left, right
+
+
+def leaves(tree: Any) -> list[tuple[str, Array]]:
+    """(path, leaf) of every leaf, as in ("['w']", ...)."""
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
+
+
+def noisy_weights(psi: dict[str, Array], right: dict[str, Array]) -> Node:
+    """A node handler that adds psi, scaled already, to the weights; psi right^T / sqrt(rank) where it is of low rank."""
+
+    def node(name, op, params, h):
+        if name + "['w']" in right:
+            low, factor = psi[name + "['w']"], right[name + "['w']"]
+            zero = jnp.zeros(low.shape[-1], low.dtype)
+            rows = each(lambda w, h: op({"w": w, "b": zero}, h), low, h)  # (B, ..., rank)
+            noise = each(lambda f, z: z @ f.T / f.shape[-1] ** 0.5, factor, rows)
+            return each(lambda b, a: a + b, psi[name + "['b']"], op(params, h) + noise)
+        own = jax.tree.unflatten(jax.tree.structure(params), [psi[name + path] for path, _ in leaves(params)])
+        return each(lambda noise, h: op(jax.tree.map(jnp.add, params, noise), h), own, h)
+
+    return node
+
+
+def each(f: Any, noise: Any, h: Array) -> Array:
+    """f(noise, h) with one noise (leading axis 1) for all examples of h, or one for each."""
+    if len(jax.tree.leaves(noise)[0]) == 1:
+        return f(jax.tree.map(lambda n: n[0], noise), h)
+    return jax.vmap(lambda n, h: f(n, h[None])[0])(noise, h)
+
+
+def credited(gain: Array, psi: dict[str, Array], right: dict[str, Array], weights: dict[str, Any]) -> dict[str, Any]:
+    """sum_d gain[d] Psi[d], node by node, in the shape of `weights`; a low-rank Psi enters by its factors."""
+
+    def leaf(name):
+        n = psi[name]
+        c = gain.astype(n.dtype)
+        if name not in right:
+            return jnp.tensordot(c, n, 1)
+        return jnp.einsum("d,d...r,dnr->...n", c, n, right[name]) / n.shape[-1] ** 0.5
+
+    return {
+        node: jax.tree.unflatten(jax.tree.structure(tree), [leaf(node + path) for path, _ in leaves(tree)])
+        for node, tree in weights.items()
+    }

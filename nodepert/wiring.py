@@ -1,0 +1,90 @@
+"""What depends on what in a model: found by tracing it once with its nodes cut out, without computing anything."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend.core import Literal
+
+from nodepert.core import Array, Model, Params, node_shapes
+
+INPUT = "x"  # stands for the model's input among the names of nodes
+
+
+class Wiring(NamedTuple):
+    """The wiring of a model. Nodes are named; "x" is the model's input.
+
+    inputs[node] is what that node's presynaptic activity depends on directly: the nodes whose pre-activation reaches
+    it without passing through another node. `bypassing` and `unused` are the key-paths of parameter leaves, as in
+    "['norm']['scale']". A leaf that bypasses the nodes shapes what is computed, but no error signal tells it anything:
+    rules that send signals to nodes leave it as it is.
+    """
+
+    order: tuple[str, ...]  # the nodes as they are called
+    inputs: dict[str, frozenset[str]]
+    outputs: frozenset[str]  # the same for the model's outputs
+    bypassing: tuple[str, ...]  # leaves that reach a node's input or the outputs other than through a node
+    unused: tuple[str, ...]  # leaves that reach nothing
+
+
+def wiring(model: Model, params: Params, x: Array) -> Wiring:
+    """The wiring of `model`; `params` and `x` may be shapes or traced values.
+
+    Raises ValueError as `node_shapes` does: no nodes, two of one name, a node under a transformation.
+    """
+    shapes = node_shapes(model, params, x)
+    paths, tree = jax.tree_util.tree_flatten_with_path(params)
+    leaves = [leaf for _, leaf in paths]
+    order: list[str] = []
+
+    def cut(x, leaves, a):  # every pre-activation is an argument: what reaches a node comes straight from its sources
+        activity: list[Any] = []
+        given: list[Any] = []
+
+        def node(name, op, params, h):
+            order.append(name)
+            activity.append(h)
+            given.append(params)
+            return a[name]
+
+        outputs = model.apply(jax.tree.unflatten(tree, leaves), x, node)
+        return [*activity, jax.tree.leaves(outputs), jax.tree.leaves(given)]
+
+    closed, shape = jax.make_jaxpr(cut, return_shape=True)(x, leaves, shapes)
+    # Arguments in their flat order: dictionaries are flattened by sorted name. A leaf is known by its number.
+    sources = [INPUT, *range(len(leaves)), *sorted(shapes)]
+    found = iter(reached(closed.jaxpr, [frozenset([s]) for s in sources]))
+    *activity, outputs, given = [frozenset().union(*(next(found) for _ in jax.tree.leaves(part))) for part in shape]
+    around = outputs.union(*activity)
+
+    def nodes(found: frozenset[Any]) -> frozenset[str]:
+        return frozenset(s for s in found if isinstance(s, str))
+
+    def keys(indices: Any) -> tuple[str, ...]:
+        return tuple(jax.tree_util.keystr(paths[i][0]) for i in indices)
+
+    return Wiring(
+        tuple(order),
+        {name: nodes(h) for name, h in zip(order, activity, strict=True)},
+        nodes(outputs),
+        keys(i for i in range(len(leaves)) if i in around),
+        keys(i for i in range(len(leaves)) if i not in around | given),
+    )
+
+
+def reached(jaxpr: Any, sources: list[frozenset[Any]]) -> list[frozenset[Any]]:
+    """For every output of a jaxpr what it depends on, given that for its arguments; constants depend on nothing."""
+    known = dict(zip(jaxpr.invars, sources, strict=True))
+
+    def of(v: Any) -> frozenset[Any]:
+        return frozenset() if isinstance(v, Literal) else known.get(v, frozenset())
+
+    for eqn in jaxpr.eqns:
+        into = [of(v) for v in eqn.invars]
+        if eqn.primitive.name in ("jit", "pjit"):  # jax.nn.relu, jnp.where, a helper of the model's author
+            out = reached(eqn.params["jaxpr"].jaxpr, into)
+        else:  # other loops and calls: everything in reaches everything out
+            out = [frozenset().union(*into)] * len(eqn.outvars)
+        known.update(zip(eqn.outvars, out, strict=True))
+    return [of(v) for v in jaxpr.outvars]
