@@ -14,7 +14,9 @@ __version__ = "0.1.0"
 _WHERE = {
     "core": ["Info", "Model", "Rule", "backprop", "plain", "pullback"],
     "rules.node": ["node_perturbation"],
-    "registry": ["UserError"],
+    "spec": ["UserError"],
+    "adapters.equinox": ["from_equinox"],
+    "adapters.flax": ["from_flax"],
     "data": ["DataError", "DataNotFound", "Dataset", "load_dataset"],
     "config": ["Run"],
     "runner": ["Result", "make_loss", "make_model", "make_rule", "train"],
@@ -25,6 +27,8 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted(_MODULE)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from nodepert.adapters.equinox import from_equinox as from_equinox
+    from nodepert.adapters.flax import from_flax as from_flax
     from nodepert.config import Run as Run
     from nodepert.core import Info as Info
     from nodepert.core import Model as Model
@@ -37,13 +41,13 @@ if TYPE_CHECKING:
     from nodepert.data import Dataset as Dataset
     from nodepert.data import load_dataset as load_dataset
     from nodepert.plots import learning_curves as learning_curves
-    from nodepert.registry import UserError as UserError
     from nodepert.rules.node import node_perturbation as node_perturbation
     from nodepert.runner import Result as Result
     from nodepert.runner import make_loss as make_loss
     from nodepert.runner import make_model as make_model
     from nodepert.runner import make_rule as make_rule
     from nodepert.runner import train as train
+    from nodepert.spec import UserError as UserError
     from nodepert.store import load_run as load_run
 
 

@@ -36,9 +36,10 @@ class Run(Task):
     """One training run: a task, a rule and an optimizer. Its identity is `run_id(run)`."""
 
     rule: str = "np"
-    """Learning rule, as a spec: sgd (backprop), np, 'np(samples=4, noise=rademacher)'."""
+    """Learning rule, as a spec: sgd (backprop), np, 'np(samples=4, noise=rademacher)', 'np; out=exact', wp, fa, ...
+    See 'nodepert list rules'."""
     optimizer: str = "adam(schedule=cosine)"
-    """Optimizer, as a spec: sgd, momentum, adam, rmsprop; each with schedule=constant or cosine."""
+    """Optimizer, as a spec: sgd, momentum, adam, rmsprop, each with schedule=constant or cosine; 'normalise(adam)'."""
     lr: float = 3e-4
     """Learning rate of the optimizer (its first value, under a schedule)."""
 

@@ -139,8 +139,8 @@ def beside(optimizer: Any) -> optax.GradientTransformation:
     def init(params):
         return optimizer.init(params["weights"])
 
-    def update(grads, state, params=None):
-        updates, state = optimizer.update(grads["weights"], state, params["weights"] if params else None)
-        return {"weights": updates, "decorrelation": jax.tree.map(jnp.negative, grads["decorrelation"])}, state
+    def update(updates, state, params=None):
+        weights, state = optimizer.update(updates["weights"], state, params["weights"] if params else None)
+        return {"weights": weights, "decorrelation": jax.tree.map(jnp.negative, updates["decorrelation"])}, state
 
     return optax.GradientTransformation(init, update)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nodepert.arguments import at_least, positive
-from nodepert.core import Array, Info, Loss, Model, Node, Rule, node_params, per_example, recording, stateless
+from nodepert.core import Array, Info, Loss, Model, Node, Rule, expand, node_params, per_example, recording, stateless
 from nodepert.models.layers import Affine
 from nodepert.noise import draw
 from nodepert.rules.directional import Difference, Noise, directional, mean_over
@@ -148,7 +148,7 @@ def credited(gain: Array, psi: dict[str, Array], right: dict[str, Array], weight
         c = gain.astype(n.dtype)
         if name not in right:
             return jnp.tensordot(c, n, 1)
-        return jnp.einsum("d,d...r,dnr->...n", c, n, right[name]) / n.shape[-1] ** 0.5
+        return jnp.tensordot(expand(c, n) * n, right[name], ((0, -1), (0, -1))) / n.shape[-1] ** 0.5
 
     return {
         node: jax.tree.unflatten(jax.tree.structure(tree), [leaf(node + path) for path, _ in leaves(tree)])

@@ -1,0 +1,1 @@
+"""Networks of other libraries as models, unmodified: flax (linen and nnx) and Equinox."""
