@@ -21,6 +21,7 @@ _WHERE = {
     "config": ["Run"],
     "runner": ["Result", "make_loss", "make_model", "make_rule", "train"],
     "store": ["load_run"],
+    "diagnostics": ["Check", "check"],
     "plots": ["learning_curves"],
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from nodepert.data import DataNotFound as DataNotFound
     from nodepert.data import Dataset as Dataset
     from nodepert.data import load_dataset as load_dataset
+    from nodepert.diagnostics import Check as Check
+    from nodepert.diagnostics import check as check
     from nodepert.plots import learning_curves as learning_curves
     from nodepert.rules.node import node_perturbation as node_perturbation
     from nodepert.runner import Result as Result

@@ -163,8 +163,8 @@ def fit(model: Model, loss: Loss, data: Dataset, hyper: Hyper, *, batchsize: int
 
     Raises UserError for sizes and rates out of range, ValueError for a model or loss that breaks its contract.
     """
-    batch = [jax.ShapeDtypeStruct((2, *a.shape[1:]), t) for a, t in ((data.train_x, "float32"), (data.train_y, "int32"))]
-    rehearse(model, loss, hyper, batch, batchsize=batchsize, epochs=epochs)  # complain now, not at the first row
+    shapes = jax.ShapeDtypeStruct((2, *data.train_x.shape[1:]), "float32"), jax.ShapeDtypeStruct((2,), "int32")
+    rehearse(model, loss, hyper, shapes, batchsize=batchsize, epochs=epochs)  # complain now, not at the first row
     if batchsize > len(data.train_y):
         raise UserError(f"batchsize must be at most the {len(data.train_y):,} training examples; got {batchsize}")
     return _epochs(program(model, loss, batchsize=batchsize, epochs=epochs), model, data, hyper, epochs)

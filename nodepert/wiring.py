@@ -52,8 +52,7 @@ def wiring(model: Model, params: Params, x: Array) -> Wiring:
         return [*activity, jax.tree.leaves(outputs), jax.tree.leaves(given)]
 
     closed, shape = jax.make_jaxpr(cut, return_shape=True)(x, leaves, shapes)
-    # Arguments in their flat order: dictionaries are flattened by sorted name. A leaf is known by its number.
-    sources = [INPUT, *range(len(leaves)), *sorted(shapes)]
+    sources = [INPUT, *range(len(leaves)), *sorted(shapes)]  # as flattened; a leaf is known by its number
     found = iter(reached(closed.jaxpr, [frozenset([s]) for s in sources]))
     *activity, outputs, given = [frozenset().union(*(next(found) for _ in jax.tree.leaves(part))) for part in shape]
     around = outputs.union(*activity)
@@ -84,7 +83,7 @@ def reached(jaxpr: Any, sources: list[frozenset[Any]]) -> list[frozenset[Any]]:
         into = [of(v) for v in eqn.invars]
         if eqn.primitive.name in ("jit", "pjit"):  # jax.nn.relu, jnp.where, a helper of the model's author
             out = reached(eqn.params["jaxpr"].jaxpr, into)
-        else:  # other loops and calls: everything in reaches everything out
+        else:  # an operation; a loop or another call, where all that goes in is taken to reach all that comes out
             out = [frozenset().union(*into)] * len(eqn.outvars)
         known.update(zip(eqn.outvars, out, strict=True))
     return [of(v) for v in jaxpr.outvars]

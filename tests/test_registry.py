@@ -27,6 +27,7 @@ from nodepert.registry import (
     resolve,
     usage,
 )
+from nodepert.spec import BY_NODE
 
 EVERY = [(kind, name) for kind, name, _ in everything()]
 bare = st.from_regex(r"[a-z_][a-z0-9_]{0,6}", fullmatch=True).filter(lambda w: not keyword.iskeyword(w))
@@ -109,7 +110,7 @@ def test_full_writes_every_default_and_changes_none_that_is_given():
         ("loss", "crossentropy", ["did you mean 'cross-entropy'?", *BUILT_IN["loss"]]),
         ("dataset", "mnist_5k", ["did you mean 'mnist5k'?", *BUILT_IN["dataset"]]),
         ("optimizer", "Adam", ["did you mean 'adam'?", *BUILT_IN["optimizer"]]),
-        ("rule", "np(sigm=1)", ["no argument 'sigm'", "sigma=0.001", "gaussian (or rademacher)"]),
+        ("rule", "np(sigm=1)", ["no argument 'sigm'", "sigma=0.001", "gaussian (or rademacher, sphere)"]),
         ("rule", "sgd(sigma=1)", ["no argument 'sigma'", "it takes none"]),
         ("rule", "np(1e-3)", ["give its arguments by name", "sigma=0.001"]),
         ("rule", "np(samples=1, samples=2)", ["samples is given twice"]),

@@ -60,7 +60,8 @@ def decorrelate(model: Model, loss: Loss, rule: Spec, *, rate: float = 1e-3) -> 
         weights, r = parts(params)
         g, state, info = make("rule", rule, on(r), loss).grads(key, state, weights, batch)
         z = activities(model, weights, r, batch[0])
-        return {"weights": g, "decorrelation": {n: (rate * step(z[n], r[n])).astype(r[n].dtype) for n in r}}, state, info
+        steps = {name: (rate * step(z[name], r[name])).astype(r[name].dtype) for name in r}
+        return {"weights": g, "decorrelation": steps}, state, info
 
     return Rule(init, grads, adapted, beside)
 

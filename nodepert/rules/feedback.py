@@ -176,8 +176,8 @@ def direct_feedback_alignment(
         s_l[b] = B_l e[b],    g_l = 1/B sum_b s_l[b] z_l[b]^T
 
     with e the output error, (B, outputs). The node whose pre-activation is the output has e itself for its signal, so
-    that a network of one layer learns as by backpropagation. Unlike the paper's, s_l is not multiplied by f'(a_l): nodes
-    are credited in their pre-activation by the signal alone, whatever follows them.
+    that a network of one layer learns as by backpropagation. Unlike the paper's, s_l is not multiplied by f'(a_l):
+    nodes are credited in their pre-activation by the signal alone, whatever follows them.
 
     Cost: 2 (a forward pass and the weight gradients).
     Bias: biased, but for the output node; forward weights come to align with the feedback.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -54,20 +55,21 @@ def difference_target_propagation(
 
     Cost: 7 (a forward pass, the weight gradients; two passes through the inverses for the targets; to learn them a
     noisy forward pass, a pass through the inverses and their weight gradients). The last five leave out nodes 1 and L.
-    Bias: biased, but for the last two nodes, whose signals are exact; a Gauss-Newton step where q is the inverse.
+    Bias: biased, but for the last two nodes, whose signals are exact; with true inverses targets are Gauss-Newton's.
     Derivative of the loss: that with respect to the last node's pre-activation and presynaptic activity.
 
     `step` matters only for a q that is not linear. `inverse_lr` is the rate of that Adam, `noise` the standard
     deviation of eps, in units of activity. V starts normal with `scale` times the standard deviation of the forward
-    weights, c at zero; `seed` draws another V for the same run seed. The paper's q has its network's activation, tanh;
-    linear suits relu too. Unlike the paper's, the local loss is divided by `step`, so that signals have the size of
-    errors and learning rates mean what they do for other rules; and targets are found before that batch's step on q.
+    weights, small so that hardly anything goes down before it is learned, and c at zero; `seed` draws another V for
+    the same run seed. The paper's q has its network's activation, tanh; linear suits relu too. Unlike the paper's, the
+    local loss is divided by `step`, so that signals have the size of errors and learning rates mean what they do for
+    other rules; and targets are found before that batch's step on q.
 
     For chains only: each node is fed by the one before it alone. An operator must be affine in z. Raises UserError for
     another network, and where a node to be inverted has other than as many units as the next one has inputs (pooling);
     ValueError for numbers that are not positive and finite, or a negative seed.
 
-    Source: Lee, Zhang, Fischer and Bengio 2015.
+    Sources: Lee, Zhang, Fischer and Bengio 2015; Meulemans et al. 2020 (Gauss-Newton).
     """
     for name, value in {"step": step, "inverse_lr": inverse_lr, "noise": noise, "scale": scale}.items():
         positive(name, value)
@@ -162,9 +164,36 @@ def between(model: Model, params: Params, x: Array, a: dict[str, Array]) -> tupl
 
 def inverse(net: Pass, act: Any, name: str, feedback: Feedback):
     """The inverse of a stage: from the next node's presynaptic activity to this one's."""
-    (V, c), h, a = feedback[name], net.h[name], net.a[name]
-    _, transposed = jax.vjp(lambda h: net.op[name](V, h), jnp.zeros_like(h))  # affine: the same wherever it is taken
-    return lambda reached: act(transposed(reached.reshape(a.shape).astype(a.dtype))[0] + c)
+    (V, c), op, a, zeros = feedback[name], net.op[name], net.a[name], jnp.zeros_like(net.h[name])
+
+    def q(reached: Array) -> Array:
+        back: Any = transposed(op, V, zeros, reached.reshape(a.shape).astype(a.dtype))
+        return act(back + c)
+
+    return q
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def transposed(op: Op, V: Params, zeros: Array, a: Array) -> Array:
+    """op(V, .)^T a, for an operator that is affine in its input, shaped as `zeros`.
+
+    Its derivative with respect to V is the operator's own weight gradient, with activity and signal exchanged. JAX
+    would find it as the derivative of a derivative, for which convolution has no fast kernel (see convolution.py).
+    """
+    return jax.vjp(lambda h: op(V, h), zeros)[1](a)[0]
+
+
+def _forward(op, V, zeros, a):
+    return transposed(op, V, zeros, a), (V, zeros, a)
+
+
+def _backward(op, residual, r):
+    V, zeros, a = residual
+    to_a, weight_gradient = jax.vjp(lambda V: jax.jvp(lambda h: op(V, h), (zeros,), (r,))[1], V)  # without the bias
+    return weight_gradient(a)[0], zeros, to_a
+
+
+transposed.defvjp(_forward, _backward)
 
 
 def inverted(model: Model, params: Params, x: Array, net: Pass) -> dict[str, str]:

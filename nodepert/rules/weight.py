@@ -118,7 +118,7 @@ def leaves(tree: Any) -> list[tuple[str, Array]]:
 
 
 def noisy_weights(psi: dict[str, Array], right: dict[str, Array]) -> Node:
-    """A node handler that adds psi, scaled already, to the weights; psi right^T / sqrt(rank) where it is of low rank."""
+    """A node handler that adds psi, scaled already, to the weights; at low rank, psi right^T / sqrt(rank)."""
 
     def node(name, op, params, h):
         if name + "['w']" in right:
