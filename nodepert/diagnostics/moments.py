@@ -166,7 +166,7 @@ def chance(gram: np.ndarray) -> float:
 @cache
 def signs() -> np.ndarray:
     """Random signs, (FLIPS, GROUPS), the same at every call."""
-    return np.random.default_rng(0).choice(np.float32([-1, 1]), (FLIPS, GROUPS))
+    return np.random.default_rng(0).choice(np.array([-1, 1], np.float32), (FLIPS, GROUPS))
 
 
 def half(gain: float, bias2: float, variance: float) -> float:
