@@ -103,7 +103,7 @@ def compare(
     print(f"picture: {path}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "check": check_rules, "list": listing, "data": data}
+COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "list": listing, "data": data, "check": check_rules}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from nodepert import cli, registry
+from nodepert import cli, diagnostics, registry
+from nodepert.cli_check import table
 from nodepert.core import Info, Model, Rule, adding, node_shapes, per_example, pullback, stateless
 from nodepert.diagnostics import check, moments, stepsize
 from nodepert.diagnostics.checking import declared as declared_by
-from nodepert.diagnostics.finding import PROMISES
-from nodepert.losses import cross_entropy, mse
+from nodepert.diagnostics.finding import PROMISES, Check
+from nodepert.losses import mse
 from nodepert.models.fc import fc, linfc
 from nodepert.noise import draw
 from nodepert.plots import COLOURS
@@ -68,23 +70,22 @@ def linear_moments(params):
         ("np(noise=rademacher)", N - 1, 0),
         ("inp", N - 1, 0),
         ("wp(difference=jvp)", 0, D + 1),
-        ("fa", 0, 0),
     ],
 )
 def test_variance_of_one_linear_layer(rule, own, shared):
     params = LINEAR.init(jax.random.key(5))
-    result = found(rule, LINEAR, half_square, LINEAR_BATCH, params)
+    result = found(rule, LINEAR, half_square, LINEAR_BATCH, params, draws=10_000)
     row, total = result.rows
     expected = own * linear_moments(params) + shared
-    assert row["variance"] == pytest.approx(expected, rel=0.06)  # 20,000 draws: within 3% or so; N + 1 is not N
+    assert row["variance"] == pytest.approx(expected, rel=0.08)  # 10,000 draws: within 4% or so; N + 1 is not N
     assert row["norm_ratio"] == pytest.approx((row["variance"] + 1) ** 0.5, rel=0.03)
     assert total["variance"] == pytest.approx(row["variance"], rel=1e-5) and total["parameters"] == D
-    assert result.verdict == ("exact" if rule == "fa" else "unbiased")  # of one layer fa is backpropagation
+    assert result.verdict == "unbiased"
 
 
 @pytest.mark.parametrize("rule", ["np", "anp"])
 def test_as_many_draws_as_predicted_have_cosine_one_half(rule):
-    half = found(rule).rows[-1]["draws_to_half"]
+    half = found(rule, draws=4000).rows[-1]["draws_to_half"]
     assert 2 < half < 100
     mean = found(f"{rule}(samples={half:.0f})", draws=2000).rows[-1]
     assert mean["cosine"] == pytest.approx(0.5, abs=0.05)
@@ -103,7 +104,7 @@ FORMS = {"decorrelate": "decorrelate(np)", registry.BY_NODE: "np; out=exact"}
 
 @pytest.mark.parametrize("name", registry.names("rule"))
 def test_every_rule_is_what_it_is_declared_to_be(name):
-    result = found(FORMS.get(name, name), params=None if name == "decorrelate" else PARAMS, draws=4000, seed=1)
+    result = found(FORMS.get(name, name), params=None if name == "decorrelate" else PARAMS, draws=2000, seed=1)
     assert result.declared in PROMISES, "its docstring must say `Bias: exact|unbiased|biased ...`"
     assert result.verdict == result.declared and result.agrees, str(result)
     assert "WARNING" not in str(result)
@@ -141,15 +142,24 @@ def test_a_rule_with_a_running_expectation_is_unbiased_once_it_has_met_the_examp
     assert found(rule, warmup=0, draws=2000).rows[-1]["variance"] > 5 * result.rows[-1]["variance"]
 
 
-def test_a_bias_that_was_not_declared_is_a_warning():
+def test_a_bias_that_was_not_declared_is_a_warning_and_no_failure(monkeypatch, capsys):
     result = found("np(sigma=3.0)")
     assert (result.verdict, result.declared, result.agrees) == ("biased", "unbiased", False)
-    assert "WARNING: np(sigma=3.0) is declared unbiased, but here it is biased." in str(result).splitlines()
+    warning = "WARNING: np(sigma=3.0) is declared unbiased, but here it is biased."
+    assert warning in str(result).splitlines()
+    monkeypatch.setattr(diagnostics, "check", lambda *_, **__: result)
+    cli.main(["check", *TINY, "--rule", "np(sigma=3.0)"])
+    assert warning in capsys.readouterr().out.splitlines()
 
 
 def test_better_than_declared_is_no_warning():
     result = found("fa", LINEAR, half_square, LINEAR_BATCH, LINEAR.init(jax.random.key(5)), draws=100)
     assert (result.verdict, result.declared, result.agrees) == ("exact", "biased", True)
+
+
+def test_too_few_draws_are_said_to_be():
+    text = str(found("np", draws=100))
+    assert "unbiased within error" in text and "take more draws" in text
 
 
 def test_at_the_kink_of_relu_a_remark_says_so():
@@ -195,15 +205,15 @@ def test_the_mutants_are_biased_and_their_mended_form_is_not():
     assert math.isinf(flipped.rows[-1]["draws_to_half"])
 
 
-def test_the_flaw_of_the_ancestor_is_found_on_a_network_of_its_size():
+def test_the_flaw_of_the_ancestor_is_found_on_digits():
     """1,000 draws: the bias itself (13 to 38% by node) is far below the noise; its direction gives it away."""
     from nodepert.data import load_dataset
 
     data = load_dataset("mnist5k(train=100)")
     batch = (data.train_x - data.mean) / data.std, data.train_y
-    model = fc((28, 28, 1), 10)
-    result = found(mutant(lambda d, xi: d.mean() * xi, True, model), model, batch=batch, params=None)
-    assert result.draws == 1000 and result.verdict == "biased" and "It mixes examples" in str(result)
+    model = fc((28, 28, 1), 10, width=200)
+    result = found(mutant(lambda d, xi: d.mean() * xi, True, model), model, batch=batch, params=None, draws=1000)
+    assert result.verdict == "biased" and "It mixes examples" in str(result)
 
 
 def simulated(rng, parameters, scale, draws, bias=0.0):
@@ -266,9 +276,8 @@ def test_finite_differences_in_float32_and_in_bfloat16():
         ("np(sigma=1.0)", "take another .above 0.99 from"),
         ("inp(difference=central)", "difference=central measures slopes .* keep it"),
         ("wp(sigma=1e-4)", "keep it"),
-        ("decorrelate(np(sigma=0.01))", "sigma=0.01"),
         ("dfa; out=np(sigma=2e-3)", "sigma=0.002"),
-        ("np(difference=jvp)", "no sigma to choose"),
+        ("decorrelate(np(difference=jvp))", "no sigma to choose"),
     ],
 )
 def test_recommendation(rule, says):
@@ -348,18 +357,15 @@ def test_a_broken_contract_is_reported_as_it_is():
         found("np", model=twice, params=jnp.ones((5, 3)), draws=100)
 
 
-def test_draws_are_whole_groups_and_progress_hears_of_them():
+def test_draws_are_whole_groups_progress_hears_of_them_and_a_seed_gives_the_same_figures():
+    def run(seed, progress):
+        params = LINEAR.init(jax.random.key(5))
+        return found("np", LINEAR, half_square, LINEAR_BATCH, params, draws=101, seed=seed, progress=progress)
+
     heard = []
-    result = found("np", loss=cross_entropy, draws=101, progress=lambda drawn, of: heard.append((drawn, of)))
-    assert result.draws == 120 and heard == [(6 * i, 120) for i in range(1, 21)]
-
-
-def test_the_same_seed_gives_the_same_figures():
-    params = LINEAR.init(jax.random.key(5))
-    one, same, other = (
-        found("np", LINEAR, half_square, LINEAR_BATCH, params, draws=100, seed=s).rows for s in (3, 3, 4)
-    )
-    assert one == same != other
+    first = run(3, lambda drawn, of: heard.append((drawn, of)))
+    assert first.draws == 120 and heard == [(6 * i, 120) for i in range(1, 21)]
+    assert first.rows == run(3, max).rows != run(4, max).rows
 
 
 # ----------------------------------------------------------------------------------------- the command line
@@ -373,12 +379,12 @@ def read(path):
 
 
 def test_the_command_leaves_rows_everything_and_a_picture(tmp_path, capsys):
-    cli.main(["check", *TINY, "--rule", "np", "np; out=exact", "dfa", "--loss", "cross-entropy", "--out", "results"])
+    cli.main(["check", *TINY, "--rule", "np; out=exact", "dfa", "--loss", "cross-entropy", "--out", "results"])
     out, err = capsys.readouterr()
     folder = tmp_path / "results" / "check"
-    stems = ["np", "np_out=exact", "dfa"]
+    stems = ["np_out=exact", "dfa"]
     assert sorted(p.name for p in folder.iterdir()) == sorted(f"{s}.{e}" for s in stems for e in ("csv", "json", "png"))
-    for stem, verdict in zip(stems, ("unbiased", "unbiased", "biased"), strict=True):
+    for stem, verdict in zip(stems, ("unbiased", "biased"), strict=True):
         rows, everything = read(folder / f"{stem}.csv"), json.loads((folder / f"{stem}.json").read_text())
         assert [row["node"] for row in rows] == ["fc0", "out", "all nodes"] and rows[-1]["verdict"] == verdict
         for row, same in zip(rows, everything["rows"], strict=True):
@@ -394,21 +400,30 @@ def test_the_command_leaves_rows_everything_and_a_picture(tmp_path, capsys):
     assert all(c.isprintable() or c == "\n" for c in out) and err == "" and "WARNING" not in out
 
 
-def test_a_warning_is_shown_and_is_no_failure(capsys):
-    cli.main(["check", *TINY, "--rule", "np(sigma=30.0)", "--draws", "2000"])
-    assert "WARNING: np(sigma=30.0) is declared unbiased, but here it is biased." in capsys.readouterr().out
-
-
 def test_the_table_fits_80_columns(capsys):
-    from rich.console import Console
-
-    from nodepert.cli_check import table
-
-    result = found("wp; out=dfa", draws=100)
-    Console(width=80).print(table(result))
+    figures = dict.fromkeys(moments.COLUMNS, 0.000123) | {
+        "bias_high": 12.3,
+        "variance": 1.63e6,
+        "draws_to_half": 543025,
+    }
+    rows = [{"node": node, **figures, "verdict": "unbiased"} for node in ("block3.conv12", "all nodes")]
+    Console(width=80).print(table(Check("wp", 1000, rows, "unbiased", [], "")))
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 80 and len(lines) == 2 + len(result.rows)
-    assert lines[-1].split()[:2] == ["all", "nodes"] and lines[-1].split()[-1] == result.verdict
+    assert max(map(len, lines)) <= 80 and len(lines) == 2 + len(rows)
+    assert lines[-1].split() == [
+        "all",
+        "nodes",
+        "0.00012",
+        "0.00012",
+        "0.000",
+        "±",
+        "0.000",
+        "<",
+        "1230%",
+        "1.63e+06",
+        "543,025",
+        "unbiased",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,10 @@ MUTANTS = {  # what is wrong: (factory, what is said about it)
         "vmapped over keys and of",
     ),
     "scalar loss": (by_hand(losses=lambda loss, o, y: jnp.broadcast_to(loss(o, y), len(y))), "scalar loss is accepted"),
-    "no ValueError": (by_hand(losses=lambda loss, o, y: loss(o, y)), "a scalar loss must be a ValueError: "),
+    "no ValueError": (
+        by_hand(losses=lambda loss, o, y: loss(o, y)[:, None][:, 0]),
+        "a scalar loss must be a ValueError: ",
+    ),
     "derivative": (backprop, "it is declared not to differentiate the loss, and does"),
     "secretive": (secretive, "it is declared not to differentiate the loss, and does"),
 }

@@ -67,7 +67,8 @@ class Check(NamedTuple):
         noise = f"One draw has cosine {t['cosine']:.2g} with the gradient; the mean of {half}."
         gain = f"gain {t['gain']:.3f} ± {t['gain_error']:.3f}"
         if t["verdict"] == "unbiased":
-            return f"unbiased within error; {gain}, bias below {percent(t['bias_high'])}, {draws}. {noise}"
+            coarse = " A gain of 0.8 could hide in this noise: take more draws." if t["gain_error"] > 0.05 else ""
+            return f"unbiased within error; {gain}, bias below {percent(t['bias_high'])}, {draws}.{coarse} {noise}"
         mixed = t["mixing"] > 5 * t["mixing_error"] and abs(t["mixing"] - 1) < 3 * t["mixing_error"]
         mixes = " It mixes examples, as mean(delta) mean(z)^T does." if mixed else ""
         span = f"{percent(t['bias_low'])} to {percent(t['bias_high'])}"

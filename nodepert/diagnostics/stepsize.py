@@ -109,12 +109,13 @@ def recommendation(rows: list[Row], spec: Spec, dtype: str) -> str:
     if found := spans.get(difference):
         fine = found[0]["sigma"] <= sigma <= found[-1]["sigma"]
         return f"{said}: {'keep it' if fine else 'take another'} ({span(found)})."
+    said = f"{said}, but no decade of sigma is all above {GOOD}"
     if found := spans.get("central"):
-        return f"{said}, and no sigma does well: take difference=central ({span(found)})."
+        return f"{said}: take difference=central ({span(found)})."
     best = max(rows, key=lambda r: r["correlation"])
-    at = f"the best is {best['correlation']:.4f}, {best['difference']} at sigma={best['sigma']:.2g}"
+    at = f"best {best['correlation']:.4f}, {best['difference']} at sigma={best['sigma']:.2g}"
     instead = "take difference=jvp" if "difference" in own else f"compute in more than {dtype}"
-    return f"{said}, and no finite difference in {dtype} is above {GOOD} over a decade of sigma ({at}): {instead}."
+    return f"{said} in {dtype}, central differences neither ({at}): {instead}."
 
 
 def usable(rows: list[Row]) -> list[Row]:

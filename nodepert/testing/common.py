@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import jax
 import numpy as np
 
 ROUNDING = 1e-2  # relative; a finite difference multiplies the rounding of float32 losses by 1/sigma
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling takes most of the time
 
 
 def require(holds: Any, where: str, what: str) -> None:
@@ -66,3 +65,19 @@ def same_bits(a: Any, b: Any) -> bool:
 def by_place(tree: Any) -> dict[str, Any]:
     """{where a leaf is, as it is written in Python: leaf}."""
     return {jax.tree_util.keystr(path) or "[]": leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
+    """jax.jit, compiling in a hurry: that is what takes the time of a check."""
+    return jax.jit(f, compiler_options=hurried())
+
+
+@cache
+def hurried() -> dict[str, Any]:
+    """What makes XLA compile several times faster on CPU, and the code slower, where this version knows of it."""
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=options)(0.0)
+    except Exception:
+        return {}
+    return options

@@ -1,0 +1,88 @@
+"""Every learning rule on Fashion-MNIST, 784-500-500-10, 10 epochs: one table, one picture, `make fashion`.
+
+    python experiments/fashion.py            # the table, at the learning rates written here
+    python experiments/fashion.py --tune     # how these were found: the least training loss on a grid, test set unseen
+    python experiments/fashion.py --only np wp
+
+All rules share batch size (100), loss (cross-entropy) and optimizer (Adam, cosine schedule); each has its own learning
+rate. Writes experiments/fashion.md, fashion.csv and fashion.png.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import nodepert as npt
+
+HERE = Path(__file__).parent
+RULES = {  # rule: its learning rate
+    "sgd": 1e-3,
+    "np": 3e-4,
+    "np(samples=8, noise=rademacher)": 3e-4,
+    "np(baseline=running, sigma=0.1)": 1e-4,
+    "np; out=exact": 1e-3,
+    "inp": 3e-4,
+    "anp": 3e-4,
+    "wp": 1e-3,
+    "wp(rank=1, sharing=example)": 1e-3,
+    "fa": 1e-3,
+    "dfa": 1e-3,
+    "usf": 1e-3,
+    "kp": 3e-3,
+    "dtp": 1e-3,
+    "decorrelate(sgd)": 1e-3,
+    "decorrelate(np)": 1e-3,
+}
+GRID = [3e-5, 1e-4, 3e-4, 1e-3, 3e-3]
+TUNING = [("fmnist(train=12000)", 5), ("fmnist", 4)]  # first the grid on few images, then its best rates on all
+
+
+def run(rule: str, lr: float, dataset: str = "fmnist", epochs: int = 10) -> npt.Run:
+    """The task of this table."""
+    return npt.Run(dataset=dataset, network="fc(width=500, depth=2)", loss="cross-entropy", rule=rule, lr=lr,
+                   optimizer="adam(schedule=cosine)", batchsize=100, epochs=epochs)  # fmt: skip
+
+
+def tune(rules: list[str]) -> None:
+    """Print the final training loss at every learning rate of the grid, then at the best and the one below it on all
+    images: rates that do for few updates can be too high for many."""
+    print(f"{'rule':34}" + "".join(f"{lr:>9.0e}" for lr in GRID))
+    for rule in rules:
+        rates = GRID
+        for dataset, epochs in TUNING:
+            data = npt.load_dataset(dataset)
+            losses = {lr: npt.train(run(rule, lr, dataset, epochs), data=data).rows[-1]["train_loss"] for lr in rates}
+            print(f"{rule:34}" + "".join(f"{losses[lr]:9.3f}" if lr in losses else " " * 9 for lr in GRID), flush=True)
+            best = min(losses, key=lambda lr: losses[lr] if losses[lr] == losses[lr] else float("inf"))
+            rates = [lr for lr in GRID if best / 4 < lr <= best]
+        print(f"{'':34}learning rate {best:g}")
+
+
+def table(rules: list[str]) -> None:
+    """Train every rule and write the table and the picture."""
+    data, results, lines = npt.load_dataset("fmnist"), {}, []
+    for rule in rules:
+        result = npt.train(run(rule, RULES[rule]), data=data)
+        last, epochs = result.rows[-1], result.rows[1:]
+        seconds = sorted(row["epoch_time"] for row in epochs)[len(epochs) // 2]
+        lines.append({"rule": rule, "lr": RULES[rule], "train_acc": last["train_acc"], "test_acc": last["test_acc"],
+                      "seconds_per_epoch": round(seconds, 2), "status": result.status})  # fmt: skip
+        results[rule] = result.rows
+        print(*lines[-1].values(), sep="   ", flush=True)
+    text = ["| rule | learning rate | train % | test % | s per epoch |", "|---|---|---|---|---|"]
+    text += ["| `{rule}` | {lr:g} | {train_acc:.2f} | {test_acc:.2f} | {seconds_per_epoch:.2f} |".format(**row)
+             for row in lines]  # fmt: skip
+    (HERE / "fashion.md").write_text("\n".join(text) + "\n")
+    with open(HERE / "fashion.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    print(npt.learning_curves(results, HERE / "fashion.png", "Fashion-MNIST, 784-500-500-10"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Every learning rule on Fashion-MNIST.")
+    parser.add_argument("--tune", action="store_true", help="compare learning rates instead")
+    parser.add_argument("--only", nargs="+", choices=RULES, default=list(RULES), metavar="RULE", help="only these")
+    options = parser.parse_args()
+    (tune if options.tune else table)(options.only)
