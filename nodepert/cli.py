@@ -1,4 +1,4 @@
-"""The command line: `nodepert train | compare | list | data`. Bad input is one line on stderr and exit status 2."""
+"""The command line: `nodepert train | compare | check | list | data`. Bad input is one line on stderr and exit status 2."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def table(result: Any) -> Any:
 
     made = Table(box=None, pad_edge=False, header_style="bold")
     made.add_column("\nnode", overflow="fold")
-    for column in ("cosine,\none draw", "cosine\nof mean", "\ngain", "\nbias", "\nvariance", "draws\nto 0.5"):
+    for column in ("cosine\n1 draw", "cosine\nof mean", "\ngain", "\nbias", "\nvariance", "draws\nto 0.5"):
         made.add_column(column, justify="right", no_wrap=True)
     made.add_column("\nverdict", no_wrap=True)
     colours = {"exact": "green", "unbiased": "green", "biased": "red"}
@@ -139,7 +139,8 @@ def figures(row: dict[str, Any]) -> tuple[str, ...]:
     if row["variance"] == 0:
         return *cosines, gain, percent(row["bias"]), "0", half
     bias = percent(row["bias"]) if row["verdict"] == "biased" else f"< {percent(row['bias_high'])}"
-    return *cosines, f"{gain} ± {row['gain_error']:.3f}", bias, f"{row['variance']:.3g}", half
+    digits = 3 if row["gain_error"] < 0.01 else 2
+    return *cosines, f"{row['gain']:.{digits}f} ± {row['gain_error']:.{digits}f}", bias, f"{row['variance']:.2g}", half
 
 
 def stems(rules: list[str]) -> list[str]:

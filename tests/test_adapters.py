@@ -344,6 +344,15 @@ def test_node_perturbation_is_unbiased_through_an_adapter(case, name, draws=2000
 # ------------------------------------------------------------------------------------------- trained
 
 
+@pytest.mark.parametrize("name", ["linen-compact", "nnx-mlp", "eqx-mlp", "eqx-cnn"])
+def test_rules_are_checked_on_them(case, name):
+    it, _ = case(name)
+    for rule, verdict in {"np": "unbiased", "fa": "biased", "dfa": "biased", "sgd": "exact"}.items():
+        found = npt.check(it.model, rule, "cross-entropy", (it.x, Y), draws=300)
+        assert (found.verdict, found.agrees) == (verdict, True), f"{rule}: {found.rows}"
+        assert {row["node"] for row in found.rows[:-1]} == it.nodes
+
+
 def test_trained_parameters_go_back_into_the_module(case):
     (model, x, _, _, _), params = case("nnx-mlp")
     module, halved = NnxMlp(nnx.Rngs(1)), jax.tree.map(lambda p: p / 2, params)

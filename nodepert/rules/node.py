@@ -58,7 +58,9 @@ def node_perturbation(
 
     `sigma` is in units of the pre-activation. `samples` = K draws divide the variance by K; their signals are
     averaged before the one pullback. `noise`: gaussian, rademacher (signs), sphere (uniform on the sphere of radius
-    sqrt(n_l) in each node of n_l units). `sharing="batch"` uses one draw of the noise for all examples: still
+    sqrt(n_l) in each node of n_l units). Where a pre-activation sits exactly on a kink of what follows (0 before a
+    relu: an example that no unit below answers, with zero biases) finite differences see the mean of the two slopes, at
+    any sigma, and jvp the one that JAX takes. `sharing="batch"` uses one draw of the noise for all examples: still
     per-example differences, hence still unbiased, with larger variance. Variance grows with the total number n of
     perturbed units: one example's estimate has about n times the squared norm of its gradient.
 
