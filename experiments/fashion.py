@@ -59,25 +59,29 @@ def tune(rules: list[str]) -> None:
 
 
 def table(rules: list[str]) -> None:
-    """Train every rule and write the table and the picture."""
+    """Train every rule, and write table and picture as each is done."""
     data, results, lines = npt.load_dataset("fmnist"), {}, []
     for rule in rules:
         result = npt.train(run(rule, RULES[rule]), data=data)
-        last, epochs = result.rows[-1], result.rows[1:]
-        seconds = sorted(row["epoch_time"] for row in epochs)[len(epochs) // 2]
-        lines.append({"rule": rule, "lr": RULES[rule], "train_acc": last["train_acc"], "test_acc": last["test_acc"],
-                      "seconds_per_epoch": round(seconds, 2), "status": result.status})  # fmt: skip
+        last, seconds = result.rows[-1], sorted(row["epoch_time"] for row in result.rows[1:])
+        figures = {"train_acc": last["train_acc"], "test_acc": last["test_acc"]}
+        median = round(seconds[len(seconds) // 2], 2)
+        lines.append({"rule": rule, "lr": RULES[rule], **figures, "s_per_epoch": median, "status": result.status})
         results[rule] = result.rows
         print(*lines[-1].values(), sep="   ", flush=True)
+        write(lines)
+        npt.learning_curves(results, HERE / "fashion.png", "Fashion-MNIST, 784-500-500-10")
+
+
+def write(lines: list[dict]) -> None:
+    """fashion.md and fashion.csv."""
     text = ["| rule | learning rate | train % | test % | s per epoch |", "|---|---|---|---|---|"]
-    text += ["| `{rule}` | {lr:g} | {train_acc:.2f} | {test_acc:.2f} | {seconds_per_epoch:.2f} |".format(**row)
-             for row in lines]  # fmt: skip
-    (HERE / "fashion.md").write_text("\n".join(text) + "\n")
+    row = "| `{rule}` | {lr:g} | {train_acc:.2f} | {test_acc:.2f} | {s_per_epoch:.2f} |"
+    (HERE / "fashion.md").write_text("\n".join([*text, *(row.format(**line) for line in lines)]) + "\n")
     with open(HERE / "fashion.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
-    print(npt.learning_curves(results, HERE / "fashion.png", "Fashion-MNIST, 784-500-500-10"))
 
 
 if __name__ == "__main__":
