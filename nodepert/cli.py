@@ -1,4 +1,7 @@
-"""The command line: `nodepert train | compare | check | list | data`. Bad input is one line on stderr and exit status 2."""
+"""The command line: `nodepert train | compare | check | list | data`.
+
+Bad input is one line on stderr and exit status 2.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,9 @@ def learning_curves(runs: Mapping[str, Sequence[dict[str, Any]]], path: str | Pa
         for axes, quantity in ((accuracy, "acc"), (loss, "loss")):
             test = [row[f"test_{quantity}"] for row in rows]
             train = [row[f"train_{quantity}"] for row in rows]
-            axes.plot(epochs, test, marker=MARKERS[i % len(MARKERS)], markersize=4, label=label, **style)
+            axes.plot(
+                epochs, test, marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)], markersize=4, label=label, **style
+            )
             axes.plot(epochs, train, linestyle="--", alpha=0.7, **style)
     accuracy.set(ylabel="accuracy (%)", ylim=(0, 100))
     loss.set(ylabel="loss (log scale)", yscale="log")

@@ -29,9 +29,10 @@ def table(kind: str) -> dict[str, Entry]:
     """All registry lines of a kind. Raises UserError where a plug-in takes a name that is taken."""
     lines = dict(BUILT_IN[kind])
     for name, line in plugins(kind):
-        if name in lines:
-            raise UserError(f"the package {line.package} brings a {kind} '{name}', but that name is taken by "
-                            f"{lines[name].package or 'NodePert'}; uninstall one")  # fmt: skip
+        if name in lines or name in ALIASES.get(kind, {}):
+            owner = (name in lines and lines[name].package) or "NodePert"
+            raise UserError(f"the package {line.package} brings a {kind} '{name}', but that name is taken by {owner}; "
+                            "uninstall one")  # fmt: skip
         lines[name] = line
     return lines
 
