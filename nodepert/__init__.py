@@ -19,7 +19,8 @@ _WHERE = {
     "adapters.flax": ["from_flax"],
     "data": ["DataError", "DataNotFound", "Dataset", "load_dataset"],
     "config": ["Run"],
-    "runner": ["Result", "make_loss", "make_model", "make_rule", "train"],
+    "registry": ["make_loss"],
+    "runner": ["Result", "make_model", "make_rule", "train"],
     "store": ["load_run"],
     "diagnostics": ["Check", "check"],
     "plots": ["learning_curves"],
@@ -44,9 +45,9 @@ if TYPE_CHECKING:
     from nodepert.diagnostics import Check as Check
     from nodepert.diagnostics import check as check
     from nodepert.plots import learning_curves as learning_curves
+    from nodepert.registry import make_loss as make_loss
     from nodepert.rules.node import node_perturbation as node_perturbation
     from nodepert.runner import Result as Result
-    from nodepert.runner import make_loss as make_loss
     from nodepert.runner import make_model as make_model
     from nodepert.runner import make_rule as make_rule
     from nodepert.runner import train as train

@@ -12,16 +12,18 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from nodepert.cli_check import check as check_rules
+from nodepert.cli_grid import combinations, grid_of, labels
+from nodepert.cli_grid import seeds as parsed
 from nodepert.cli_info import data, listing
-from nodepert.config import Run, Task, checked, run_id
+from nodepert.config import Run, Task
 from nodepert.registry import UserError
 
 Flat = tyro.conf.OmitArgPrefixes
@@ -43,25 +45,32 @@ def train_from(defaults: Run) -> Callable[..., None]:
     """The command `train`, with these defaults."""
 
     def train(
-        run: Flat[Run] = defaults,
+        grid: Any,
         where: Flat[Where] = Where(),
         config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     ) -> None:
-        """Train one network with one rule.
+        """Train a network with a rule; where options have several values, every combination, together.
 
-        Example: nodepert train --dataset mnist5k --rule 'np(samples=4, noise=rademacher)' --lr 1e-3
+        Runs that differ in numbers only (seed, lr, wd, a rule's sigma, ...) train as replicas of one program.
+
+        Example: nodepert train --dataset mnist5k --rule 'np(samples=4, noise=rademacher)' --lr 1e-3 3e-3 --seeds 0..4
 
         Args:
-            run: The run.
+            grid: The runs.
             where: Places.
             config: A config.json that NodePert wrote; its options become the defaults of this command.
         """
         from nodepert import display
 
-        result = _execute(run, where, run.rule)
-        display.console.print(display.results({run.rule: result}))
-        print(f"rows: {result.folder}/metrics.csv")
+        runs = combinations(grid)
+        results = _execute(runs, where, labels(runs))
+        display.console.print(display.results(labels(runs, apart=["seed"]), results))
+        if len(results) == 1:
+            print(f"rows: {results[0].folder}/metrics.csv")
+        else:
+            print(f"rows: {where.out / where.name}/ID/metrics.csv, of {len(results)} runs")
 
+    train.__annotations__["grid"] = Flat[grid_of(defaults)]
     return train
 
 
@@ -71,10 +80,11 @@ def compare(
     where: Flat[Where] = Where(name="compare"),
     lr: tuple[float, ...] = (3e-4,),
     optimizer: tuple[str, ...] = ("adam(schedule=cosine)",),
+    seeds: tuple[str, ...] = (),
 ) -> None:
     """Train two or more rules on one task and draw them into one picture.
 
-    Example: nodepert compare --dataset mnist5k --rules np sgd
+    Example: nodepert compare --dataset mnist5k --rules np sgd --seeds 0..4
 
     Args:
         rules: Learning rules, as specs.
@@ -82,27 +92,25 @@ def compare(
         where: Places.
         lr: One learning rate for all rules, or one per rule.
         optimizer: One optimizer for all rules, or one per rule.
+        seeds: Several seeds, as in 0..4, in place of --seed: curves are means, with bands from least to greatest.
     """
     from nodepert import display
-    from nodepert.data import load_dataset
     from nodepert.plots import learning_curves
-    from nodepert.runner import precheck
 
     if len(rules) < 2:
         raise UserError("compare needs two or more rules, as in --rules np sgd")
     rates, optimizers = _one_per_rule("lr", lr, rules), _one_per_rule("optimizer", optimizer, rules)
     variants = zip(rules, optimizers, rates, strict=True)
-    runs = [Run(**asdict(task), rule=rule, optimizer=optimizer, lr=rate) for rule, optimizer, rate in variants]
-    if len({run_id(run) for run in runs}) < len(runs):
-        raise UserError("two of these runs are the same; give each another rule, learning rate or optimizer")
-    for run in runs:
-        precheck(run)  # all of them, before the first one trains for an hour
-    data = load_dataset(checked(runs[0]).dataset, where.data_dir)
-    labels = _labels(runs)
-    results = {label: _execute(run, where, label, data) for label, run in zip(labels, runs, strict=True)}
-    display.console.print(display.results(results))
-    title = f"{task.dataset}, {task.network}"
-    path = learning_curves({k: r.rows for k, r in results.items()}, where.out / where.name / "compare.png", title)
+    several = parsed(seeds) or [task.seed]
+    runs = [Run(**asdict(replace(task, seed=seed)), rule=rule, optimizer=optimizer, lr=rate)
+            for rule, optimizer, rate in variants for seed in several]  # fmt: skip
+    legends, named = labels(runs, apart=["seed"]), labels(runs)
+    results = _execute(runs, where, named)
+    display.console.print(display.results(legends, results))
+    curves: dict[str, list] = {}
+    for label, result in zip(legends, results, strict=True):
+        curves.setdefault(label, []).append(result.rows)
+    path = learning_curves(curves, where.out / where.name / "compare.png", f"{task.dataset}, {task.network}")
     print(f"picture: {path}")
 
 
@@ -178,24 +186,19 @@ def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
     return bound
 
 
-def _execute(run: Run, where: Where, label: str, data=None):
-    """Train one run with progress on the terminal, and keep it."""
+def _execute(runs: Sequence[Run], where: Where, named: Sequence[str]):
+    """Train runs with progress on the terminal, and keep them."""
     from nodepert import display, runner
 
-    with display.progress(label, run.epochs) as on_row:
-        result = runner.train(run, data=data, on_row=on_row, name=where.name, out=where.out, data_dir=where.data_dir)
-    if result.params is None:
-        print(f"{label}: this run was finished before and is read back; to run it again, delete {result.folder}")
-    return result
+    with display.progress(named, runs) as on_row:
+        results = runner.train(runs, on_row=on_row, name=where.name, out=where.out, data_dir=where.data_dir)
+    for label, result in zip(named, results, strict=True):
+        if result.params is None:
+            print(f"{label}: this run was finished before and is read back; to run it again, delete {result.folder}")
+    return results
 
 
 def _one_per_rule(option: str, values: Sequence, rules: Sequence[str]) -> Sequence:
     if len(values) not in (1, len(rules)):
         raise UserError(f"--{option} takes one value for all {len(rules)} rules, or one each; got {len(values)}")
     return values if len(values) == len(rules) else list(values) * len(rules)
-
-
-def _labels(runs: Sequence[Run]) -> list[str]:
-    """Rules as legends; with the learning rate and optimizer where a rule comes twice."""
-    rules = [run.rule for run in runs]
-    return [run.rule if rules.count(run.rule) == 1 else f"{run.rule}, {run.optimizer}, lr {run.lr:g}" for run in runs]

@@ -46,17 +46,19 @@ def check(
         data_dir: Folder that holds the data files; else NODEPERT_DATA_DIR, the user's cache, then a download.
     """
     from nodepert import display
+    from nodepert.cache import keep_programs
     from nodepert.data import load_dataset
-    from nodepert.runner import make_loss, make_model, precheck
+    from nodepert.registry import make_loss
+    from nodepert.runner import make_model, precheck
     from nodepert.store import checked_name
 
     if not rule:
         raise UserError("check needs a rule, as in --rule np")
     runs = [checked(Run(dataset, network, loss, batchsize, seed=seed, rule=spec)) for spec in rule]
-    for run in runs:
-        precheck(run)
+    precheck(runs)
     if len({run.rule for run in runs}) < len(runs):
         raise UserError("two of these rules are the same")
+    keep_programs()
     folder = writable(out / checked_name(name))
     data = load_dataset(runs[0].dataset, data_dir)
     model = make_model(runs[0].network, data.train_x.shape[1:], data.classes)

@@ -44,7 +44,8 @@ class Model(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a step knows anyway: the clean per-example loss, (B,), and the clean outputs, (B, ...)."""
+    """What a step knows anyway: per-example loss, (B,), and outputs, (B, ...), of its clean pass (the noisy one if it
+    has no other)."""
 
     loss: Array
     outputs: Array
@@ -151,9 +152,13 @@ def pullback(model: Model, params: Params, x: Array, signals: Signals, inner: No
 
     For a dense node that is sum_b s_b z_b^T: one weight-gradient contraction per node, however many draws went
     into the signals. With signals_l = dL/da_l it is exactly the gradient of L. z_b is the presynaptic activity of the
-    pass through handler `inner`.
+    pass through handler `inner`. Raises ValueError for a signal that is not shaped as its node's pre-activation.
     """
-    _, vjp = jax.vjp(lambda p: preactivations(model, p, x, detached(inner)), params)
+    a, vjp = jax.vjp(lambda p: preactivations(model, p, x, detached(inner)), params)
+    for name in {**a, **signals}:
+        due, got = (f"{t[name].dtype}{list(t[name].shape)}" if name in t else "nothing" for t in (a, signals))
+        if due != got:
+            raise ValueError(f"the error signal of node '{name}' must be like its pre-activation, {due}; it is {got}")
     return vjp(signals)[0]
 
 
@@ -174,12 +179,14 @@ def restricted(model: Model, names: Collection[str]) -> Model:
 
 def per_example(loss: Loss, outputs: Array, targets: Array) -> Array:
     """The loss of every example, (B,), in float32 or better. Raises ValueError for a loss of any other shape."""
-    losses = loss(outputs if outputs.dtype == jnp.float64 else outputs.astype(jnp.float32), targets)
+    losses = jnp.asarray(loss(outputs if outputs.dtype == jnp.float64 else outputs.astype(jnp.float32), targets))
     if jnp.shape(losses) != outputs.shape[:1]:
         raise ValueError(
             f"a loss must return one number per example, shape {outputs.shape[:1]}; this one returned shape "
             f"{jnp.shape(losses)}. Average over outputs, not over the batch: `.mean(-1)`, not `.mean()`"
         )
+    if not jnp.issubdtype(losses.dtype, jnp.floating):
+        raise ValueError(f"a loss must be a real number per example; this one returned {losses.dtype}")
     return losses
 
 

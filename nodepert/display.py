@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from nodepert.runner import OnRow, Result
+from nodepert.config import Run
+
+if TYPE_CHECKING:  # the runner imports JAX, and a list of names needs none
+    from nodepert.runner import OnRow, Result
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)  # no folded rows in a pipe
 
 
 @contextmanager
-def progress(label: str, epochs: int) -> Iterator[OnRow]:
-    """A bar with the accuracy so far on a terminal; one plain line per epoch elsewhere. Yields `on_row`."""
+def progress(labels: Sequence[str], runs: Sequence[Run]) -> Iterator[OnRow]:
+    """A bar with the accuracies so far on a terminal; a plain line per run and epoch elsewhere. Yields `on_row`."""
     if not console.is_terminal:
-        yield lambda row: print(f"{label}  {summary(row)}", flush=True)
+        yield lambda row, i: print(f"{labels[i]}  {summary(row)}", flush=True)
         return
-    console.print(escape(label))
+    console.print(escape(labels[0] if len(runs) == 1 else f"{len(runs)} runs: {', '.join(dict.fromkeys(labels))}"))
+    last: dict[int, dict] = {}
     figures = TextColumn("{task.fields[row]}")
     columns = SpinnerColumn(), BarColumn(bar_width=16), MofNCompleteColumn(), TimeElapsedColumn(), figures
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=epochs, row="compiling")
+        task = bar.add_task("", total=sum(run.epochs for run in runs), row="compiling")
 
-        def on_row(row):
-            bar.update(task, completed=row["epoch"], row=f"train {row['train_acc']:.1f}%  test {row['test_acc']:.1f}%")
+        def on_row(row, i):
+            last[i] = row
+            done = sum(runs[k].epochs if diverged(r) else r["epoch"] for k, r in last.items())
+            figures = (f"{split} {between([r[f'{split}_acc'] for r in last.values()])}" for split in ("train", "test"))
+            bar.update(task, completed=done, row="  ".join(figures))
 
         yield on_row
+
+
+def between(values: Sequence[float]) -> str:
+    """The range of several accuracies."""
+    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
+    return f"{low}%" if low == high else f"{low}-{high}%"
+
+
+def diverged(row: dict) -> bool:
+    """Whether a loss of this row is not finite."""
+    return not (math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"]))
 
 
 def summary(row: dict) -> str:
@@ -42,8 +64,8 @@ def summary(row: dict) -> str:
     )
 
 
-def results(runs: dict[str, Result]) -> Table:
-    """Final figures, one line per run; the losses only where the terminal is wide enough."""
+def results(labels: Sequence[str], found: Sequence[Result]) -> Table:
+    """Final figures, one line per label, mean and standard error of its runs; the losses where there is room."""
     quantities = {"train %": "train_acc", "test %": "test_acc", "train loss": "train_loss", "test loss": "test_loss"}
     shown = list(quantities)[: None if console.width >= 110 else 2]
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -51,9 +73,21 @@ def results(runs: dict[str, Result]) -> Table:
     for column in ("lr", *shown, "s/epoch"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
-    for label, result in runs.items():
-        last, timed = result.rows[-1], [row["epoch_time"] for row in result.rows[1:]]
-        figures = (f"{last[quantities[name]]:{'.2f' if '%' in name else '.4g'}}" for name in shown)
+    for label in dict.fromkeys(labels):
+        group = [result for own, result in zip(labels, found, strict=True) if own == label]
+        last, timed = [r.rows[-1] for r in group], [row["epoch_time"] for r in group for row in r.rows[1:]]
+        figures = (mean([row[quantities[name]] for row in last], ".2f" if "%" in name else ".4g") for name in shown)
         seconds = f"{sum(timed) / len(timed):.2f}" if timed else "-"
-        table.add_row(escape(label), f"{result.run.lr:g}", *figures, seconds, result.status)
+        statuses = Counter(result.status for result in group)
+        status = (
+            ", ".join(f"{count} {status}" for status, count in statuses.items()) if len(group) > 1 else str(*statuses)
+        )
+        table.add_row(escape(label), f"{group[0].run.lr:g}", *figures, seconds, status)
     return table
+
+
+def mean(values: Sequence[float], form: str) -> str:
+    """The mean of several values with its standard error."""
+    if len(values) == 1:
+        return f"{values[0]:{form}}"
+    return f"{statistics.fmean(values):{form}} ± {statistics.stdev(values) / len(values) ** 0.5:.2g}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 from uuid import uuid4
 
@@ -14,10 +15,12 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vPX"
 
 
-def learning_curves(runs: Mapping[str, Sequence[dict[str, Any]]], path: str | Path, title: str = "") -> Path:
-    """Accuracy and loss against epochs, one colour per run: test solid, training dashed. Writes a PNG.
+def learning_curves(runs: Mapping[str, Sequence[Any]], path: str | Path, title: str = "") -> Path:
+    """Accuracy and loss against epochs, one colour per legend: test solid, training dashed. Writes a PNG.
 
-    runs: {legend: rows}, rows as `nodepert.train` gives them. Raises UserError where `path` cannot be written.
+    runs: {legend: rows}, rows as `nodepert.train` gives them, or {legend: [rows, ...]} of several seeds: then a curve
+    is their mean (while all last), in a band from the least to the greatest test value. Raises UserError where `path`
+    cannot be written.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
@@ -25,12 +28,17 @@ def learning_curves(runs: Mapping[str, Sequence[dict[str, Any]]], path: str | Pa
     columns = max(1, min(4, 110 // (8 + max(map(len, runs), default=1))))  # of the legend below the axes
     figure = Figure(figsize=(9, 3.8 + 0.2 * (len(runs) // columns)), layout="constrained")
     accuracy, loss = figure.subplots(1, 2)
-    for i, (label, rows) in enumerate(runs.items()):
+    for i, (label, several) in enumerate(runs.items()):
         style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.8}
-        epochs = [row["epoch"] for row in rows]
+        alike = list(zip(*(several if isinstance(several[0], list) else [several]), strict=False))  # epoch by epoch
+        epochs = [rows[0]["epoch"] for rows in alike]
         for axes, quantity in ((accuracy, "acc"), (loss, "loss")):
-            test = [row[f"test_{quantity}"] for row in rows]
-            train = [row[f"train_{quantity}"] for row in rows]
+            values = [[row[f"test_{quantity}"] for row in rows] for rows in alike]
+            test = list(map(fmean, values))
+            train = [fmean(row[f"train_{quantity}"] for row in rows) for rows in alike]
+            if len(values[0]) > 1:
+                band = list(map(min, values)), list(map(max, values))
+                axes.fill_between(epochs, *band, color=style["color"], alpha=0.2, linewidth=0)
             axes.plot(
                 epochs, test, marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)], markersize=4, label=label, **style
             )

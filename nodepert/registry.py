@@ -6,17 +6,18 @@ The names are in `catalogue.py`; a package of its own adds one by an entry point
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import re
 import typing
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
-from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
 from nodepert.catalogue import ALIASES, BUILT_IN, CONTEXT, Entry
+from nodepert.signatures import Described, described, read
 from nodepert.spec import BY_NODE, Spec, UserError, parse, show
 
 
@@ -37,7 +38,7 @@ def table(kind: str) -> dict[str, Entry]:
     return lines
 
 
-@cache
+@functools.cache
 def plugins(kind: str) -> tuple[tuple[str, Entry], ...]:
     """(name, entry) of what installed packages add, by entry points of group "nodepert.rules" and so on."""
     found = entry_points(group=f"nodepert.{plural(kind)}")
@@ -98,6 +99,12 @@ def full(kind: str, spec: str | Spec) -> Spec:
     return Spec(spec.name, tuple(map(filled, spec.args)), tuple((k, filled(v)) for k, v in values.items()))
 
 
+def make_loss(spec: str | Spec) -> Callable[..., Any]:
+    """A per-example loss by spec: `make_loss("cross-entropy")(outputs, targets) -> (B,)`. Raises UserError."""
+    spec = check("loss", spec)
+    return functools.partial(resolve("loss", spec.name), **dict(spec.kwargs))
+
+
 def make(kind: str, spec: str | Spec, *context: Any) -> Any:
     """Build what a spec names: `make("rule", "np(sigma=1e-3)", model, loss)`.
 
@@ -134,26 +141,30 @@ def usage(kind: str, name: str) -> str:
 
 def about(kind: str, name: str) -> str:
     """One sentence: the registry's, or a plug-in's first line of docstring."""
-    return entry(kind, name).about or (inspect.getdoc(resolve(kind, name)) or "(no docstring)").splitlines()[0]
+    return entry(kind, name).about or (_described(kind, name).doc or "(no docstring)").splitlines()[0]
 
 
 def facts(kind: str, name: str) -> dict[str, str]:
     """What a docstring says in its paragraphs "Cost: ...", "Bias: ..." and "Derivative of the loss: ..."."""
-    return said(resolve(kind, name))
+    return said(_described(kind, name).doc)
 
 
-def said(factory: Callable[..., Any]) -> dict[str, str]:
-    """`facts` of a factory that need not be registered."""
-    text = inspect.getdoc(factory) or ""
+def said(docstring: str) -> dict[str, str]:
+    """`facts` of a docstring."""
     found = re.findall(
-        r"^(Cost|Bias|Derivative of the loss): (.+?)(?=\n\n|\n(?:Cost|Bias|Derivative)|\Z)", text, re.M | re.S
+        r"^(Cost|Bias|Derivative of the loss): (.+?)(?=\n\n|\n(?:Cost|Bias|Derivative)|\Z)", docstring, re.M | re.S
     )
     return {label: " ".join(words.split()) for label, words in found}
 
 
 def _parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
-    signature = inspect.signature(resolve(kind, name), eval_str=True)
-    return dict(list(signature.parameters.items())[CONTEXT[kind] :])
+    return {p.name: p for p in _described(kind, name).parameters[CONTEXT[kind] :]}
+
+
+def _described(kind: str, name: str) -> Described:
+    """Signature and docstring: of what comes with NodePert without importing it, of a plug-in by importing it."""
+    line = entry(kind, name)
+    return (None if line.package else read(line.target)) or described(resolve(kind, name))
 
 
 def _usage(parameters: dict[str, inspect.Parameter]) -> str:

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 jax.config.update("jax_debug_key_reuse", True)
+jax.config.update("jax_enable_compilation_cache", False)  # no test may depend on what an earlier one left there
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from nodepert.config import Run, complete
 from nodepert.data import DataError, download, formats
 from nodepert.plots import COLOURS
 from nodepert.registry import everything, names
+from nodepert.replicas import Epoch
 from nodepert.store import open_run
 from nodepert.training import State
 
@@ -53,7 +54,9 @@ def work(tmp_path, monkeypatch):
 @pytest.fixture
 def untrained(monkeypatch):
     """Runs that cost nothing: two rows that are known before."""
-    monkeypatch.setattr(runner, "fit", lambda *_, **__: ((row, State(*[None] * 6)) for row in ROWS))
+    monkeypatch.setattr(
+        runner, "fit_all", lambda *_, **__: (Epoch({0: row}, lambda i: State(*[None] * 4)) for row in ROWS)
+    )
 
 
 def process(*arguments):

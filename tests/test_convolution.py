@@ -10,7 +10,7 @@ import pytest
 import nodepert as npt
 from nodepert.models.convolution import convolve, same_p
 from nodepert.runner import build
-from nodepert.training import on_device, program
+from nodepert.training import program, task_data
 
 SHAPES = [((2, 8, 8, 3), (3, 3), 1), ((2, 8, 8, 3), (3, 3), 2), ((2, 7, 9, 3), (5, 5), 2), ((2, 5, 6, 3), (1, 1), 1),
           ((2, 7, 4, 3), (2, 4), 3), ((2, 3, 3, 3), (5, 3), 1), ((2, 6, 6, 3), (1, 1), 2)]  # fmt: skip
@@ -66,9 +66,10 @@ def test_the_public_function_computes_the_same_on_this_backend():
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="about the CPU backend")
 @pytest.mark.parametrize("rule", ["sgd", "np", "np(difference=jvp)"])
 def test_every_convolution_of_an_epoch_has_the_arrangement_that_the_cpu_is_fast_in(rule):
-    built = build(npt.Run(dataset="digits(train=20, test=10)", network="conv", rule=rule, batchsize=5))
-    task, data = program(built.model, built.loss, batchsize=5, epochs=1), on_device(built.data)
-    numbers = jax.tree.map(jnp.asarray, built.hyper)
+    run = npt.Run(dataset="digits(train=20, test=10)", network="conv", rule=rule, batchsize=5)
+    built = build([run], npt.load_dataset(run.dataset))
+    task, data = program(built.model, built.loss, batchsize=5, epochs=1), jax.device_put(task_data(built.data))
+    numbers = jax.tree.map(jnp.asarray, built.hypers[0])
     state = jax.eval_shape(task.init, numbers, data)
     text = jax.jit(task.epoch).lower(state, numbers, data).compile().as_text()
     labels = re.findall(r" convolution\(.*?dim_labels=([\w>-]+)", text)

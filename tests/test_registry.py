@@ -3,6 +3,9 @@
 import inspect
 import keyword
 import string
+import subprocess
+import sys
+import textwrap
 import typing
 import warnings
 
@@ -27,6 +30,7 @@ from nodepert.registry import (
     resolve,
     usage,
 )
+from nodepert.signatures import described, read
 from nodepert.spec import BY_NODE
 
 EVERY = [(kind, name) for kind, name, _ in everything()]
@@ -250,3 +254,23 @@ def test_list_shows_every_name_with_its_sentence_and_arguments(capsys):
         assert name in words
         for word in (entry.about + " " + usage(kind, name)).split():
             assert word in words, f"{kind} {name}: {word}"
+
+
+@pytest.mark.parametrize("kind, name", EVERY)
+def test_what_is_read_from_the_source_is_what_an_import_says(kind, name):
+    found, expected = read(BUILT_IN[kind][name].target), described(resolve(kind, name))
+    assert found and found.parameters[CONTEXT[kind] :] == expected.parameters[CONTEXT[kind] :]
+    assert found.doc == expected.doc
+    assert [p.name for p in found.parameters] == [p.name for p in expected.parameters]
+
+
+def test_listing_and_checking_specs_imports_neither_jax_nor_numpy():
+    code = """
+        import sys
+        from nodepert import cli
+        from nodepert.config import Run, run_id
+        cli.main(["list"])
+        run_id(Run(rule="decorrelate(np(samples=4)); out=exact", network="conv-large"))
+        print([m for m in ("jax", "numpy", "matplotlib", "optax") if m in sys.modules])"""
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

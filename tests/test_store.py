@@ -14,6 +14,7 @@ from nodepert import cli, runner, store
 from nodepert.config import Run, checked, complete, run_id
 from nodepert.data import load_dataset
 from nodepert.registry import UserError
+from nodepert.replicas import Epoch
 from nodepert.runner import train
 from nodepert.store import append_rows, load_run, open_run, write_whole
 from nodepert.training import State
@@ -67,6 +68,11 @@ def opened(out, name, data="20+5-abc"):
         return folder
 
 
+def known(rows):
+    """What `fit_all` gives of one run whose rows are known."""
+    return (Epoch({0: row}, lambda i: State(*[None] * 4)) for row in rows)
+
+
 def never(*_, **__):
     raise AssertionError("the run was computed again")
     yield
@@ -107,7 +113,7 @@ def test_the_same_run_has_the_same_bits_and_another_seed_has_not(finished):
 
 
 def test_a_finished_run_is_read_back_and_not_computed_again(finished, monkeypatch):
-    monkeypatch.setattr(runner, "fit", never)
+    monkeypatch.setattr(runner, "fit_all", never)
     before, seen = content(finished.folder), []
     again = train(RUN, name="study", out=finished.folder.parents[1], on_row=seen.append)
     assert again.rows == seen == finished.rows and again.status == "finished"
@@ -136,7 +142,7 @@ def test_a_run_belongs_to_one_process_at_a_time(tmp_path):
 
 
 def test_a_run_on_other_data_is_not_taken_for_this_one(finished, monkeypatch):
-    monkeypatch.setattr(runner, "fit", never)
+    monkeypatch.setattr(runner, "fit_all", never)
     monkeypatch.setattr(runner, "fingerprint", lambda data: "200+50-other")
     with pytest.raises(UserError, match="holds this run on other data"):
         train(RUN, name="study", out=finished.folder.parents[1])
@@ -156,7 +162,7 @@ def test_numbers_of_numpy_are_numbers():
 
 @pytest.mark.parametrize("damage", ["", "a,b\n" + "1,2\n" * 9, "epoch,epoch_time\n0,0.0\n", "last row"])
 def test_a_finished_run_with_a_damaged_table_is_computed_again(finished, tmp_path, monkeypatch, damage):
-    monkeypatch.setattr(runner, "fit", lambda *_, **__: ((row, State(*[None] * 6)) for row in finished.rows))
+    monkeypatch.setattr(runner, "fit_all", lambda *_, **__: known(finished.rows))
     folder = train(RUN, name="study", out=tmp_path).folder
     whole = (folder / "metrics.csv").read_text()
     text = "".join(whole.splitlines(keepends=True)[:-1]) if damage == "last row" else damage
@@ -174,7 +180,7 @@ def test_a_diverging_run_says_so_keeps_its_rows_and_is_no_failure(tmp_path, caps
     assert re.fullmatch(r"diverged at epoch [123]", record(folder)["status"])
     assert [row["epoch"] for row in rows] == [str(e) for e in range(int(record(folder)["status"][-1]) + 1)]
     assert rows[-1]["train_loss"] in ("nan", "inf") and float(rows[0]["train_loss"]) > 0
-    monkeypatch.setattr(runner, "fit", never)
+    monkeypatch.setattr(runner, "fit_all", never)
     cli.main(command)  # a result as well: read back
     assert "diverged" in " ".join(capsys.readouterr().out.split())
 
@@ -270,7 +276,7 @@ def test_a_place_that_cannot_be_written_is_refused(place, tmp_path, monkeypatch)
     blocking = tmp_path / place.replace("ID", run_id(RUN))
     blocking.parent.mkdir(parents=True, exist_ok=True)
     blocking.write_text("mine")
-    monkeypatch.setattr(runner, "fit", lambda *_, **__: iter([(ROW, State(*[None] * 6))]))
+    monkeypatch.setattr(runner, "fit_all", lambda *_, **__: known([ROW]))
     with pytest.raises(UserError, match="cannot write"):
         train(RUN, name="study", out=tmp_path / "out")
     assert blocking.read_text() == "mine"

@@ -13,10 +13,12 @@ from nodepert import registry, training
 from nodepert.core import Model, Rule
 from nodepert.data.dataset import Arrays
 from nodepert.data.dataset import build as dataset
+from nodepert.hyper import Hyper
 from nodepert.losses import cross_entropy, mse
 from nodepert.models.fc import fc
 from nodepert.registry import BUILT_IN, Entry, UserError, check, resolve
-from nodepert.training import Hyper, diverged, fit, on_device, over_batches, program, standardised
+from nodepert.replicas import diverged, fit
+from nodepert.training import over_batches, program, standardised, task_data
 
 
 def data(train=10, test=7):
@@ -105,7 +107,7 @@ def test_over_batches_folds_over_everything():
 def test_an_epoch_of_sgd_is_sgd():
     d = data()
     rows, params = trained(hyper(lr=0.5), batchsize=10, epochs=1)
-    x, y = standardised(on_device(d), jnp.array(d.train_x)), jnp.array(d.train_y)
+    x, y = standardised(jax.device_put(task_data(d)), jnp.array(d.train_x)), jnp.array(d.train_y)
     gradient = jax.grad(lambda p: cross_entropy(MODEL.apply(p, x), y).mean())(params[0])
     for p, q, g in zip(*map(jax.tree.leaves, (params[0], params[1], gradient)), strict=True):
         assert np.allclose(q, p - 0.5 * np.asarray(g), rtol=1e-5, atol=1e-6)
@@ -166,7 +168,7 @@ def test_a_loss_that_is_not_finite_in_one_batch_only_ends_the_run():
 
 
 def test_new_numbers_do_not_compile_again():
-    task, arrays = program(MODEL, mse, batchsize=4, epochs=2), on_device(data())
+    task, arrays = program(MODEL, mse, batchsize=4, epochs=2), jax.device_put(task_data(data()))
     init, epoch = jax.jit(task.init), jax.jit(task.epoch)
     for rule, lr, seed in [("np(sigma=1e-3)", 0.1, 0), ("np(sigma=1e-2)", 0.3, 5)]:
         numbers = jax.tree.map(jnp.asarray, hyper(rule, "adam(b1=0.8)", lr, seed=seed))
@@ -178,7 +180,7 @@ def test_new_numbers_do_not_compile_again():
 
 
 def test_runs_can_be_vmapped_over_every_number_and_equal_the_solo_runs():
-    task, arrays = program(MODEL, mse, batchsize=4, epochs=1), on_device(data())
+    task, arrays = program(MODEL, mse, batchsize=4, epochs=1), jax.device_put(task_data(data()))
     runs = [hyper("np(sigma=1e-3)", lr=0.1, seed=0), hyper("np(sigma=1e-2)", lr=0.4, wd=0.01, seed=7)]
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(leaves), *runs)
 
@@ -199,7 +201,7 @@ def test_a_spec_within_a_spec_has_its_numbers_as_leaves_too():
 
 
 def test_pixels_stay_bytes_on_the_device():
-    arrays = on_device(data())
+    arrays = jax.device_put(task_data(data()))
     assert arrays["train"][0].dtype == arrays["test"][0].dtype == jnp.uint8
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -77,7 +76,7 @@ def check(
             raise UserError(f"{name} must be a whole number of at least {least}; got {value!r}")
     batch = checked(batch)
     spec = None if isinstance(rule, Rule) else registry.check("rule", rule)
-    loss = loss if callable(loss) else named_loss(loss)
+    loss = loss if callable(loss) else registry.make_loss(loss)
     made = rule if isinstance(rule, Rule) else registry.make("rule", rule, model, loss)
     network = made.model(batch[0]) if made.model else model
     init, first, estimates, along = jax.random.split(jax.random.key(seed), 4)
@@ -106,12 +105,6 @@ def checked(batch: Any) -> Batch:
     if not (x.ndim and y.ndim and len(x) == len(y) > 0):
         raise UserError(f"a batch has as many targets as inputs, at least one; got shapes {y.shape} and {x.shape}")
     return x, y
-
-
-def named_loss(spec: str | Spec) -> Loss:
-    """The loss that a spec names."""
-    spec = registry.check("loss", spec)
-    return partial(registry.resolve("loss", spec.name), **dict(spec.kwargs))
 
 
 def reference(model: Model, loss: Loss, params: Params, batch: Batch) -> tuple[Vectors, Vectors, Any]:

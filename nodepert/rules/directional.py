@@ -46,14 +46,23 @@ def scaled(xi: Any, step: Any) -> Any:
     return jax.tree.map(lambda n: (step * n).astype(n.dtype), xi)
 
 
+def draw_keys(key: Key, samples: int) -> Key:
+    """The keys, (samples,), of the draws that `mean_over` makes."""
+    return key[None] if samples == 1 else keys_from(key, 0, samples)
+
+
+def keys_from(key: Key, first: Any, count: int) -> Key:
+    """fold_in(key, i) for i = first, ..., first + count - 1."""
+    return jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(count))
+
+
 def mean_over(f: Callable[[Key], Any], key: Key, samples: int, at_once: int = 1) -> Any:
     """The mean of f over independent keys, `at_once` in one pass; what f computes without its key is computed once."""
     if samples == 1:
         return f(key)
 
     def total(first, count):
-        keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(count))
-        return jax.tree.map(lambda s: s.sum(0), jax.vmap(f)(keys))
+        return jax.tree.map(lambda s: s.sum(0), jax.vmap(f)(keys_from(key, first, count)))
 
     def add(sums, i):
         return jax.tree.map(jnp.add, sums, total(i * at_once, at_once)), None

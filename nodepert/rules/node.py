@@ -26,6 +26,7 @@ from nodepert.core import (
 from nodepert.noise import draw
 from nodepert.rules.directional import ROWS_AT_ONCE, Difference, Noise, directional, loss_along, mean_over, scaled
 from nodepert.rules.prediction import reward_prediction
+from nodepert.rules.replay import replayed
 
 
 def node_perturbation(
@@ -39,6 +40,7 @@ def node_perturbation(
     sharing: Literal["example", "batch"] = "example",
     baseline: Literal["clean", "running"] = "clean",
     presynaptic: Literal["auto", "clean", "noisy"] = "auto",
+    replay: bool = False,
 ) -> Rule:
     """Node perturbation: perturb all pre-activations at once and credit each example's own change of loss.
 
@@ -47,13 +49,13 @@ def node_perturbation(
     with a_l the pre-activation and z_l the presynaptic activity of node l, xi unit-variance noise on a_l, B the batch
     size, and dL_b/sigma by `difference`:
 
-    - forward: (L_b(a + sigma xi) - L_b(a)) / sigma. One extra forward pass. Biased by O(sigma^2) at most; unbiased
-      at any sigma for a quadratic loss on one linear layer.
+    - forward: (L_b(a + sigma xi) - L_b(a)) / sigma. One extra forward pass. Biased by O(sigma^2) at most (a relu counts
+      as smoothed over sigma); unbiased at any sigma for a quadratic loss on one linear layer.
     - central: (L_b(a + sigma xi) - L_b(a - sigma xi)) / (2 sigma). Two extra passes, O(sigma^2), smaller variance.
     - jvp: the exact directional derivative along xi (the "forward gradient" of activities): unbiased.
 
     Cost: 3 (a clean and a noisy forward pass, the weight gradients); each further draw, and central, adds 1; running 2.
-    Bias: unbiased as sigma -> 0, with an error of O(sigma^2); with jvp at once.
+    Bias: unbiased as sigma -> 0, with an error of O(sigma^2) where the network is smooth; with jvp at once.
     Derivative of the loss: not needed, except by jvp.
 
     `sigma` is in units of the pre-activation. `samples` = K draws divide the variance by K; their signals are
@@ -69,6 +71,9 @@ def node_perturbation(
     the noisy pass (of a + sigma xi), all that a network has which never runs without noise; it costs one weight
     gradient per draw. "auto" is clean with a clean baseline, and noisy with a running one.
 
+    `replay=True` gives the same estimate in memory that does not grow with depth (see rules/replay.py): each draw's
+    noise is made twice, and one more clean pass is made.
+
     Raises ValueError for sigma not positive and finite, samples < 1, forms that exclude each other, or a loss that is
     not per example.
 
@@ -78,11 +83,15 @@ def node_perturbation(
     positive("sigma", sigma)
     at_least("samples", samples, 1)
     if baseline == "running":
-        if (difference, sharing) != ("forward", "example"):
-            raise ValueError("baseline=running takes difference=forward and sharing=example: its one noisy pass is "
-                             "compared with an expectation, which must not share that pass's noise")  # fmt: skip
+        if (difference, sharing, replay) != ("forward", "example", False):
+            raise ValueError("baseline=running takes difference=forward, sharing=example, replay=False: its noisy "
+                             "pass is compared with an expectation that must not share its noise")  # fmt: skip
         return reward_prediction(model, loss, sigma, samples, noise, presynaptic != "clean")
     noisy = presynaptic == "noisy"
+    if replay and noisy:
+        raise ValueError("replay=True credits the activity of a clean pass: it takes presynaptic=clean")
+    if replay:
+        return replayed(model, loss, sigma, samples, noise, difference, sharing)
     if noisy and difference == "jvp":
         raise ValueError("presynaptic=noisy needs a finite difference: with jvp the noise is infinitely small")
 
@@ -126,7 +135,7 @@ def layerwise_perturbation(
 
     Cost: L + 2 for L nodes (a clean and L noisy forward passes, each of them from its node upwards only, and the weight
     gradients); each further draw, and central, adds L.
-    Bias: unbiased as sigma -> 0, with an error of O(sigma^2); with jvp at once.
+    Bias: unbiased as sigma -> 0, with an error of O(sigma^2) where the network is smooth; with jvp at once.
     Derivative of the loss: not needed, except by jvp.
 
     `sigma` is in units of the pre-activation; `samples` draws divide the variance by their number.

@@ -42,7 +42,7 @@ def weight_perturbation(
 
     Cost: 2 (a clean and a noisy forward pass; no weight gradients) and noise for every weight; each further draw, and
     central, adds 1.
-    Bias: unbiased as sigma -> 0, with an error of O(sigma^2); with jvp at once.
+    Bias: unbiased as sigma -> 0, with an error of O(sigma^2) where the network is smooth; with jvp at once.
     Derivative of the loss: not needed, except by jvp.
 
     `sigma` is in units of the weights. `samples` draws divide the variance by their number. With one draw (jvp,

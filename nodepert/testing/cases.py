@@ -63,7 +63,11 @@ def subject_of(rule: str | Spec | Callable[..., Rule]) -> Subject:
         values = [*numbers.args, *dict(numbers.kwargs).values()]
     else:
         factory = rule.func if isinstance(rule, partial) else rule
-        name, build, facts = getattr(factory, "__name__", str(factory)), by_factory, registry.said(factory)
+        name, build, facts = (
+            getattr(factory, "__name__", str(factory)),
+            by_factory,
+            registry.said(inspect.getdoc(factory) or ""),
+        )
         given = list(inspect.signature(rule, eval_str=True).parameters.values())[registry.CONTEXT["rule"] :]
         for p in given:
             bound = f"argument '{p.name}' has no default; give it one, or bind it by functools.partial"

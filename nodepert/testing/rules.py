@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import nodepert.training  # noqa: F401  (there a Spec becomes a pytree, whose floats are leaves)
+import nodepert.hyper  # noqa: F401  (there a Spec becomes a pytree, whose floats are leaves)
 from nodepert.core import Array, Key, Params, Rule, backprop, node_params
 from nodepert.losses import mse
 from nodepert.testing.cases import (

@@ -1,0 +1,89 @@
+"""Options of the command line that take one value or several: all combinations are trained."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import field, fields, make_dataclass
+from itertools import pairwise, product
+from typing import Annotated, Any
+
+import tyro
+
+from nodepert.config import Run, Task
+from nodepert.registry import UserError
+
+TYPES = {"str": str, "int": int, "float": float}
+
+
+def grid_of(defaults: Run) -> Any:
+    """The fields of a run as command-line options, each a tuple of values; the seeds as texts, '0..4' among them."""
+    helps = docstrings(Task) | docstrings(Run)
+    options: list[Any] = []
+    for f in fields(defaults):
+        value = getattr(defaults, f.name)
+        if f.name == "seed":
+            told = f"{helps['seed']} Several: 0..4, or 0 3 7."
+            argument = tyro.conf.arg(help=told, aliases=("--seeds",), metavar="INT|INT..INT")
+            options.append(("seed", Annotated[tuple[str, ...], argument], field(default=(str(value),))))
+        else:
+            kind = tuple[TYPES[str(f.type)], ...]
+            options.append((f.name, Annotated[kind, tyro.conf.arg(help=helps[f.name])], field(default=(value,))))
+    return make_dataclass("Grid", options, frozen=True)
+
+
+def docstrings(cls: type) -> dict[str, str]:
+    """{field: the text that stands below it in the source}."""
+    tree: Any = ast.parse(inspect.getsource(cls))
+    said = [(a, b) for a, b in pairwise(tree.body[0].body) if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr)]
+    found: dict[str, str] = {}
+    for a, b in said:
+        match a.target, b.value:
+            case ast.Name(name), ast.Constant(str() as text):
+                found[name] = inspect.cleandoc(text)
+    return found
+
+
+def combinations(grid: Any) -> list[Run]:
+    """A run for every combination of the options' values; seeds vary fastest."""
+    values = {f.name: getattr(grid, f.name) for f in fields(grid)}
+    values["seed"] = seeds(values.pop("seed"))  # the last one: product varies it fastest
+    for name, given in values.items():
+        if not given:
+            raise UserError(f"--{name} needs a value")
+        if len(set(given)) < len(given):
+            raise UserError(f"--{name} has a value twice")
+    return [Run(**dict(zip(values, chosen, strict=True))) for chosen in product(*values.values())]
+
+
+def seeds(texts: Sequence[str]) -> list[int]:
+    """['0..3', '7'] -> [0, 1, 2, 3, 7]. Raises UserError for anything else."""
+    found: list[int] = []
+    for text in texts:
+        match = re.fullmatch(r"(-?\d{1,10})(?:\.\.(\d{1,10}))?", text)
+        if not match:
+            raise UserError(f"--seed takes whole numbers and ranges like 0..4; got '{text}'")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not first <= last < first + 10_000:
+            raise UserError(f"--seed {text}: a range goes upwards, over at most 10,000 seeds")
+        found += range(first, last + 1)
+    return found
+
+
+def labels(runs: Sequence[Run], apart: Sequence[str] = ()) -> list[str]:
+    """A legend for each run: its rule, and where that does not tell them apart what else differs, `apart` left out."""
+
+    def differing(names: Sequence[str]) -> set:
+        return {tuple(getattr(run, name) for name in names) for run in runs}
+
+    names = [f.name for f in fields(Run) if f.name not in apart]
+    others = [name for name in names if name != "rule" and len(differing([name])) > 1]
+    if len(differing(["rule"])) == len(differing(names)):
+        others = []
+    return [", ".join([run.rule, *(_said(name, getattr(run, name)) for name in others)]) for run in runs]
+
+
+def _said(name: str, value: Any) -> str:
+    return str(value) if isinstance(value, str) else f"{name} {value:g}"

@@ -1,0 +1,123 @@
+"""The devices that compute: how replicas or a batch are spread over them, and what memory they have."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+try:
+    from jax import shard_map
+
+    shard_map = partial(shard_map, check_vma=False)
+except ImportError:  # jax 0.6
+    from jax.experimental.shard_map import shard_map
+
+    shard_map = partial(shard_map, check_rep=False)
+
+REPLICAS, BATCH = "replicas", "batch"  # what a mesh is spread over
+
+
+def mesh(replicas: int, devices: Sequence[Any] | None = None) -> Mesh:
+    """Replicas spread over the devices; a single run's batch, where `devices` are given, over these.
+
+    Without `devices` replicas take all that there are (no more than one each), and a single run takes one.
+    """
+    chosen = list(jax.devices()[:replicas] if devices is None else devices)
+    return Mesh(np.array(chosen), (BATCH if replicas == 1 and len(chosen) > 1 else REPLICAS,))
+
+
+def over_replicas(f: Callable[..., Any], on: Mesh, lanes: int) -> Callable[[Any, Any], Any]:
+    """(arguments stacked over replicas, shared) -> f(*arguments, shared) of every replica, stacked.
+
+    Each device takes its share: `lanes` of them at a time in one vectorised computation, and those one after another.
+    """
+
+    def share(stacked, shared):
+        return jax.lax.map(lambda one: f(*one, shared), stacked, batch_size=lanes if lanes > 1 else None)
+
+    if on.axis_names == (BATCH,) or on.size == 1:
+        return share
+    each = PartitionSpec(REPLICAS)
+    return shard_map(share, mesh=on, in_specs=(each, PartitionSpec()), out_specs=each)
+
+
+def over_batch(on: Mesh) -> Callable[[Any], Any]:
+    """What spreads a batch's examples over the devices of a mesh that is for that."""
+    if on.axis_names != (BATCH,):
+        return lambda batch: batch
+    return partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(on, PartitionSpec(BATCH)))
+
+
+def shares(on: Mesh) -> int:
+    """Into how many shares replicas are divided."""
+    return on.size if on.axis_names == (REPLICAS,) else 1
+
+
+def everywhere(on: Mesh) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(on, PartitionSpec())
+
+
+def spread(on: Mesh) -> NamedSharding:
+    """A share of the replicas on every device, or a copy where there is one run."""
+    return NamedSharding(on, PartitionSpec(REPLICAS) if on.axis_names == (REPLICAS,) else PartitionSpec())
+
+
+def placed(tree: Any, sharding: NamedSharding) -> Any:
+    """Host arrays on the devices of a mesh; every process has all of them."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda a: jax.make_array_from_callback(np.shape(a), sharding, np.asarray(a).__getitem__), tree)
+
+
+def joined() -> None:
+    """Join the processes of one job, one a host or device, into one computation over all their devices.
+
+    Slurm and Open MPI are recognised by themselves; elsewhere JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES
+    and JAX_PROCESS_ID say it. Call it before anything is computed. Raises ValueError where neither is there.
+    """
+    numbers = [int(v) if (v := os.environ.get(name)) else None for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")]
+    jax.distributed.initialize(num_processes=numbers[0], process_id=numbers[1])
+
+
+def writes() -> bool:
+    """Whether this process is the one that writes files and speaks on the terminal."""
+    return jax.process_index() == 0
+
+
+def agreed(flags: Sequence[bool]) -> list[bool]:
+    """The flags of the process that writes, in every process."""
+    if jax.process_count() == 1:
+        return list(flags)
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    return [bool(flag) for flag in broadcast_one_to_all(np.asarray(flags))]
+
+
+def memory_needed(compiled: Any) -> int:
+    """Bytes that a compiled program needs on each device, by XLA's analysis: arguments, results, temporaries."""
+    found = compiled.memory_analysis()
+    parts = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes if found else 0
+    return parts - found.alias_size_in_bytes if found else 0
+
+
+def memory_free() -> int:
+    """Bytes that are free on one device now; on CPU, of this machine's or this job's memory for each of its devices."""
+    device = jax.local_devices()[0]
+    if stats := device.memory_stats():
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError, IndexError):  # Linux: what is available, not what is unused
+        free = min(free, 1024 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]))
+    with contextlib.suppress(OSError, ValueError):  # a limit on this job, as Slurm and containers set it
+        limit, used = (int(Path("/sys/fs/cgroup", f"memory.{name}").read_text()) for name in ("max", "current"))
+        free = min(free, limit - used)
+    return free // jax.local_device_count()
