@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: example test lint format install benchmark fashion clean help
+.PHONY: example test lint format install benchmark benchmarks fashion clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test       all tests (NODEPERT_DATA_DIR=DIR runs them on the real data sets as well)"
 	@echo "make lint       ruff and pyright"
 	@echo "make benchmark  time of the np step over the sgd step, per network"
+	@echo "make benchmarks all benchmarks (half an hour; NODEPERT_DATA_DIR=DIR says where MNIST is)"
 	@echo "make fashion    every rule on Fashion-MNIST: experiments/fashion.md and .png (half an hour)"
 	@echo "make install    only the environment, in $(VENV); then: source $(VENV)/bin/activate"
 
@@ -32,6 +33,9 @@ format: $(VENV)/.installed-dev
 
 benchmark: $(VENV)/.installed
 	$(BIN)/python benchmarks/step.py
+
+benchmarks: $(VENV)/.installed
+	for name in step epoch replicas memory time_to_accuracy; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 fashion: $(VENV)/.installed
 	$(BIN)/python experiments/fashion.py

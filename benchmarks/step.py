@@ -10,22 +10,17 @@ that slows down slows both. Memory is what XLA's analysis of the compiled step s
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
 import time
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import jax
 import tyro
-from rich.console import Console
-from rich.table import Table
+from common import facts, report
 
 import nodepert as npt
-from nodepert.runner import device
-from nodepert.store import versions
+from nodepert.devices import compiler_options
 
 SETTINGS = {  # network: (input shape, batch size), those of the ancestor
     "fc": ((28, 28, 1), 100),
@@ -71,7 +66,7 @@ def compiled_step(network: str, rule: str):
         grads, _, _ = rule_.grads(key, (), params, batch)
         return jax.tree.map(lambda p, g: p - 1e-3 * g, params, grads), jax.random.fold_in(key, 1)
 
-    compiled = jax.jit(step).lower(params, keys[0], batch).compile()
+    compiled = jax.jit(step, compiler_options=compiler_options()).lower(params, keys[0], batch).compile()
     memory = compiled.memory_analysis()
     assert memory is not None
     whole = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
@@ -114,18 +109,17 @@ def measure(network: str, options: Options) -> list[dict]:
 
 
 def main(options: Options) -> None:
-    facts = {"benchmark": "step", "date": date.today().isoformat(), "device": device(), "cores": os.cpu_count()}
-    facts |= {"versions": versions(), "repeats": options.repeats}
     rows = [row for network in options.networks for row in measure(network, options)]
-    table = Table(box=None, title=f"training step, {facts['device']}, {facts['cores']} cores", title_justify="left")
-    for column in ("network", "rule", "ms", "/ sgd", "examples/s", "temporaries (MB)", "all memory (MB)"):
-        table.add_column(column, justify="left" if column in ("network", "rule") else "right")
-    for r in rows:
-        figures = f"{r['ms']:.2f}", f"{r['over_sgd']:.2f}", f"{r['examples_per_s']:,.0f}"
-        table.add_row(r["network"], r["rule"], *figures, f"{r['temporary_mb']:.1f}", f"{r['memory_mb']:.1f}")
-    Console(width=120).print(table)
-    options.json.write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
-    print(f"figures: {options.json}")
+    columns = {
+        "network": ("network", ""),
+        "rule": ("rule", ""),
+        "ms": ("ms", ".2f"),
+        "/ sgd": ("over_sgd", ".2f"),
+        "examples/s": ("examples_per_s", ",.0f"),
+        "temporaries (MB)": ("temporary_mb", ".1f"),
+        "all memory (MB)": ("memory_mb", ".1f"),
+    }
+    report(facts("step", repeats=options.repeats), rows, columns, options.json)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "conv": Entry("nodepert.models.conv:conv", "Three 3x3 convolutions of 32 channels, then a dense layer."),
         "conv-large": Entry("nodepert.models.conv:conv_large", "Seven convolutions of 96 to 192 channels, "
                             "then a dense layer."),
+        "precision": Entry("nodepert.models.precision:precision", "A network in low precision, as in precision(conv)."),
     },
     "loss": {
         "mse": Entry("nodepert.losses:mse", "Squared error of sigmoid(outputs), averaged over the outputs."),

@@ -31,7 +31,7 @@ Flat = tyro.conf.OmitArgPrefixes
 
 @dataclass(frozen=True)
 class Where:
-    """Where data come from and results go."""
+    """Where data come from, results go, and what computes."""
 
     name: str = "default"
     """Name of the study: results go to OUT/NAME/ID/."""
@@ -39,6 +39,11 @@ class Where:
     """Folder of all results."""
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder that holds the data files; else NODEPERT_DATA_DIR, the user's cache, then a download."""
+    spread_batch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """For one large run: spread each batch over all devices. (Several runs are spread over them anyway.)"""
+    distributed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Join the processes of one job (srun nodepert train ... --distributed) into one computation over their devices.
+    Without Slurm or MPI: JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
 
 
 def train_from(defaults: Run) -> Callable[..., None]:
@@ -188,10 +193,19 @@ def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
 
 def _execute(runs: Sequence[Run], where: Where, named: Sequence[str]):
     """Train runs with progress on the terminal, and keep them."""
-    from nodepert import display, runner
+    from nodepert import devices, display, runner
 
+    if where.spread_batch and len(runs) > 1:
+        raise UserError(
+            f"--spread-batch is for one run; these are {len(runs)}, which are spread over the devices anyway"
+        )
+    if where.distributed:
+        devices.joined()
+    how = {"on": devices.everyone()} if where.spread_batch else {}
     with display.progress(named, runs) as on_row:
-        results = runner.train(runs, on_row=on_row, name=where.name, out=where.out, data_dir=where.data_dir)
+        results = runner.train(runs, on_row=on_row, name=where.name, out=where.out, data_dir=where.data_dir, **how)
+    if not devices.writes():
+        sys.exit()  # the first process tells the rest
     for label, result in zip(named, results, strict=True):
         if result.params is None:
             print(f"{label}: this run was finished before and is read back; to run it again, delete {result.folder}")

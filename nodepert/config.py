@@ -56,7 +56,10 @@ def checked(run: Run) -> Run:
         elif type(value).__name__ != kind:
             raise UserError(f"{field.name} must be {_NOUNS[kind]}; got {value!r}")
     network = check("network", run.network)
-    loss = entry("network", network.name).loss if run.loss == "auto" else run.loss
+    inner = network
+    while inner.args:  # a combinator: the loss of what it goes around
+        inner = inner.args[0]
+    loss = entry("network", inner.name).loss if run.loss == "auto" else run.loss
     specs = {"dataset": run.dataset, "loss": loss, "rule": run.rule, "optimizer": run.optimizer}
     return replace(run, network=str(network), **{kind: str(check(kind, spec)) for kind, spec in specs.items()})
 

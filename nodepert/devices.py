@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,31 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from nodepert.spec import UserError
+
 try:
     from jax import shard_map
 
-    shard_map = partial(shard_map, check_vma=False)
+    shard_map = functools.partial(shard_map, check_vma=False)
 except ImportError:  # jax 0.6
     from jax.experimental.shard_map import shard_map
 
-    shard_map = partial(shard_map, check_rep=False)
+    shard_map = functools.partial(shard_map, check_rep=False)
 
 REPLICAS, BATCH = "replicas", "batch"  # what a mesh is spread over
+CORES = 16  # each CPU device has a copy of the data
+
+
+def cores_apart(replicas: int) -> None:
+    """One CPU device for each core, up to `CORES`, so that as many replicas train side by side: two replicas on a core
+    each are faster than one after another on two cores. Does nothing once JAX computes, or where its settings say how
+    many CPU devices there are."""
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "") or os.environ.get(
+        "JAX_NUM_CPU_DEVICES"
+    ):
+        return
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", min(replicas, os.cpu_count() or 1, CORES))
 
 
 def mesh(replicas: int, devices: Sequence[Any] | None = None) -> Mesh:
@@ -30,7 +45,8 @@ def mesh(replicas: int, devices: Sequence[Any] | None = None) -> Mesh:
 
     Without `devices` replicas take all that there are (no more than one each), and a single run takes one.
     """
-    chosen = list(jax.devices()[:replicas] if devices is None else devices)
+    needed = replicas if jax.process_count() == 1 else None  # every process takes part
+    chosen = list(jax.devices()[:needed] if devices is None else devices)
     return Mesh(np.array(chosen), (BATCH if replicas == 1 and len(chosen) > 1 else REPLICAS,))
 
 
@@ -53,7 +69,7 @@ def over_batch(on: Mesh) -> Callable[[Any], Any]:
     """What spreads a batch's examples over the devices of a mesh that is for that."""
     if on.axis_names != (BATCH,):
         return lambda batch: batch
-    return partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(on, PartitionSpec(BATCH)))
+    return functools.partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(on, PartitionSpec(BATCH)))
 
 
 def shares(on: Mesh) -> int:
@@ -82,10 +98,19 @@ def joined() -> None:
     """Join the processes of one job, one a host or device, into one computation over all their devices.
 
     Slurm and Open MPI are recognised by themselves; elsewhere JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES
-    and JAX_PROCESS_ID say it. Call it before anything is computed. Raises ValueError where neither is there.
+    and JAX_PROCESS_ID say it. Call it before anything is computed. Raises UserError where neither is there.
     """
-    numbers = [int(v) if (v := os.environ.get(name)) else None for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")]
-    jax.distributed.initialize(num_processes=numbers[0], process_id=numbers[1])
+    try:
+        numbers = [int(v) if (v := os.environ.get(name)) else None for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")]
+        jax.distributed.initialize(num_processes=numbers[0], process_id=numbers[1])
+    except (ValueError, RuntimeError) as error:
+        raise UserError("cannot join the processes of a job: use srun or mpirun, or set JAX_COORDINATOR_ADDRESS "
+                        f"(host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID in each ({error})") from error  # fmt: skip
+
+
+def everyone() -> list[Any]:
+    """All devices of all processes."""
+    return list(jax.devices())
 
 
 def writes() -> bool:
@@ -100,6 +125,23 @@ def agreed(flags: Sequence[bool]) -> list[bool]:
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
     return [bool(flag) for flag in broadcast_one_to_all(np.asarray(flags))]
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """Options of XLA for a training step, for `jax.jit(..., compiler_options=...)`.
+
+    On CPU, where XLA knows the option, one matrix product at a time goes to its library YNN. By default a whole noisy
+    pass, whose activity nobody asks for, becomes one call, and is then up to ten times slower (benchmarks/README.md).
+    """
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda: 0.0, compiler_options=options).lower().compile()
+    except Exception:  # another version of XLA: no such option, or no such value
+        return {}
+    return options
 
 
 def memory_needed(compiled: Any) -> int:

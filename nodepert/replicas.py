@@ -124,8 +124,13 @@ class Group:
         def compiled(f, *arguments, outputs: Any = spread, donate: Any = ()):
             together = devices.over_replicas(f, mesh, lanes)
             inputs = (spread,) * (len(arguments) - 1) + (copy,)
-            jitted = jax.jit(lambda *a: together(a[:-1], a[-1]), in_shardings=inputs, out_shardings=outputs,
-                             donate_argnums=donate)  # fmt: skip
+            jitted = jax.jit(
+                lambda *a: together(a[:-1], a[-1]),
+                in_shardings=inputs,
+                out_shardings=outputs,
+                donate_argnums=donate,
+                compiler_options=devices.compiler_options(),
+            )
             return jitted.lower(*arguments).compile()
 
         states = jax.eval_shape(jax.vmap(task.init, (0, None)), self.hyper, self.data)

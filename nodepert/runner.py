@@ -131,6 +131,8 @@ def _train(runs, data_dir, data, on_row, name, out, how) -> list[Result]:
     if len({run_id(run) for run in runs}) < len(runs):
         raise UserError("two of these runs are the same")
     keep_programs()
+    if len(runs) > 1:
+        devices.cores_apart(len(runs))
     if data is None:
         precheck(runs)  # a wrong option is found before a missing or slow data set
     sets = {spec: data or load_dataset(spec, data_dir) for spec in dict.fromkeys(checked(run).dataset for run in runs)}

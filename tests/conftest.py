@@ -3,6 +3,8 @@
 import jax
 import pytest
 
+jax.devices()  # JAX is started: no test decides how many CPU devices the next one has
+
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_enable_compilation_cache", False)  # no test may depend on what an earlier one left there
 

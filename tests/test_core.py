@@ -23,7 +23,7 @@ from nodepert.rules.node import node_perturbation
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
 NETWORKS = registry.names("network")
-SMALL = {"fc": "fc(width=9)", "linfc": "linfc(width=9)"}  # the others are as they are
+SMALL = {"fc": "fc(width=9)", "linfc": "linfc(width=9)", "precision": "precision(fc(width=9), dtype=float32)"}
 
 
 def task(network, examples=3, shape=(8, 8, 3), classes=4):
@@ -74,7 +74,7 @@ def test_examples_do_not_mix(network):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_registered_network_takes_any_shape_and_class_count(network):
     for shape, classes in [((28, 28, 1), 10), ((7, 5, 2), 200)]:
-        model = registry.make("network", network, shape, classes)
+        model = registry.make("network", SMALL.get(network, network), shape, classes)
         outputs = jax.eval_shape(lambda m=model, s=shape: m.apply(m.init(jax.random.key(0)), jnp.zeros((2, *s))))
         assert outputs.shape == (2, classes)
 

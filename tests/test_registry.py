@@ -229,7 +229,7 @@ def test_every_entry_resolves_and_takes_keyword_arguments_with_types_and_default
         assert p.annotation in (int, float, bool, str) or typing.get_origin(p.annotation) is typing.Literal
         assert p.default is not p.empty
         assert f"{p.name}=" in usage(kind, name)
-    around = "*=sgd" if name == BY_NODE else f"{name}(sgd)" if wrapped else name
+    around = "*=sgd" if name == BY_NODE else f"{name}({names(kind)[0]})" if wrapped else name
     assert check(kind, full(kind, around)) == full(kind, around)  # the defaults are of the declared types
 
 
@@ -241,7 +241,7 @@ def test_every_entry_has_a_sentence(kind, name, entry):
 
 @pytest.mark.parametrize("name", names("network"))
 def test_every_network_builds_for_mnist(name):
-    model = make("network", name, (28, 28, 1), 10)
+    model = make("network", f"{name}(fc)" if name == "precision" else name, (28, 28, 1), 10)
     params = jax.eval_shape(model.init, jax.random.key(0))
     outputs = jax.eval_shape(model.apply, params, jax.ShapeDtypeStruct((3, 28, 28, 1), "float32"))
     assert outputs.shape == (3, 10)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -83,7 +83,9 @@ def check(
     params = network.init(init) if params is None else params
     state = made.init(first, params, batch[0][:1])
     exact, mix, dtype = reference(network, loss, params, batch)
-    units = {name: math.prod(s.shape[1:]) for name, s in node_shapes(network, params, batch[0]).items()}
+    shapes = node_shapes(network, params, batch[0])
+    dtype = coarsest([dtype, *(s.dtype for s in shapes.values())])
+    units = {name: math.prod(s.shape[1:]) for name, s in shapes.items()}
     sizes = {name: (units[name], v.size) for name, v in exact.items()}
     draws = GROUPS * -(-(draws or enough(len(batch[0]), sizes)) // GROUPS)
     draw, given = estimator(made, network, state, params, batch, estimates, warmup)
@@ -129,7 +131,12 @@ def reference(model: Model, loss: Loss, params: Params, batch: Batch) -> tuple[V
     def both(params, batch):
         return by_node(model, gradient(params, batch), batch[0]), mixed(model, loss, params, batch)
 
-    return *jax.jit(both)(params, batch), max((leaf.dtype for leaf in leaves), key=lambda d: float(jnp.finfo(d).eps))
+    return *jax.jit(both)(params, batch), coarsest([leaf.dtype for leaf in leaves])
+
+
+def coarsest(dtypes: Sequence[Any]) -> Any:
+    """The dtype of the largest rounding."""
+    return max(dtypes, key=lambda dtype: float(jnp.finfo(dtype).eps))
 
 
 def mixed(model: Model, loss: Loss, params: Params, batch: Batch) -> Vectors:

@@ -1,0 +1,135 @@
+"""An epoch with evaluation and data, over that of a plain loop which feeds the same batches from numpy.
+
+    python benchmarks/epoch.py                 # fc on MNIST: the table, and epoch.json
+    python benchmarks/epoch.py --dataset mnist5k --rules np sgd
+
+The plain loop is what one writes first: for each batch of a shuffled epoch the images are taken from the uint8 arrays,
+standardised in numpy and given to a jitted step; then each batch of both splits to a jitted evaluation, sums kept on
+the device. "Prepared" is the same with all images standardised in advance, outside of the time. Model, rule, optimizer
+and batch sizes are those of our epoch. Repeats are interleaved; the figures are medians of loop / ours.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from common import facts, report
+
+import nodepert as npt
+from nodepert.replicas import fit_all
+from nodepert.runner import build
+from nodepert.training import EVALUATION_BATCH
+
+
+@dataclass
+class Options:
+    rules: tuple[str, ...] = ("sgd", "np", "np(noise=rademacher)")
+    """Rules to time."""
+    network: str = "fc"
+    """Network."""
+    dataset: str = "mnist"
+    """Data set."""
+    batchsize: int = 100
+    """Examples per update."""
+    repeats: int = 7
+    """Interleaved repeats; the median counts."""
+    data_dir: str | None = None
+    """Folder that holds the data files."""
+    json: Path = Path("epoch.json")
+    """Where the figures go."""
+
+
+def plain_loop(run: npt.Run, data: npt.Dataset, prepared: bool) -> Callable[[], float]:
+    """Seconds of one epoch more, by a loop over batches in Python."""
+
+    def standardised(x: np.ndarray) -> np.ndarray:
+        return (x.astype(np.float32) - data.mean) / data.std
+
+    def images(x: np.ndarray) -> np.ndarray:  # a batch
+        return x if prepared else standardised(x)
+
+    model, loss = npt.make_model(run.network, data.train_x.shape[1:], data.classes), npt.make_loss("mse")
+    rule, optimizer = npt.make_rule(run.rule, model, loss), optax.adam(run.lr)
+    splits = [(data.train_x, data.train_y), (data.test_x, data.test_y)]
+    splits = [(standardised(x), y) for x, y in splits] if prepared else splits
+
+    @jax.jit
+    def step(params, opt, key, number, x, y):
+        grads, _, _ = rule.grads(jax.random.fold_in(key, number), (), params, (x, y))
+        updates, opt = optimizer.update(grads, opt, params)
+        return optax.apply_updates(params, updates), opt
+
+    @jax.jit
+    def evaluate(params, sums, x, y):
+        outputs = model.apply(params, x)
+        return sums + jnp.stack([(outputs.argmax(-1) == y).sum(), loss(outputs, y).sum()])
+
+    state = {"params": model.init(jax.random.key(0))}
+    state["opt"] = optimizer.init(state["params"])
+    key, rng = jax.random.key(1), np.random.default_rng(0)
+
+    def epoch() -> float:
+        start = time.perf_counter()
+        x, y = splits[0]
+        order = rng.permutation(len(y))
+        for number, i in enumerate(range(0, len(y), run.batchsize)):
+            at = order[i : i + run.batchsize]
+            state["params"], state["opt"] = step(state["params"], state["opt"], key, number, images(x[at]), y[at])
+        metrics = []
+        for x, y in splits:
+            sums = jnp.zeros(2)
+            for i in range(0, len(y), EVALUATION_BATCH):
+                sums = evaluate(state["params"], sums, images(x[i : i + EVALUATION_BATCH]), y[i : i + EVALUATION_BATCH])
+            metrics.append(np.asarray(sums) / len(y))
+        return time.perf_counter() - start
+
+    epoch()
+    return epoch
+
+
+def our_trainer(run: npt.Run, data: npt.Dataset) -> Callable[[], float]:
+    """Seconds of one epoch more, by the trainer."""
+    model, loss, data, hypers = build([run], data)
+    epochs = fit_all(model, loss, data, hypers, batchsize=run.batchsize, epochs=1000)
+    for _ in range(2):
+        next(epochs)
+    return lambda: next(epochs).rows[0]["epoch_time"]
+
+
+def measure(rule: str, options: Options, data: npt.Dataset) -> dict:
+    """One row: seconds of an epoch of each kind, and the loops' over ours."""
+    run = npt.Run(dataset=options.dataset, network=options.network, rule=rule, loss="mse", batchsize=options.batchsize)
+    kinds = our_trainer(run, data), plain_loop(run, data, prepared=False), plain_loop(run, data, prepared=True)
+    times = [[epoch() for epoch in kinds] for _ in range(options.repeats)]
+    seconds = [statistics.median(column) for column in zip(*times, strict=True)]
+    ratios = [statistics.median(row[kind] / row[0] for row in times) for kind in (1, 2)]
+    row = {"network": run.network, "rule": rule, "ours_s": seconds[0], "plain_s": seconds[1], "prepared_s": seconds[2]}
+    return row | {"plain_over_ours": ratios[0], "prepared_over_ours": ratios[1]}
+
+
+def main(options: Options) -> None:
+    data = npt.load_dataset(options.dataset, options.data_dir)
+    rows = [measure(rule, options, data) for rule in options.rules]
+    columns = {
+        "network": ("network", ""),
+        "rule": ("rule", ""),
+        "ours (s)": ("ours_s", ".2f"),
+        "plain loop (s)": ("plain_s", ".2f"),
+        "/ ours": ("plain_over_ours", ".2f"),
+        "prepared (s)": ("prepared_s", ".2f"),
+        "prepared / ours": ("prepared_over_ours", ".2f"),
+    }
+    report(facts("epoch", repeats=options.repeats, dataset=options.dataset), rows, columns, options.json)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
