@@ -154,11 +154,16 @@ def _train(runs, data_dir, data, on_row, name, out, how) -> list[Result]:
                 results[i] = _read_back(run, folders.get(i))
                 for row in results[i].rows:
                     on_row(row, i)
-        for numbers, trained in work:
-            left = [i for i in numbers if i not in results]
-            if left:
-                found = trained if left == numbers else epochs(left)
-                results |= _carry_out(runs, left, found, on_row, folders)
+        try:
+            for numbers, trained in work:
+                left = [i for i in numbers if i not in results]
+                if left:
+                    found = trained if left == numbers else epochs(left)
+                    results |= _carry_out(runs, left, found, on_row, folders)
+        finally:
+            for folder in folders.values():
+                if not folder.done:
+                    folder.set_status(INTERRUPTED)
     return [results[i] for i in range(len(runs))]
 
 
@@ -182,25 +187,20 @@ def _carry_out(
     """Go through the epochs of a group, and write each as it comes."""
     rows: dict[int, list[Row]] = {i: [] for i in numbers}
     results: dict[int, Result] = {}
-    try:
-        for found, state in epochs:
-            for i, row in ((numbers[k], row) for k, row in found.items()):
-                rows[i].append(row)
-                folder = folders.get(i)
+    for found, state in epochs:
+        for k, row in found.items():
+            i = numbers[k]
+            rows[i].append(row)
+            folder = folders.get(i)
+            if folder:
+                folder.write_rows(rows[i])
+            if diverged(row) or row["epoch"] == runs[i].epochs:
+                status = f"diverged at epoch {row['epoch']}" if diverged(row) else FINISHED
+                results[i] = Result(runs[i], rows[i], status, state(k).params, folder.path if folder else None)
                 if folder:
-                    folder.write_rows(rows[i])
-                if diverged(row) or row["epoch"] == runs[i].epochs:
-                    status = f"diverged at epoch {row['epoch']}" if diverged(row) else FINISHED
-                    params = state(numbers.index(i)).params
-                    results[i] = Result(runs[i], rows[i], status, params, folder.path if folder else None)
-                    if folder:
-                        folder.set_status(status)
-                if devices.writes():
-                    on_row(row, i)
-    finally:
-        for i in numbers:
-            if i in folders and i not in results:
-                folders[i].set_status(INTERRUPTED)
+                    folder.set_status(status)
+            if devices.writes():
+                on_row(row, i)
     return results
 
 

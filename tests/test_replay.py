@@ -10,8 +10,9 @@ from nodepert.core import pullback
 FORMS = ["sigma=1e-4", "samples=3", "difference=central", "difference=jvp, samples=2", "noise=sphere, sharing=batch"]
 
 
-@pytest.mark.parametrize("network", ["fc(width=20, depth=3)", "conv"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("network", "form"), [*(("fc(width=20, depth=3)", form) for form in FORMS), ("conv", "samples=2")]
+)
 def test_the_estimate_is_that_of_node_perturbation(network, form):
     with jax.enable_x64(True):  # so that a finite difference of rounding does not hide an error
         model, loss = npt.make_model(network, (6, 6, 1), 10), npt.make_loss("mse")
@@ -41,7 +42,7 @@ def temporaries(rule, depth):
     return jax.jit(step, donate_argnums=0).lower(params, key, batch).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("form", ["noise=gaussian", "noise=rademacher, samples=2", "difference=jvp"])
+@pytest.mark.parametrize("form", ["noise=gaussian", "difference=jvp, samples=2"])
 def test_memory_does_not_grow_with_depth(form):
     shallow, deep = (temporaries(f"np({form}, replay=True)", depth) for depth in (4, 16))
     assert deep < 1.1 * shallow
