@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: example test lint format install benchmark benchmarks fashion clean help
+.PHONY: example test lint format install test-slow benchmark benchmarks fashion clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make example    node perturbation against SGD on MNIST: a table and example_training.png"
 	@echo "make test       all tests (NODEPERT_DATA_DIR=DIR runs them on the real data sets as well)"
+	@echo "make test-slow  the tests that take minutes: every benchmark, every kind of replica"
 	@echo "make lint       ruff and pyright"
 	@echo "make benchmark  time of the np step over the sgd step, per network"
 	@echo "make benchmarks all benchmarks (half an hour; NODEPERT_DATA_DIR=DIR says where MNIST is)"
@@ -21,6 +22,9 @@ example: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

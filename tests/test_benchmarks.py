@@ -23,6 +23,7 @@ def test_every_benchmark_is_here():
     assert all(f"`{name}.py`" in text for name in SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_it_runs(name, tmp_path):
     command = [sys.executable, FOLDER / f"{name}.py", *SMALL[name].split(), "--json", tmp_path / "found.json"]

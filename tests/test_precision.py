@@ -37,6 +37,7 @@ def test_in_float32_it_changes_nothing():
     assert np.array_equal(jax.jit(wrapped.apply)(params, BATCH[0]), jax.jit(bare.apply)(params, BATCH[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["wp(rank=1)", "np(replay=True)"])
 def test_rules_that_look_into_operators_work(rule):
     run = Run(dataset="digits(train=100, test=50)", network="precision(conv)", rule=rule, epochs=1)

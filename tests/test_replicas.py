@@ -82,6 +82,7 @@ def test_a_frozen_replica_stays_as_it_is(alone):
     assert bits[1] == bits[2] == bits[3] != bits[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["np(replay=True)", "np(baseline=running)", "decorrelate(kp)"])
 def test_every_kind_of_state_and_parameters_can_be_replicated(rule):
     runs = [replace(BASE, rule=rule, seed=seed, epochs=1) for seed in (0, 1)]
