@@ -193,6 +193,8 @@ def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
 
 def _execute(runs: Sequence[Run], where: Where, named: Sequence[str]):
     """Train runs with progress on the terminal, and keep them."""
+    import jax
+
     from nodepert import devices, display, runner
 
     if where.spread_batch and len(runs) > 1:
@@ -201,7 +203,7 @@ def _execute(runs: Sequence[Run], where: Where, named: Sequence[str]):
         )
     if where.distributed:
         devices.joined()
-    how = {"on": devices.everyone()} if where.spread_batch else {}
+    how = {"on": jax.devices()} if where.spread_batch else {}
     with display.progress(named, runs) as on_row:
         results = runner.train(runs, on_row=on_row, name=where.name, out=where.out, data_dir=where.data_dir, **how)
     if not devices.writes():

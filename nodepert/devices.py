@@ -32,9 +32,8 @@ def cores_apart(replicas: int) -> None:
     """One CPU device for each core, up to `CORES`, so that as many replicas train side by side: two replicas on a core
     each are faster than one after another on two cores. Does nothing once JAX computes, or where its settings say how
     many CPU devices there are."""
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "") or os.environ.get(
-        "JAX_NUM_CPU_DEVICES"
-    ):
+    flags, number = os.environ.get("XLA_FLAGS", ""), os.environ.get("JAX_NUM_CPU_DEVICES")
+    if number or "xla_force_host_platform_device_count" in flags:
         return
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", min(replicas, os.cpu_count() or 1, CORES))
@@ -108,11 +107,6 @@ def joined() -> None:
                         f"(host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID in each ({error})") from error  # fmt: skip
 
 
-def everyone() -> list[Any]:
-    """All devices of all processes."""
-    return list(jax.devices())
-
-
 def writes() -> bool:
     """Whether this process is the one that writes files and speaks on the terminal."""
     return jax.process_index() == 0
@@ -147,8 +141,10 @@ def compiler_options() -> dict[str, str]:
 def memory_needed(compiled: Any) -> int:
     """Bytes that a compiled program needs on each device, by XLA's analysis: arguments, results, temporaries."""
     found = compiled.memory_analysis()
-    parts = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes if found else 0
-    return parts - found.alias_size_in_bytes if found else 0
+    if not found:
+        return 0
+    parts = found.argument_size_in_bytes, found.output_size_in_bytes, found.temp_size_in_bytes
+    return sum(parts) - found.alias_size_in_bytes
 
 
 def memory_free() -> int:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from nodepert.config import Run
+from nodepert.rows import Row, diverged
 
 if TYPE_CHECKING:  # the runner imports JAX, and a list of names needs none
     from nodepert.runner import OnRow, Result
@@ -30,7 +30,7 @@ def progress(labels: Sequence[str], runs: Sequence[Run]) -> Iterator[OnRow]:
         yield lambda row, i: print(f"{labels[i]}  {summary(row)}", flush=True)
         return
     console.print(escape(labels[0] if len(runs) == 1 else f"{len(runs)} runs: {', '.join(dict.fromkeys(labels))}"))
-    last: dict[int, dict] = {}
+    last: dict[int, Row] = {}
     figures = TextColumn("{task.fields[row]}")
     columns = SpinnerColumn(), BarColumn(bar_width=16), MofNCompleteColumn(), TimeElapsedColumn(), figures
     with Progress(*columns, console=console) as bar:
@@ -51,12 +51,7 @@ def between(values: Sequence[float]) -> str:
     return f"{low}%" if low == high else f"{low}-{high}%"
 
 
-def diverged(row: dict) -> bool:
-    """Whether a loss of this row is not finite."""
-    return not (math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"]))
-
-
-def summary(row: dict) -> str:
+def summary(row: Row) -> str:
     """One epoch in one line."""
     return (
         f"epoch {row['epoch']:3d}  train {row['train_acc']:5.1f}%  test {row['test_acc']:5.1f}%  "
@@ -78,16 +73,16 @@ def results(labels: Sequence[str], found: Sequence[Result]) -> Table:
         last, timed = [r.rows[-1] for r in group], [row["epoch_time"] for r in group for row in r.rows[1:]]
         figures = (mean([row[quantities[name]] for row in last], ".2f" if "%" in name else ".4g") for name in shown)
         seconds = f"{sum(timed) / len(timed):.2f}" if timed else "-"
-        statuses = Counter(result.status for result in group)
-        status = (
-            ", ".join(f"{count} {status}" for status, count in statuses.items()) if len(group) > 1 else str(*statuses)
-        )
-        table.add_row(escape(label), f"{group[0].run.lr:g}", *figures, seconds, status)
+        statuses = Counter(result.status for result in group).items()
+        said = ", ".join(f"{count} {status}" if len(group) > 1 else status for status, count in statuses)
+        table.add_row(escape(label), f"{group[0].run.lr:g}", *figures, seconds, said)
     return table
 
 
 def mean(values: Sequence[float], form: str) -> str:
-    """The mean of several values with its standard error."""
-    if len(values) == 1:
-        return f"{values[0]:{form}}"
-    return f"{statistics.fmean(values):{form}} ± {statistics.stdev(values) / len(values) ** 0.5:.2g}"
+    """The mean of several values with its standard error; nan where one is not finite, of a run that diverged."""
+    n, average = len(values), fmean(values)
+    if n == 1:
+        return f"{average:{form}}"
+    variance = sum((value - average) ** 2 for value in values) / (n - 1)
+    return f"{average:{form}} ± {(variance / n) ** 0.5:.2g}"

@@ -30,7 +30,7 @@ def learning_curves(runs: Mapping[str, Sequence[Any]], path: str | Path, title: 
     accuracy, loss = figure.subplots(1, 2)
     for i, (label, several) in enumerate(runs.items()):
         style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.8}
-        alike = list(zip(*(several if isinstance(several[0], list) else [several]), strict=False))  # epoch by epoch
+        alike = list(zip(*([several] if isinstance(several[0], dict) else several), strict=False))  # epoch by epoch
         epochs = [rows[0]["epoch"] for rows in alike]
         for axes, quantity in ((accuracy, "acc"), (loss, "loss")):
             values = [[row[f"test_{quantity}"] for row in rows] for rows in alike]

@@ -20,8 +20,9 @@ from nodepert import devices
 from nodepert.core import Loss, Model
 from nodepert.data.dataset import Dataset
 from nodepert.hyper import Hyper, stacked, structure
+from nodepert.rows import Row, diverged
 from nodepert.spec import UserError
-from nodepert.training import Program, Row, State, program, rehearse, task_data
+from nodepert.training import Program, State, program, rehearse, task_data
 
 SPARE = 0.1  # of the free memory, left alone
 log = logging.getLogger("nodepert")
@@ -32,12 +33,6 @@ class Epoch(NamedTuple):
 
     rows: dict[int, Row]
     state: Callable[[int], State]
-
-
-def fit(model: Model, loss: Loss, data: Dataset, hyper: Hyper, *, batchsize: int, epochs: int, on: Any = None):
-    """Train one run, and yield (row, state) before training (epoch 0) and after every epoch: see `fit_all`."""
-    found = fit_all(model, loss, data, [hyper], batchsize=batchsize, epochs=epochs, on=on)
-    return ((epoch.rows[0], epoch.state(0)) for epoch in found)
 
 
 def fit_all(
@@ -161,11 +156,6 @@ class Group:
             running = [i for i in running if not diverged(rows[i])]
             if not running:
                 return
-
-
-def diverged(row: Row) -> bool:
-    """Whether a loss of this row is not finite."""
-    return not (math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"]))
 
 
 def row(epoch: int, seconds: float, metrics: dict[str, Any]) -> Row:

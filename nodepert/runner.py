@@ -17,9 +17,10 @@ from nodepert.data import Dataset, load_dataset
 from nodepert.data.dataset import fingerprint
 from nodepert.hyper import Hyper, structure
 from nodepert.registry import UserError, check, full, make, make_loss
-from nodepert.replicas import Epoch, diverged, fit_all
+from nodepert.replicas import Epoch, fit_all
+from nodepert.rows import Row, diverged
 from nodepert.store import FINISHED, INTERRUPTED, RunFolder, open_run
-from nodepert.training import Row, rehearse
+from nodepert.training import rehearse
 
 OnRow = Callable[..., Any]
 

@@ -19,7 +19,6 @@ from nodepert.data.dataset import Dataset
 from nodepert.hyper import Hyper
 from nodepert.registry import UserError, make
 
-Row = dict[str, Any]
 EVALUATION_BATCH = 500  # examples at a time; metrics do not depend on it, memory does
 
 

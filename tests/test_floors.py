@@ -9,7 +9,7 @@ import nodepert
 
 PACKAGE = Path(nodepert.__file__).parent
 FLOORS = {  # longest match wins
-    "arguments": 0, "noise": 0, "spec": 0, "signatures": 0.1, "catalogue": 0.1, "registry": 0.2, "core": 0.5,
+    "arguments": 0, "noise": 0, "spec": 0, "rows": 0, "signatures": 0.1, "catalogue": 0.1, "registry": 0.2, "core": 0.5,
     "wiring": 0.6,
     "losses": 1, "models": 1, "data": 1, "optimizers": 1, "adapters": 1, "rules": 1.5,
     "hyper": 1.4, "devices": 1.9, "training": 2, "replicas": 2.1, "diagnostics": 2, "testing": 2.5,

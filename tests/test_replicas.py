@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import nodepert as npt
-from nodepert import replicas, runner
+from nodepert import cli, replicas, runner
 from nodepert.cli_grid import combinations, grid_of, seeds
 from nodepert.registry import UserError
 from nodepert.runner import groups
@@ -194,6 +194,14 @@ def test_a_list_is_refused_as_a_whole(tmp_path):
             npt.train(runs, name="study", out=tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert npt.train([]) == []
+
+
+@pytest.mark.parametrize("command", [["train", "--rule", "sgd"], ["compare", "--rules", "np", "sgd"]])
+def test_seeds_that_diverge_are_told_in_the_table_and_drawn(command, capsys):
+    small = ["--dataset", "digits(train=200, test=50)", "--network", "linfc(width=8)", "--epochs", "2"]
+    cli.main([*command, *small, "--lr", "1e30", "--seeds", "0..1", "--optimizer", "sgd"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 diverged at epoch 1" in said and "nan ± nan" in said
 
 
 def test_options_of_several_values_are_all_combinations():

@@ -17,7 +17,8 @@ from nodepert.hyper import Hyper
 from nodepert.losses import cross_entropy, mse
 from nodepert.models.fc import fc
 from nodepert.registry import BUILT_IN, Entry, UserError, check, resolve
-from nodepert.replicas import diverged, fit
+from nodepert.replicas import fit_all
+from nodepert.rows import diverged
 from nodepert.training import over_batches, program, standardised, task_data
 
 
@@ -33,6 +34,11 @@ def hyper(rule="sgd", optimizer="sgd", lr=0.1, **more):
 
 
 MODEL = fc((3, 2, 1), 4, width=6, depth=1)
+
+
+def fit(model, loss, data, hyper, **sizes):
+    """(row, state) of a single run, epoch by epoch."""
+    return ((epoch.rows[0], epoch.state(0)) for epoch in fit_all(model, loss, data, [hyper], **sizes))
 
 
 def trained(hyper, batchsize=4, epochs=2, loss=cross_entropy, model=MODEL, on=None):
