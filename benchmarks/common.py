@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +22,19 @@ def facts(benchmark: str, **more: Any) -> dict[str, Any]:
     """Device, versions and date."""
     machine = {"benchmark": benchmark, "date": date.today().isoformat(), "device": device(), "cores": os.cpu_count()}
     return machine | {"versions": versions()} | more
+
+
+def matmul_rate(size: int = 2048, repeats: int = 10) -> float:
+    """Floating-point operations per second of a square float32 matrix product: the best of some repeats."""
+    a = jax.random.normal(jax.random.key(0), (size, size))
+    product = jax.jit(lambda a: a @ a)
+    product(a).block_until_ready()
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        product(a).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
 
 
 def report(

@@ -6,7 +6,8 @@
 The plain loop is what one writes first: for each batch of a shuffled epoch the images are taken from the uint8 arrays,
 standardised in numpy and given to a jitted step; then each batch of both splits to a jitted evaluation, sums kept on
 the device. "Prepared" is the same with all images standardised in advance, outside of the time. Model, rule, optimizer
-and batch sizes are those of our epoch. Repeats are interleaved; the figures are medians of loop / ours.
+and batch sizes are those of our epoch. "Products" is the floor of fully connected networks: nothing but the epoch's
+matrix products, compiled, on one batch that is there already. Repeats are interleaved; the figures are medians.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import tyro
 from common import facts, report
 
 import nodepert as npt
+from nodepert.devices import compiler_options
 from nodepert.replicas import fit_all
 from nodepert.runner import build
 from nodepert.training import EVALUATION_BATCH
@@ -34,8 +36,8 @@ from nodepert.training import EVALUATION_BATCH
 class Options:
     rules: tuple[str, ...] = ("sgd", "np", "np(noise=rademacher)")
     """Rules to time."""
-    network: str = "fc"
-    """Network."""
+    networks: tuple[str, ...] = ("fc", "fc(width=100)")
+    """Networks."""
     dataset: str = "mnist"
     """Data set."""
     batchsize: int = 100
@@ -105,20 +107,66 @@ def our_trainer(run: npt.Run, data: npt.Dataset) -> Callable[[], float]:
     return lambda: next(epochs).rows[0]["epoch_time"]
 
 
-def measure(rule: str, options: Options, data: npt.Dataset) -> dict:
+def products(run: npt.Run, data: npt.Dataset) -> Callable[[], float]:
+    """Seconds of an epoch's matrix products: forward, backward (or noisy forward), weight gradients, evaluation."""
+    params = npt.make_model(run.network, data.train_x.shape[1:], data.classes).init(jax.random.key(0))
+    weights = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
+    keys = jax.random.split(jax.random.key(1), 2)
+    inputs = weights[0].shape[0]
+    batch = jax.random.normal(keys[0], (run.batchsize, inputs))
+    held_out = jax.random.normal(keys[1], (EVALUATION_BATCH, inputs))
+    steps = len(data.train_y) // run.batchsize
+    evaluations = (len(data.train_y) + len(data.test_y)) // EVALUATION_BATCH
+
+    def step(weights, _):
+        activities = [batch]
+        for w in weights:
+            activities.append(activities[-1] @ w)
+        signal, updated = activities.pop(), []
+        for w in reversed(weights):
+            updated.append(w - 1e-9 * activities.pop().T @ signal)
+            signal = signal @ w.T
+        return updated[::-1], None
+
+    def evaluate(x, weights):
+        for w in weights:
+            x = x @ w
+        return x.sum()
+
+    def epoch(weights):
+        weights, _ = jax.lax.scan(step, weights, None, length=steps)
+        one = lambda total, _: (total + evaluate(held_out + total * 1e-9, weights), None)  # noqa: E731
+        return weights, jax.lax.scan(one, jnp.zeros(()), None, length=evaluations)[0]
+
+    compiled = jax.jit(epoch, compiler_options=compiler_options())
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(weights))
+        return time.perf_counter() - start
+
+    seconds()
+    return seconds
+
+
+def measure(network: str, rule: str, options: Options, data: npt.Dataset) -> dict:
     """One row: seconds of an epoch of each kind, and the loops' over ours."""
-    run = npt.Run(dataset=options.dataset, network=options.network, rule=rule, loss="mse", batchsize=options.batchsize)
-    kinds = our_trainer(run, data), plain_loop(run, data, prepared=False), plain_loop(run, data, prepared=True)
+    run = npt.Run(dataset=options.dataset, network=network, rule=rule, loss="mse", batchsize=options.batchsize)
+    kinds = [our_trainer(run, data), plain_loop(run, data, prepared=False), plain_loop(run, data, prepared=True)]
+    kinds += [products(run, data)] if run.network.startswith("fc") else []
     times = [[epoch() for epoch in kinds] for _ in range(options.repeats)]
     seconds = [statistics.median(column) for column in zip(*times, strict=True)]
     ratios = [statistics.median(row[kind] / row[0] for row in times) for kind in (1, 2)]
     row = {"network": run.network, "rule": rule, "ours_s": seconds[0], "plain_s": seconds[1], "prepared_s": seconds[2]}
-    return row | {"plain_over_ours": ratios[0], "prepared_over_ours": ratios[1]}
+    floor = {"products_s": None, "plain_over_products": None}
+    if len(kinds) > 3:
+        floor = {"products_s": seconds[3], "plain_over_products": statistics.median(row[1] / row[3] for row in times)}
+    return row | {"plain_over_ours": ratios[0], "prepared_over_ours": ratios[1]} | floor
 
 
 def main(options: Options) -> None:
     data = npt.load_dataset(options.dataset, options.data_dir)
-    rows = [measure(rule, options, data) for rule in options.rules]
+    rows = [measure(network, rule, options, data) for network in options.networks for rule in options.rules]
     columns = {
         "network": ("network", ""),
         "rule": ("rule", ""),
@@ -127,6 +175,8 @@ def main(options: Options) -> None:
         "/ ours": ("plain_over_ours", ".2f"),
         "prepared (s)": ("prepared_s", ".2f"),
         "prepared / ours": ("prepared_over_ours", ".2f"),
+        "products (s)": ("products_s", ".2f"),
+        "plain / products": ("plain_over_products", ".2f"),
     }
     report(facts("epoch", repeats=options.repeats, dataset=options.dataset), rows, columns, options.json)
 

@@ -5,7 +5,9 @@
 
 A step is gradient estimate and plain gradient descent, compiled, on data that are already on the device. Repeats are
 interleaved (every rule once, then again), and the figure is the median over repeats of rule / sgd, so that a machine
-that slows down slows both. Memory is what XLA's analysis of the compiled step says: temporaries, and the whole.
+that slows down slows both. The share of the matmul rate is the operations XLA counts in the compiled step, over its
+time, over the rate of a large square product on the same device. Memory is what XLA's analysis of the compiled step
+says: temporaries, and the whole.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from pathlib import Path
 
 import jax
 import tyro
-from common import facts, report
+from common import facts, matmul_rate, report
 
 import nodepert as npt
 from nodepert.devices import compiler_options
@@ -54,7 +56,7 @@ class Options:
 
 
 def compiled_step(network: str, rule: str):
-    """The compiled step, its first parameters, and its memory in bytes."""
+    """The compiled step, its first arguments, and by XLA: operations, bytes of temporaries, bytes of all."""
     shape, batchsize = SETTINGS[network]
     model, loss = npt.make_model(network, shape, 10), npt.make_loss("mse")
     rule_ = npt.make_rule(rule, model, loss)
@@ -70,7 +72,8 @@ def compiled_step(network: str, rule: str):
     memory = compiled.memory_analysis()
     assert memory is not None
     whole = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return (lambda p, k: compiled(p, k, batch)), (params, keys[0]), (memory.temp_size_in_bytes, whole)
+    operations = compiled.cost_analysis()["flops"]
+    return (lambda p, k: compiled(p, k, batch)), (params, keys[0]), (operations, memory.temp_size_in_bytes, whole)
 
 
 def seconds_per_step(step, state, steps: int) -> float:
@@ -81,8 +84,8 @@ def seconds_per_step(step, state, steps: int) -> float:
     return (time.perf_counter() - start) / steps
 
 
-def measure(network: str, options: Options) -> list[dict]:
-    """One row per rule: milliseconds, ratio to sgd, examples per second, memory."""
+def measure(network: str, options: Options, rate: float) -> list[dict]:
+    """One row per rule: milliseconds, ratio to sgd, examples per second, share of the matmul rate, memory."""
     steps = {rule: compiled_step(network, rule) for rule in ("sgd", *options.rules)}
     counts = {}
     for rule, (step, state, _) in steps.items():
@@ -93,7 +96,7 @@ def measure(network: str, options: Options) -> list[dict]:
         for rule, (step, state, _) in steps.items():
             times[rule].append(seconds_per_step(step, state, counts[rule]))
     rows = []
-    for rule, (_, _, (temporary, whole)) in steps.items():
+    for rule, (_, _, (operations, temporary, whole)) in steps.items():
         median = statistics.median(times[rule])
         rows.append({
             "network": network,
@@ -102,6 +105,7 @@ def measure(network: str, options: Options) -> list[dict]:
             "ms": 1e3 * median,
             "over_sgd": statistics.median(a / b for a, b in zip(times[rule], times["sgd"], strict=True)),
             "examples_per_s": SETTINGS[network][1] / median,
+            "of_matmul_rate": operations / median / rate,
             "temporary_mb": temporary / 1e6,
             "memory_mb": whole / 1e6,
         })  # fmt: skip
@@ -109,17 +113,19 @@ def measure(network: str, options: Options) -> list[dict]:
 
 
 def main(options: Options) -> None:
-    rows = [row for network in options.networks for row in measure(network, options)]
+    rate = matmul_rate()
+    rows = [row for network in options.networks for row in measure(network, options, rate)]
     columns = {
         "network": ("network", ""),
         "rule": ("rule", ""),
         "ms": ("ms", ".2f"),
         "/ sgd": ("over_sgd", ".2f"),
         "examples/s": ("examples_per_s", ",.0f"),
+        "of matmul rate": ("of_matmul_rate", ".0%"),
         "temporaries (MB)": ("temporary_mb", ".1f"),
         "all memory (MB)": ("memory_mb", ".1f"),
     }
-    report(facts("step", repeats=options.repeats), rows, columns, options.json)
+    report(facts("step", repeats=options.repeats, matmul_rate=rate), rows, columns, options.json)
 
 
 if __name__ == "__main__":

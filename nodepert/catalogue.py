@@ -71,7 +71,11 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "normalise": Entry("nodepert.optimizers:normalise", "An optimizer that keeps the size of every unit's incoming "
                            "weights, as in normalise(sgd)."),
     },
+    "experiment": {
+        "linear-theory": Entry("nodepert.experiments.linear_theory:linear_theory", "Learning curves of one linear "
+                               "layer: theory against simulation."),
+    },
 }  # fmt: skip
 ALIASES = {"rule": {"bp": "sgd"}}
 # Leading parameters of a factory that NodePert supplies itself; those after the `*` belong to the spec.
-CONTEXT = {"rule": 2, "network": 2, "loss": 2, "dataset": 1, "optimizer": 2}
+CONTEXT = {"rule": 2, "network": 2, "loss": 2, "dataset": 1, "optimizer": 2, "experiment": 1}

@@ -1,4 +1,4 @@
-"""The command line: `nodepert train | compare | check | list | data`.
+"""The command line: `nodepert train | compare | check | experiment | list | data`.
 
 Bad input is one line on stderr and exit status 2.
 """
@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import tyro
 
 from nodepert.cli_check import check as check_rules
+from nodepert.cli_experiment import command_of, overview
 from nodepert.cli_grid import combinations, grid_of, labels
 from nodepert.cli_grid import seeds as parsed
 from nodepert.cli_info import data, listing
@@ -119,7 +120,9 @@ def compare(
     print(f"picture: {path}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "list": listing, "data": data, "check": check_rules}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "compare": compare, "check": check_rules, "experiment": overview, "list": listing, "data": data
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -161,13 +164,18 @@ def _parse(arguments: Sequence[str]) -> Callable[[], None]:
     config = finder.parse_known_args(arguments)[0].config
     if config:
         from nodepert.store import load_run
-    app = tyro.extras.SubcommandApp()
-    for name, command in {"train": train_from(load_run(config) if config else Run()), **COMMANDS}.items():
-        app.command(name=name)(_later(command))
+    if list(arguments[:1]) == ["experiment"] and arguments[1:] and not arguments[1].startswith("-"):
+        command = _later(command_of(arguments[1], arguments[2:]))
+        ask = partial(tyro.cli, command, args=list(arguments[2:]), prog=f"nodepert experiment {arguments[1]}")
+    else:
+        app = tyro.extras.SubcommandApp()
+        for name, command in {"train": train_from(load_run(config) if config else Run()), **COMMANDS}.items():
+            app.command(name=name)(_later(command))
+        ask = partial(app.cli, args=list(arguments), prog="nodepert", description="Learning by perturbation.")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return app.cli(args=list(arguments), prog="nodepert", description="Learning by perturbation.")
+            return ask()
     except SystemExit as stop:
         if stop.code:
             fail(f"{_complaint(said.getvalue())} (see nodepert --help)")

@@ -1,4 +1,4 @@
-"""Pictures. Colours are the Okabe-Ito palette, which colour-blind readers can tell apart."""
+"""Pictures of runs and checks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from statistics import fmean
 from typing import Any
 from uuid import uuid4
 
+from nodepert.drawing import COLOURS, MARKERS
 from nodepert.store import writing
-
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-MARKERS = "osD^vPX"
 
 
 def learning_curves(runs: Mapping[str, Sequence[Any]], path: str | Path, title: str = "") -> Path:
@@ -58,7 +56,7 @@ def learning_curves(runs: Mapping[str, Sequence[Any]], path: str | Path, title: 
     figure.legend(*accuracy.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=columns)
     if title:
         figure.suptitle(title)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def check_figure(
@@ -114,7 +112,7 @@ def check_figure(
         axes.spines[["top", "right"]].set_visible(False)
     if title:
         figure.suptitle(title)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def _sigma_study(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
@@ -138,14 +136,16 @@ def _around(limits: tuple[float, float], low: float, high: float) -> tuple[float
     return min(limits[0], low), max(limits[1], high)
 
 
-def _saved(figure: Any, path: str | Path) -> Path:
-    """Write a figure, in one step: it is there whole or not at all."""
+def saved(figure: Any, path: str | Path) -> Path:
+    """Write a figure as PNG or SVG, by its name, in one step: it is there whole or not at all."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            figure.savefig(temporary, dpi=160, format="png")
+            figure.savefig(
+                temporary, dpi=160, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None
+            )
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -72,6 +72,8 @@ def _annotation(module: str, node: ast.expr | None) -> Any:
             return Literal[values] if isinstance(values, str) else Literal[*values]  # pyright: ignore
         case ast.Name(name) if name in KNOWN:
             return KNOWN[name]
+        case ast.Subscript(ast.Name("tuple"), ast.Tuple([ast.Name(name), ast.Constant()])) if name in KNOWN:
+            return tuple[KNOWN[name], ...]
         case ast.Name(name):
             match _top_level(module).get(name):
                 case ast.Assign(value=alias):

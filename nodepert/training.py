@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nodepert.core import Array, Loss, Model, Params, node_shapes, per_example
+from nodepert.core import Array, Info, Loss, Model, Params, node_shapes, per_example
 from nodepert.data.dataset import Dataset
 from nodepert.hyper import Hyper
 from nodepert.registry import UserError, make
@@ -35,6 +35,8 @@ class Program(NamedTuple):
     """Pure functions of one training task, not yet compiled; `data` is what `task_data` gives, on a device."""
 
     init: Callable[[Hyper, Any], State]
+    order: Callable[[Array, Hyper, Any], Array]  # the shuffled examples of the epoch that begins at this step
+    step: Callable[[State, Hyper, Any, Array], tuple[State, Info]]  # one update, on the examples of these indices
     epoch: Callable[[State, Hyper, Any], tuple[State, Array]]  # and whether every batch's loss was finite
     evaluate: Callable[[Params, Hyper, Any], dict[str, Array]]
 
@@ -69,23 +71,26 @@ def program(
         rule_state = rule.init(rule_key, params, standardised(data, data["train"][0][:1]))
         return State(params, rule_state, optimizer.init(params), jnp.int32(0))
 
-    def epoch(state, hyper, data):
+    def order(begun, hyper, data):
+        _, _, _, shuffle = keys(hyper)
+        return jax.random.permutation(jax.random.fold_in(shuffle, begun), len(data["train"][1]))
+
+    def step(state, hyper, data, indices):
         pixels, labels = data["train"]
         rule, optimizer = built(hyper, data)
-        _, _, noise, shuffle = keys(hyper)
+        _, _, noise, _ = keys(hyper)
+        batch = spread((standardised(data, pixels[indices]), labels[indices]))
+        key = jax.random.fold_in(noise, state.step)
+        grads, rule_state, info = rule.grads(key, state.rule, state.params, batch)
+        updates, opt = optimizer.update(grads, state.opt, state.params)
+        return State(optax.apply_updates(state.params, updates), rule_state, opt, state.step + 1), info
 
-        def step(carry, indices):
-            state, finite = carry
-            batch = spread((standardised(data, pixels[indices]), labels[indices]))
-            key = jax.random.fold_in(noise, state.step)
-            grads, rule_state, info = rule.grads(key, state.rule, state.params, batch)
-            updates, opt = optimizer.update(grads, state.opt, state.params)
-            params = optax.apply_updates(state.params, updates)
-            state = State(params, rule_state, opt, state.step + 1)
-            return state, finite & jnp.isfinite(info.loss).all()
+    def epoch(state, hyper, data):
+        def batch(carry, indices):
+            state, info = step(carry[0], hyper, data, indices)
+            return state, carry[1] & jnp.isfinite(info.loss).all()
 
-        order = jax.random.permutation(jax.random.fold_in(shuffle, state.step), len(labels))
-        return over_batches(step, (state, jnp.bool_(True)), order, batchsize)
+        return over_batches(batch, (state, jnp.bool_(True)), order(state.step, hyper, data), batchsize)
 
     def evaluate(params, hyper, data):
         network = trained(hyper, data)
@@ -103,7 +108,7 @@ def program(
 
         return split("train") | split("test")
 
-    return Program(init, epoch, evaluate)
+    return Program(init, order, step, epoch, evaluate)
 
 
 def over_batches(f: Callable[[Any, Any], Any], carry: Any, arrays: Any, batchsize: int) -> Any:

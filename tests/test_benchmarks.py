@@ -10,8 +10,8 @@ import pytest
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 SMALL = {
     "step": "--networks linfc --rules np --repeats 1 --seconds 0.001",
-    "epoch": "--dataset digits --rules np --repeats 1 --network fc(width=5)",
-    "replicas": "--dataset digits --counts 2 --epochs 1 --repeats 1 --network fc(width=5)",
+    "epoch": "--dataset digits --rules np --repeats 1 --networks fc(width=5)",
+    "replicas": "--dataset digits --counts 2 --epochs 1 --repeats 1 --networks fc(width=5)",
     "memory": "--depths 1 2 --batches 10 --width 8 --rules sgd np np(replay=True) --repeats 1",
     "time_to_accuracy": "--dataset digits --rules sgd --epochs 2 --targets 20 100",
 }

@@ -12,11 +12,13 @@ FLOORS = {  # longest match wins
     "arguments": 0, "noise": 0, "spec": 0, "rows": 0, "signatures": 0.1, "catalogue": 0.1, "registry": 0.2, "core": 0.5,
     "wiring": 0.6,
     "losses": 1, "models": 1, "data": 1, "optimizers": 1, "adapters": 1, "rules": 1.5,
-    "hyper": 1.4, "devices": 1.9, "training": 2, "replicas": 2.1, "diagnostics": 2, "testing": 2.5,
-    "config": 4, "cache": 4, "store": 4.1, "plots": 4.2, "runner": 4.2,  # each may use the ones before
-    "display": 5, "cli_check": 5.05, "cli_info": 5.05, "cli_grid": 5.05, "cli": 5.1, "main": 5.2, "__main__": 5.2,
+    "hyper": 1.4, "devices": 1.9, "training": 2, "replicas": 2.1, "diagnostics": 2, "testing": 2.5, "drawing": 2.9,
+    "experiments": 3,
+    "config": 4, "cache": 4, "store": 4.1, "plots": 4.2, "runner": 4.2, "conduct": 4.3,  # each may use the ones before
+    "display": 5, "cli_check": 5.05, "cli_info": 5.05, "cli_grid": 5.05, "cli_experiment": 5.05,
+    "cli": 5.1, "main": 5.2, "__main__": 5.2,
 }  # fmt: skip
-INSIDE = ("models", "data", "rules", "adapters", "diagnostics", "testing")  # packages whose files may use each other
+INSIDE = ("models", "data", "rules", "adapters", "diagnostics", "testing", "experiments")  # use each other inside
 HEAVY = ("matplotlib", "pandas", "tyro", "rich", "argparse", "submitit")  # for floor 4 and above
 FILES = sorted(PACKAGE.rglob("*.py"))
 

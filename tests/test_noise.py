@@ -39,6 +39,11 @@ def test_rademacher_noise_is_signs():
     assert set(np.unique(xi.astype(jnp.float32))) == {-1.0, 1.0}
 
 
+def test_threefry_written_out_gives_the_bits_of_jax():
+    ours = random_words(jax.random.key(11), 5, 7, reused=False)
+    assert bool((ours == random_words(jax.random.key(11), 5, 7)).all())
+
+
 @pytest.mark.parametrize("noise", NOISE)
 def test_units_examples_nodes_and_keys_are_uncorrelated(noise):
     a = draw(jax.random.key(0), shapes(a=(500, 40), b=(500, 40)), noise)

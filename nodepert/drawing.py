@@ -1,0 +1,40 @@
+"""What all pictures share: colours that colour-blind readers can tell apart, curves with bands, tidy axes.
+
+Works on the matplotlib axes that it is given, and imports nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # Okabe and Ito
+MARKERS = "osD^vPX"
+
+
+def style(i: int) -> dict[str, Any]:
+    """Colour and marker of curve i; no two of the first 49 are alike."""
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
+
+
+def curve(
+    axes: Any, x: Sequence[float], means: Sequence[float], errors: Sequence[float] | None, i: int, label: str = "",
+    **more: Any,
+) -> None:  # fmt: skip
+    """Curve i, in a band of one standard error to both sides."""
+    axes.plot(x, means, label=label, **({"markersize": 3.5, "linewidth": 1.5} | style(i) | more))
+    if errors is not None and any(errors):
+        low, high = ([m + sign * e for m, e in zip(means, errors, strict=True)] for sign in (-1, 1))
+        axes.fill_between(x, low, high, color=more.get("color", style(i)["color"]), alpha=0.2, linewidth=0)
+
+
+def tidy(axes: Any, **settings: Any) -> None:
+    """Set labels, scales and limits; a light grid, no frame."""
+    axes.set(**settings)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def legend(figure: Any, axes: Any, columns: int = 4) -> None:
+    """The legend of these axes, below the figure."""
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=columns)
