@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: example test lint format install test-slow benchmark benchmarks fashion clean help
+.PHONY: example test lint format install test-slow benchmark benchmarks experiments fashion clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make lint       ruff and pyright"
 	@echo "make benchmark  time of the np step over the sgd step, per network"
 	@echo "make benchmarks all benchmarks (half an hour; NODEPERT_DATA_DIR=DIR says where MNIST is)"
+	@echo "make experiments  every experiment, small: docs/figures (half an hour; what is there is kept)"
 	@echo "make fashion    every rule on Fashion-MNIST: experiments/fashion.md and .png (half an hour)"
 	@echo "make install    only the environment, in $(VENV); then: source $(VENV)/bin/activate"
 
@@ -40,6 +41,11 @@ benchmark: $(VENV)/.installed
 
 benchmarks: $(VENV)/.installed
 	for name in step epoch replicas memory time_to_accuracy; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+experiments: $(VENV)/.installed-dev
+	for name in $$($(BIN)/python -c "from nodepert.registry import names; print(*names('experiment'))"); do \
+		$(BIN)/nodepert experiment $$name --scale small --out docs/figures || exit 1; done
+	$(BIN)/python -m pytest -q tests/test_experiments.py -k findings_hold
 
 fashion: $(VENV)/.installed
 	$(BIN)/python experiments/fashion.py

@@ -72,7 +72,7 @@ def compiled_step(network: str, rule: str):
     memory = compiled.memory_analysis()
     assert memory is not None
     whole = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-    operations = compiled.cost_analysis()["flops"]
+    operations = (compiled.cost_analysis() or {}).get("flops", 0.0)
     return (lambda p, k: compiled(p, k, batch)), (params, keys[0]), (operations, memory.temp_size_in_bytes, whole)
 
 

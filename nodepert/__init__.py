@@ -29,6 +29,7 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted(_MODULE)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from nodepert import experiments as experiments
     from nodepert.adapters.equinox import from_equinox as from_equinox
     from nodepert.adapters.flax import from_flax as from_flax
     from nodepert.config import Run as Run
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str):
+    if name == "experiments":  # a package: npt.experiments.linesearch(...)
+        return import_module("nodepert.experiments")
     if name not in _MODULE:
         raise AttributeError(f"module 'nodepert' has no attribute '{name}'; there are: {', '.join(__all__)}")
     return getattr(import_module(f"nodepert.{_MODULE[name]}"), name)
