@@ -73,13 +73,13 @@ def command_of(name: str, arguments: Sequence[str]) -> Callable[..., None]:
     ]  # fmt: skip
     options_of = make_dataclass("Options", made, frozen=True)
 
-    def experiment(options: Any = None, place: Flat[Place] = Place()) -> None:
-        given = {f.name: getattr(options, f.name) for f in fields(options)}
+    def experiment(question: Any, place: Flat[Place] = Place()) -> None:
+        given = {f.name: getattr(question, f.name) for f in fields(question)}
         carry_out(name, place, {k: v for k, v in given.items() if v != own.get(k, f_default(factory, k))})
 
-    experiment.__annotations__["options"] = Flat[options_of]
+    experiment.__annotations__["question"] = Flat[options_of]
     experiment.__defaults__ = (options_of(), Place())
-    experiment.__doc__ = f"{about('experiment', name)}\n\n{told.short_description or ''}\n{told.long_description or ''}"
+    experiment.__doc__ = f"{about('experiment', name)}\n\n{(inspect.getdoc(factory) or '').partition('Args:')[0]}"
     return experiment
 
 
