@@ -1,4 +1,4 @@
-"""The command line: `nodepert train | compare | check | experiment | list | data`.
+"""The command line: `nodepert train | compare | check | experiment | sweep | list | data`.
 
 Bad input is one line on stderr and exit status 2.
 """
@@ -22,9 +22,10 @@ import tyro
 from nodepert.cli_check import check as check_rules
 from nodepert.cli_experiment import command_of, overview
 from nodepert.cli_grid import combinations, grid_of, labels
-from nodepert.cli_grid import seeds as parsed
 from nodepert.cli_info import data, listing
+from nodepert.cli_sweep import sweep
 from nodepert.config import Run, Task
+from nodepert.grid import parsed_seeds
 from nodepert.registry import UserError
 
 Flat = tyro.conf.OmitArgPrefixes
@@ -107,7 +108,7 @@ def compare(
         raise UserError("compare needs two or more rules, as in --rules np sgd")
     rates, optimizers = _one_per_rule("lr", lr, rules), _one_per_rule("optimizer", optimizer, rules)
     variants = zip(rules, optimizers, rates, strict=True)
-    several = parsed(seeds) or [task.seed]
+    several = parsed_seeds(list(seeds)) or [task.seed]
     runs = [Run(**asdict(replace(task, seed=seed)), rule=rule, optimizer=optimizer, lr=rate)
             for rule, optimizer, rate in variants for seed in several]  # fmt: skip
     legends, named = labels(runs, apart=["seed"]), labels(runs)
@@ -121,7 +122,7 @@ def compare(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "compare": compare, "check": check_rules, "experiment": overview, "list": listing, "data": data
+    "compare": compare, "check": check_rules, "experiment": overview, "sweep": sweep, "list": listing, "data": data
 }  # fmt: skip
 
 

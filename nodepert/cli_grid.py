@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 from collections.abc import Sequence
 from dataclasses import field, fields, make_dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Annotated, Any
 
 import tyro
 
 from nodepert.config import Run, Task
-from nodepert.registry import UserError
+from nodepert.grid import combinations as product_of
+from nodepert.grid import parsed_seeds
 
 TYPES = {"str": str, "int": int, "float": float}
 
@@ -49,27 +49,7 @@ def docstrings(cls: type) -> dict[str, str]:
 def combinations(grid: Any) -> list[Run]:
     """A run for every combination of the options' values; seeds vary fastest."""
     values = {f.name: getattr(grid, f.name) for f in fields(grid)}
-    values["seed"] = seeds(values.pop("seed"))  # the last one: product varies it fastest
-    for name, given in values.items():
-        if not given:
-            raise UserError(f"--{name} needs a value")
-        if len(set(given)) < len(given):
-            raise UserError(f"--{name} has a value twice")
-    return [Run(**dict(zip(values, chosen, strict=True))) for chosen in product(*values.values())]
-
-
-def seeds(texts: Sequence[str]) -> list[int]:
-    """['0..3', '7'] -> [0, 1, 2, 3, 7]. Raises UserError for anything else."""
-    found: list[int] = []
-    for text in texts:
-        match = re.fullmatch(r"(-?\d{1,10})(?:\.\.(\d{1,10}))?", text)
-        if not match:
-            raise UserError(f"--seed takes whole numbers and ranges like 0..4; got '{text}'")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if not first <= last < first + 10_000:
-            raise UserError(f"--seed {text}: a range goes upwards, over at most 10,000 seeds")
-        found += range(first, last + 1)
-    return found
+    return product_of(values | {"seed": parsed_seeds(list(values["seed"]))})
 
 
 def labels(runs: Sequence[Run], apart: Sequence[str] = ()) -> list[str]:

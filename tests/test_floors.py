@@ -14,8 +14,8 @@ FLOORS = {  # longest match wins
     "losses": 1, "models": 1, "data": 1, "optimizers": 1, "adapters": 1, "rules": 1.5,
     "hyper": 1.4, "devices": 1.9, "training": 2, "replicas": 2.1, "diagnostics": 2, "testing": 2.5, "drawing": 2.9,
     "experiments": 3,
-    "config": 4, "cache": 4, "store": 4.1, "plots": 4.2, "runner": 4.2, "conduct": 4.3,  # each may use the ones before
-    "display": 5, "cli_check": 5.05, "cli_info": 5.05, "cli_grid": 5.05, "cli_experiment": 5.05,
+    "config": 4, "cache": 4, "store": 4.1, "grid": 4.15, "plots": 4.2, "runner": 4.2, "conduct": 4.3,
+    "display": 5, "cli_check": 5.05, "cli_info": 5.05, "cli_grid": 5.05, "cli_experiment": 5.05, "cli_sweep": 5.06,
     "cli": 5.1, "main": 5.2, "__main__": 5.2,
 }  # fmt: skip
 INSIDE = ("models", "data", "rules", "adapters", "diagnostics", "testing", "experiments")  # use each other inside

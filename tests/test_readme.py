@@ -8,7 +8,8 @@ import pytest
 
 from nodepert import cli, main
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
 SHELL = [
     line
@@ -25,7 +26,8 @@ def test_python_blocks_run(block):
 
 @pytest.mark.parametrize("line", SHELL)
 def test_commands_run(line, capsys):
-    words = shlex.split(re.sub(r"epochs \d+", "epochs 1", line), comments=True)
+    line = re.sub(r"epochs \d+", "epochs 1", line).replace(" grids/", f" {ROOT}/grids/")
+    words = shlex.split(line, comments=True)
     if words[0] == "nodepert":
         cli.main(words[1:])
     else:

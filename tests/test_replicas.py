@@ -14,7 +14,8 @@ import pytest
 
 import nodepert as npt
 from nodepert import cli, replicas, runner
-from nodepert.cli_grid import combinations, grid_of, seeds
+from nodepert.cli_grid import combinations, grid_of
+from nodepert.grid import parsed_seeds
 from nodepert.registry import UserError
 from nodepert.runner import groups
 
@@ -214,8 +215,8 @@ def test_options_of_several_values_are_all_combinations():
 
 @pytest.mark.parametrize("text", ["a", "1.5", "3..1", "0..99999", "..", "1..", "0...4", ""])
 def test_seeds_that_cannot_be_are_refused(text):
-    with pytest.raises(UserError, match="--seed"):
-        seeds([text])
+    with pytest.raises(UserError, match="seeds"):
+        parsed_seeds([text])
 
 
 # ------------------------------------------------------------------------------------------ devices
