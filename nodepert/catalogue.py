@@ -72,6 +72,7 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
                            "weights, as in normalise(sgd)."),
     },
     "experiment": {
+        "adam": Entry("nodepert.experiments.adam:adam", "Accuracy against the learning rate, with Adam and without."),
         "linear-theory": Entry("nodepert.experiments.linear_theory:linear_theory", "Learning curves of one linear "
                                "layer: theory against simulation."),
     },
