@@ -73,6 +73,8 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
     },
     "experiment": {
         "adam": Entry("nodepert.experiments.adam:adam", "Accuracy against the learning rate, with Adam and without."),
+        "loss-landscape": Entry("nodepert.experiments.loss_landscape:loss_landscape", "The loss around the paths that "
+                                "training takes, one panel per rule."),
         "linear-theory": Entry("nodepert.experiments.linear_theory:linear_theory", "Learning curves of one linear "
                                "layer: theory against simulation."),
     },
