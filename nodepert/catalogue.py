@@ -73,10 +73,18 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
     },
     "experiment": {
         "adam": Entry("nodepert.experiments.adam:adam", "Accuracy against the learning rate, with Adam and without."),
+        "linesearch": Entry("nodepert.experiments.linesearch:linesearch", "How large a single step lowers the loss "
+                            "most, by node perturbation and by backpropagation."),
+        "crash-timing": Entry("nodepert.experiments.crash_timing:crash_timing", "At which learning rates training "
+                              "crashes, and when."),
         "loss-landscape": Entry("nodepert.experiments.loss_landscape:loss_landscape", "The loss around the paths that "
                                 "training takes, one panel per rule."),
+        "mismatch": Entry("nodepert.experiments.mismatch:mismatch", "A target that no student can reach: the error of "
+                          "node perturbation falls, and rises again."),
         "linear-theory": Entry("nodepert.experiments.linear_theory:linear_theory", "Learning curves of one linear "
                                "layer: theory against simulation."),
+        "alignment": Entry("nodepert.experiments.alignment:alignment", "Cosine of an estimate with the gradient "
+                           "against draws, width and depth, and its law."),
     },
 }  # fmt: skip
 ALIASES = {"rule": {"bp": "sgd"}}
