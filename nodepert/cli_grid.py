@@ -66,4 +66,4 @@ def labels(runs: Sequence[Run], apart: Sequence[str] = ()) -> list[str]:
 
 
 def _said(name: str, value: Any) -> str:
-    return str(value) if isinstance(value, str) else f"{name} {value:g}"
+    return str(value) if isinstance(value, str) else f"{name} {value!r}"  # in full: what differs is told apart by it

@@ -33,10 +33,12 @@ def cores_apart(replicas: int) -> None:
     each are faster than one after another on two cores. Does nothing once JAX computes, or where its settings say how
     many CPU devices there are."""
     flags, number = os.environ.get("XLA_FLAGS", ""), os.environ.get("JAX_NUM_CPU_DEVICES")
-    if number or "xla_force_host_platform_device_count" in flags:
+    said = getattr(jax.config, "jax_num_cpu_devices", -1)
+    if number or said > 0 or "xla_force_host_platform_device_count" in flags:
         return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # of this job
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", min(replicas, os.cpu_count() or 1, CORES))
+        jax.config.update("jax_num_cpu_devices", min(replicas, cores, CORES))
 
 
 def mesh(replicas: int, devices: Sequence[Any] | None = None) -> Mesh:
@@ -136,6 +138,15 @@ def compiler_options() -> dict[str, str]:
     except Exception:  # another version of XLA: no such option, or no such value
         return {}
     return options
+
+
+def least(number: float) -> float:
+    """The least of the processes' numbers, in every process: what all decide by must be the same for all."""
+    if jax.process_count() == 1:
+        return number
+    from jax.experimental.multihost_utils import process_allgather
+
+    return float(np.min(process_allgather(np.asarray(number, np.float32))))
 
 
 def memory_needed(compiled: Any) -> int:

@@ -60,7 +60,8 @@ def summary(row: Row) -> str:
 
 
 def results(labels: Sequence[str], found: Sequence[Result]) -> Table:
-    """Final figures, one line per label, mean and standard error of its runs; the losses where there is room."""
+    """Final figures, one line per label, mean and standard error of its runs that did not diverge; the losses
+    where there is room."""
     quantities = {"train %": "train_acc", "test %": "test_acc", "train loss": "train_loss", "test loss": "test_loss"}
     shown = list(quantities)[: None if console.width >= 110 else 2]
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -70,7 +71,8 @@ def results(labels: Sequence[str], found: Sequence[Result]) -> Table:
     table.add_column("status", no_wrap=True)
     for label in dict.fromkeys(labels):
         group = [result for own, result in zip(labels, found, strict=True) if own == label]
-        last, timed = [r.rows[-1] for r in group], [row["epoch_time"] for r in group for row in r.rows[1:]]
+        last = [r.rows[-1] for r in group if not diverged(r.rows[-1])]  # the status says how many did
+        timed = [row["epoch_time"] for r in group for row in r.rows[1:]]
         figures = (mean([row[quantities[name]] for row in last], ".2f" if "%" in name else ".4g") for name in shown)
         seconds = f"{sum(timed) / len(timed):.2f}" if timed else "-"
         statuses = Counter(result.status for result in group).items()
@@ -80,7 +82,9 @@ def results(labels: Sequence[str], found: Sequence[Result]) -> Table:
 
 
 def mean(values: Sequence[float], form: str) -> str:
-    """The mean of several values with its standard error; nan where one is not finite, of a run that diverged."""
+    """The mean of several values with its standard error; a dash where there is none."""
+    if not values:
+        return "-"
     n, average = len(values), fmean(values)
     if n == 1:
         return f"{average:{form}}"

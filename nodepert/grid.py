@@ -124,7 +124,9 @@ def _axes(where: str, table: Any) -> dict[str, list[Any]]:
     """{option: its values}, of a table of options with one value or a list each."""
     if not isinstance(table, Mapping):
         raise UserError(f"{where} is a table of options, as in rule = ['np', 'sgd']")
-    axes = {ANCESTOR.get(key, key): value if isinstance(value, list) else [value] for key, value in table.items()}
+    axes = {
+        ANCESTOR.get(str(key), str(key)): value if isinstance(value, list) else [value] for key, value in table.items()
+    }
     if unknown := [key for key in axes if key not in OPTIONS]:
         shape = "; width and depth are written into the network, as in 'fc(width=500, depth=2)'"
         raise UserError(f"{where} has an unknown option {unknown[0]}; there are: {', '.join(OPTIONS)}"

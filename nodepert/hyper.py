@@ -48,7 +48,5 @@ def structure(hyper: Hyper) -> Any:
 def stacked(hypers: Sequence[Hyper]) -> Any:
     """One `Hyper` whose every number is an array over replicas, (R,): float32, and int32 for seeds."""
 
-    def column(*values):
-        return np.asarray(values, np.int32 if isinstance(values[0], int) else np.float32)
-
-    return jax.tree.map(column, *hypers)
+    columns = jax.tree.map(lambda *values: np.asarray(values, np.float32), *hypers)
+    return columns._replace(seed=np.asarray([hyper.seed for hyper in hypers], np.int32))

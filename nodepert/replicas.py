@@ -21,7 +21,7 @@ from nodepert.core import Loss, Model
 from nodepert.data.dataset import Dataset
 from nodepert.hyper import Hyper, stacked, structure
 from nodepert.rows import Row, diverged
-from nodepert.spec import UserError
+from nodepert.spec import Spec, UserError
 from nodepert.training import Program, State, program, rehearse, task_data
 
 SPARE = 0.1  # of the free memory, left alone
@@ -70,15 +70,18 @@ def fit_all(
         raise UserError(f"batchsize must be at most the {len(data.train_y):,} training examples; got {batchsize}")
 
     def trained(numbers: Sequence[int]) -> Iterator[Epoch]:
-        limit = devices.memory_free() * (1 - SPARE) if memory is None else memory
+        limit = devices.least(devices.memory_free() * (1 - SPARE) if memory is None else memory)
         mesh = devices.mesh(len(numbers), on)
         task = program(model, loss, batchsize=batchsize, epochs=epochs, spread=devices.over_batch(mesh))
-        group = Group(task, data, [hypers[i] for i in numbers], mesh, lanes or side_by_side(len(numbers)))
+        group = Group(
+            task, data, [hypers[i] for i in numbers], mesh, lanes or side_by_side([hypers[i] for i in numbers])
+        )
         if group.bytes <= limit or len(numbers) == 1:
             yield from group.train(numbers, epochs)
             return
         shared = sum(array.nbytes for array in jax.tree.leaves(group.data))
-        room = max(1, int((limit - shared) * len(numbers) / (group.bytes - shared)))
+        room = int((limit - shared) * len(numbers) / max(1, group.bytes - shared))
+        room = min(max(room, 1), len(numbers) - 1)
         size = math.ceil(len(numbers) / math.ceil(len(numbers) / room))  # parts of about one size
         log.warning("%d replicas in one program need %.2g GB of the %.2g GB there are: training %d at a time",
                     len(numbers), group.bytes / 1e9, limit / 1e9, size)  # fmt: skip
@@ -92,6 +95,13 @@ def fit_all(
 def side_by_side(replicas: int) -> int:
     """How many replicas to vectorise on one device: none on CPU, where a loop is as fast (benchmarks/README.md)."""
     return 1 if jax.default_backend() == "cpu" else replicas
+
+
+def replays(rule: Any) -> bool:
+    """Whether a rule, or one that it goes around, has replay=True: such replicas follow one another, since vectorised
+    both branches of a condition are computed, and the memory that a replay saves is there after all."""
+    inner = [v for v in (*rule.args, *dict(rule.kwargs).values()) if isinstance(v, Spec)]
+    return dict(rule.kwargs).get("replay") is True or any(map(replays, inner))
 
 
 class Group:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import jax
+import jax.numpy as jnp
 
 from nodepert import devices
 from nodepert.cache import keep_programs
@@ -23,6 +25,7 @@ from nodepert.store import FINISHED, INTERRUPTED, RunFolder, open_run
 from nodepert.training import rehearse
 
 OnRow = Callable[..., Any]
+FILES = 256  # open at a time, beside the runs' locks
 
 
 class Result(NamedTuple):
@@ -147,15 +150,23 @@ def _train(runs, data_dir, data, on_row, name, out, how) -> list[Result]:
     work = [(numbers, epochs(numbers)) for numbers in groups(runs)]
     results: dict[int, Result] = {}
     with ExitStack() as stack:
-        writing = name is not None and devices.writes()
-        folders = dict(enumerate(_folders(stack, runs, sets, str(name), out))) if writing else {}
-        done = devices.agreed([i in folders and folders[i].done for i in range(len(runs))])
-        for i, run in enumerate(runs):
-            if done[i]:
-                results[i] = _read_back(run, folders.get(i))
-                for row in results[i].rows:
-                    on_row(row, i)
+        folders: dict[int, RunFolder] = {}
+        refused = None
         try:
+            if name is not None and devices.writes():
+                try:
+                    for i, folder in enumerate(_folders(stack, runs, sets, str(name), out)):
+                        folders[i] = folder
+                except UserError as error:
+                    refused = error
+            if devices.agreed([refused is not None])[0]:  # so that no process waits for one that has stopped
+                raise refused or UserError("the first process of this job could not begin; it says why")
+            done = devices.agreed([i in folders and folders[i].done for i in range(len(runs))])
+            for i, run in enumerate(runs):
+                if done[i]:
+                    results[i] = _read_back(run, folders.get(i))
+                    for row in results[i].rows:
+                        on_row(row, i)
             for numbers, trained in work:
                 left = [i for i in numbers if i not in results]
                 if left:
@@ -169,7 +180,14 @@ def _train(runs, data_dir, data, on_row, name, out, how) -> list[Result]:
 
 
 def _folders(stack: ExitStack, runs: Sequence[Run], sets: dict[str, Dataset], name: str, out: str | Path):
-    """Every run's folder, locked until the stack is closed."""
+    """Every run's folder, locked until the stack is closed. Raises UserError where so many files cannot be open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = len(runs) + FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise UserError(f"{len(runs):,} runs at once need {needed:,} open files, and this system allows {hard:,} "
+                            "(ulimit -n); train them in parts")  # fmt: skip
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     prints = {spec: fingerprint(data) for spec, data in sets.items()}
     for run in runs:
         spec = checked(run).dataset
@@ -193,11 +211,13 @@ def _carry_out(
             i = numbers[k]
             rows[i].append(row)
             folder = folders.get(i)
+            last = diverged(row) or row["epoch"] == runs[i].epochs
             if folder:
-                folder.write_rows(rows[i])
-            if diverged(row) or row["epoch"] == runs[i].epochs:
+                folder.write_rows(rows[i], last)
+            if last:
                 status = f"diverged at epoch {row['epoch']}" if diverged(row) else FINISHED
-                results[i] = Result(runs[i], rows[i], status, state(k).params, folder.path if folder else None)
+                params = jax.tree.map(jnp.asarray, jax.device_get(state(k).params))  # not bound to the group's devices
+                results[i] = Result(runs[i], rows[i], status, params, folder.path if folder else None)
                 if folder:
                     folder.set_status(status)
             if devices.writes():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import os
@@ -48,9 +49,10 @@ class RunFolder:
         self.record |= {"status": status, "updated": _now(), **more}
         write_whole(self.path / "config.json", json.dumps(self.record, indent=2) + "\n")
 
-    def write_rows(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write metrics.csv whole; an earlier, longer table of the same run is kept until this one reaches it."""
-        if len(rows) >= self.before:
+    def write_rows(self, rows: Sequence[dict[str, Any]], last: bool = False) -> None:
+        """Write metrics.csv whole; an earlier, longer table of the same run is kept until this one reaches it or its
+        `last` row."""
+        if last or len(rows) >= self.before:
             write_whole(self.path / "metrics.csv", to_csv(rows))
 
     def rows(self) -> list[dict[str, Any]]:
@@ -206,6 +208,7 @@ def read_text(path: Path) -> str:
         raise UserError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
     return {name: metadata.version(name) for name in ("nodepert", "jax", "jaxlib", "optax", "numpy")} | {
