@@ -73,9 +73,9 @@ def fit_all(
         limit = devices.least(devices.memory_free() * (1 - SPARE) if memory is None else memory)
         mesh = devices.mesh(len(numbers), on)
         task = program(model, loss, batchsize=batchsize, epochs=epochs, spread=devices.over_batch(mesh))
-        group = Group(
-            task, data, [hypers[i] for i in numbers], mesh, lanes or side_by_side([hypers[i] for i in numbers])
-        )
+        chosen = [hypers[i] for i in numbers]
+        width = lanes or (1 if replays(chosen[0].rule) else side_by_side(len(chosen)))
+        group = Group(task, data, chosen, mesh, width)
         if group.bytes <= limit or len(numbers) == 1:
             yield from group.train(numbers, epochs)
             return

@@ -36,7 +36,10 @@ class Program(NamedTuple):
 
     init: Callable[[Hyper, Any], State]
     order: Callable[[Array, Hyper, Any], Array]  # the shuffled examples of the epoch that begins at this step
-    step: Callable[[State, Hyper, Any, Array], tuple[State, Info]]  # one update, on the examples of these indices
+    grads: Callable[
+        [State, Hyper, Any, Array], tuple[Params, Any, Info]
+    ]  # of the rule, on the examples of these indices
+    step: Callable[[State, Hyper, Any, Array], tuple[State, Info]]  # one update, by these
     epoch: Callable[[State, Hyper, Any], tuple[State, Array]]  # and whether every batch's loss was finite
     evaluate: Callable[[Params, Hyper, Any], dict[str, Array]]
 
@@ -75,14 +78,17 @@ def program(
         _, _, _, shuffle = keys(hyper)
         return jax.random.permutation(jax.random.fold_in(shuffle, begun), len(data["train"][1]))
 
-    def step(state, hyper, data, indices):
+    def grads(state, hyper, data, indices):
         pixels, labels = data["train"]
-        rule, optimizer = built(hyper, data)
+        rule, _ = built(hyper, data)
         _, _, noise, _ = keys(hyper)
         batch = spread((standardised(data, pixels[indices]), labels[indices]))
-        key = jax.random.fold_in(noise, state.step)
-        grads, rule_state, info = rule.grads(key, state.rule, state.params, batch)
-        updates, opt = optimizer.update(grads, state.opt, state.params)
+        return rule.grads(jax.random.fold_in(noise, state.step), state.rule, state.params, batch)
+
+    def step(state, hyper, data, indices):
+        _, optimizer = built(hyper, data)
+        found, rule_state, info = grads(state, hyper, data, indices)
+        updates, opt = optimizer.update(found, state.opt, state.params)
         return State(optax.apply_updates(state.params, updates), rule_state, opt, state.step + 1), info
 
     def epoch(state, hyper, data):
@@ -108,7 +114,7 @@ def program(
 
         return split("train") | split("test")
 
-    return Program(init, order, step, epoch, evaluate)
+    return Program(init, order, grads, step, epoch, evaluate)
 
 
 def over_batches(f: Callable[[Any, Any], Any], carry: Any, arrays: Any, batchsize: int) -> Any:
