@@ -81,12 +81,8 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
                                 "training takes, one panel per rule."),
         "mismatch": Entry("nodepert.experiments.mismatch:mismatch", "A target that no student can reach: the error of "
                           "node perturbation falls, and rises again."),
-        "crash-dynamics": Entry("nodepert.experiments.crash_dynamics:crash_dynamics", "What happens, update by update, "
-                                "before a crash."),
         "linear-theory": Entry("nodepert.experiments.linear_theory:linear_theory", "Learning curves of one linear "
                                "layer: theory against simulation."),
-        "alignment": Entry("nodepert.experiments.alignment:alignment", "Cosine of an estimate with the gradient "
-                           "against draws, width and depth, and its law."),
     },
 }  # fmt: skip
 ALIASES = {"rule": {"bp": "sgd"}}
