@@ -213,6 +213,8 @@ def _execute(runs: Sequence[Run], where: Where, named: Sequence[str]):
     if where.distributed:
         devices.joined()
     how = {"on": jax.devices()} if where.spread_batch else {}
+    if where.spread_batch and jax.device_count() == 1:
+        print("--spread-batch: JAX has one device here, which takes the whole batch")
     with display.progress(named, runs) as on_row:
         results = runner.train(runs, on_row=on_row, name=where.name, out=where.out, data_dir=where.data_dir, **how)
     if not devices.writes():

@@ -158,7 +158,7 @@ def memory_needed(compiled: Any) -> int:
     return sum(parts) - found.alias_size_in_bytes
 
 
-def memory_free() -> int:
+def memory_free(job: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes that are free on one device now; on CPU, of this machine's or this job's memory for each of its devices."""
     device = jax.local_devices()[0]
     if stats := device.memory_stats():
@@ -166,7 +166,8 @@ def memory_free() -> int:
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError, IndexError):  # Linux: what is available, not what is unused
         free = min(free, 1024 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]))
-    with contextlib.suppress(OSError, ValueError):  # a limit on this job, as Slurm and containers set it
-        limit, used = (int(Path("/sys/fs/cgroup", f"memory.{name}").read_text()) for name in ("max", "current"))
-        free = min(free, limit - used)
+    with contextlib.suppress(OSError, ValueError, IndexError):  # a limit on this job, as Slurm and containers set it
+        limit, used = (int((job / f"memory.{name}").read_text()) for name in ("max", "current"))
+        cached = int((job / "memory.stat").read_text().split("inactive_file ")[1].split()[0])  # given back when asked
+        free = min(free, limit - used + cached)
     return free // jax.local_device_count()

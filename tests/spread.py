@@ -24,6 +24,20 @@ if __name__ == "__main__":
     several = npt.train(runs, **name)
     conv = replace(BASE, network="conv", batchsize=24, dataset="digits(train=60, test=20)")
     single = npt.train(conv, on=jax.devices())
+    if jax.process_count() > 1:  # the others have less memory, and do not see the folder that the first one cannot use
+        found_free, devices.memory_free = devices.memory_free, lambda: 1e12 if devices.writes() else 1e3
+        parted = npt.train(runs[:2])
+        devices.memory_free = found_free
+        in_the_way = Path(sys.argv[1]).with_suffix(".way")
+        in_the_way.write_text("")
+        refused = ""
+        try:
+            npt.train(runs[:2], name="study", out=in_the_way)
+        except npt.UserError as error:
+            refused = str(error)
+        assert refused, "a process went on where the first one could not begin"
+        assert devices.writes() or "the first process" in refused, refused
+        assert [len(result.rows) for result in parted] == [3, 3]
     found = {
         "devices": jax.device_count(),
         "local": jax.local_device_count(),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import nodepert as npt
-from nodepert import cli, display, replicas, runner
+from nodepert import cli, devices, display, replicas, runner
 from nodepert.cli_grid import combinations, grid_of, labels
 from nodepert.config import run_id
 from nodepert.grid import parsed_seeds
@@ -360,3 +360,12 @@ def test_two_processes_find_what_one_finds(tmp_path, one_device):
     agree(one_device["replicas"], found["replicas"])
     agree([one_device["batch"]], [found["batch"]])
     assert len(list((tmp_path / "runs").glob("*/*/metrics.csv"))) == 5
+
+
+def test_free_memory_of_a_job_counts_what_is_cached_as_free(tmp_path):
+    limit, used, cached = 2_000_000, 1_900_000, 1_500_000
+    for name, text in {"max": limit, "current": used, "stat": f"anon 1\ninactive_file {cached}\nslab 3\n"}.items():
+        (tmp_path / f"memory.{name}").write_text(str(text))
+    assert devices.memory_free(tmp_path) == 1_600_000 // jax.local_device_count()
+    (tmp_path / "memory.max").write_text("max\n")
+    assert devices.memory_free(tmp_path) > 0  # no limit
