@@ -26,9 +26,9 @@ import tyro
 from common import facts, report
 
 import nodepert as npt
+from nodepert.building import build
 from nodepert.devices import compiler_options
 from nodepert.replicas import fit_all
-from nodepert.runner import build
 from nodepert.training import EVALUATION_BATCH
 
 

@@ -20,10 +20,12 @@ _WHERE = {
     "data": ["DataError", "DataNotFound", "Dataset", "load_dataset"],
     "config": ["Run"],
     "registry": ["make_loss"],
-    "runner": ["Result", "make_model", "make_rule", "train"],
+    "building": ["make_model", "make_rule"],
+    "runner": ["Result", "train"],
     "store": ["load_run"],
     "diagnostics": ["Check", "check"],
     "plots": ["learning_curves"],
+    "results": ["load_results"],
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted(_MODULE)  # pyright: ignore[reportUnsupportedDunderAll]
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from nodepert import experiments as experiments
     from nodepert.adapters.equinox import from_equinox as from_equinox
     from nodepert.adapters.flax import from_flax as from_flax
+    from nodepert.building import make_model as make_model
+    from nodepert.building import make_rule as make_rule
     from nodepert.config import Run as Run
     from nodepert.core import Info as Info
     from nodepert.core import Model as Model
@@ -47,10 +51,9 @@ if TYPE_CHECKING:
     from nodepert.diagnostics import check as check
     from nodepert.plots import learning_curves as learning_curves
     from nodepert.registry import make_loss as make_loss
+    from nodepert.results import load_results as load_results
     from nodepert.rules.node import node_perturbation as node_perturbation
     from nodepert.runner import Result as Result
-    from nodepert.runner import make_model as make_model
-    from nodepert.runner import make_rule as make_rule
     from nodepert.runner import train as train
     from nodepert.spec import UserError as UserError
     from nodepert.store import load_run as load_run

@@ -83,6 +83,20 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
                           "node perturbation falls, and rises again."),
         "linear-theory": Entry("nodepert.experiments.linear_theory:linear_theory", "Learning curves of one linear "
                                "layer: theory against simulation."),
+        "stabilise": Entry("nodepert.experiments.stabilise:stabilise", "Whether weight normalisation keeps node "
+                           "perturbation from crashing."),
+        "crash-dynamics": Entry("nodepert.experiments.crash_dynamics:crash_dynamics", "What happens, update by update, "
+                                "before a crash."),
+        "grad-dynamics": Entry("nodepert.experiments.grad_dynamics:grad_dynamics", "How good the estimate of the "
+                               "gradient is along training."),
+        "alignment": Entry("nodepert.experiments.alignment:alignment", "Cosine of an estimate with the gradient "
+                           "against draws, width and depth, and its law."),
+        "delta-loss": Entry("nodepert.experiments.delta_loss:delta_loss", "How much one update lowers the loss, along "
+                            "training and by depth."),
+        "width-scaling": Entry("nodepert.experiments.width_scaling:width_scaling", "How long learning takes against "
+                               "the width of the hidden layer."),
+        "rules": Entry("nodepert.experiments.rules:rules", "All learning rules on one task: how far they get, and what "
+                       "they cost."),
     },
 }  # fmt: skip
 ALIASES = {"rule": {"bp": "sgd"}}

@@ -1,4 +1,4 @@
-"""The command line: `nodepert train | compare | check | experiment | sweep | list | data`.
+"""The command line: `nodepert train | compare | check | experiment | sweep | runs | results | list | data`.
 
 Bad input is one line on stderr and exit status 2.
 """
@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from nodepert import cli_runs
 from nodepert.cli_check import check as check_rules
 from nodepert.cli_experiment import command_of, overview
 from nodepert.cli_grid import combinations, grid_of, labels
@@ -41,6 +42,8 @@ class Where:
     """Folder of all results."""
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder that holds the data files; else NODEPERT_DATA_DIR, the user's cache, then a download."""
+    checkpoint_every: float = 60.0
+    """Seconds between checkpoints, from which interrupted runs go on; 0 for one after every epoch."""
     spread_batch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """For one large run: spread each batch over all devices. (Several runs are spread over them anyway.)"""
     distributed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -122,7 +125,8 @@ def compare(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "compare": compare, "check": check_rules, "experiment": overview, "sweep": sweep, "list": listing, "data": data
+    "compare": compare, "check": check_rules, "experiment": overview, "sweep": sweep, "runs": cli_runs.runs,
+    "results": cli_runs.results, "list": listing, "data": data,
 }  # fmt: skip
 
 
@@ -216,7 +220,8 @@ def _execute(runs: Sequence[Run], where: Where, named: Sequence[str]):
     if where.spread_batch and jax.device_count() == 1:
         print("--spread-batch: JAX has one device here, which takes the whole batch")
     with display.progress(named, runs) as on_row:
-        results = runner.train(runs, on_row=on_row, name=where.name, out=where.out, data_dir=where.data_dir, **how)
+        results = runner.train(runs, on_row=on_row, name=where.name, out=where.out, data_dir=where.data_dir,
+                               checkpoint_every=where.checkpoint_every, **how)  # fmt: skip
     if not devices.writes():
         sys.exit()  # the first process tells the rest
     for label, result in zip(named, results, strict=True):

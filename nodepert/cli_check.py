@@ -46,10 +46,10 @@ def check(
         data_dir: Folder that holds the data files; else NODEPERT_DATA_DIR, the user's cache, then a download.
     """
     from nodepert import display
+    from nodepert.building import make_model, precheck
     from nodepert.cache import keep_programs
     from nodepert.data import load_dataset
     from nodepert.registry import make_loss
-    from nodepert.runner import make_model, precheck
     from nodepert.store import checked_name
 
     if not rule:
@@ -154,7 +154,8 @@ def stems(rules: list[str]) -> list[str]:
 def write(stem: Path, run: Run, result: Any) -> None:
     """The rows, everything, and the picture, each file whole."""
     from nodepert.plots import check_figure
-    from nodepert.store import to_csv, versions, write_whole, writing
+    from nodepert.records import write_whole, writing
+    from nodepert.store import to_csv, versions
 
     with writing(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)

@@ -62,30 +62,25 @@ def command_of(name: str, arguments: Sequence[str]) -> Callable[..., None]:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--scale", default="small", nargs="?")
     scale = finder.parse_known_args(arguments)[0].scale
-    own = options(name, scale) if scale in typing.get_args(SCALES) else {}
+    own = options(name, scale if scale in typing.get_args(SCALES) else "small")  # another is refused below
     told = parse(inspect.getdoc(factory) or "")
     helps = {p.arg_name: p.description or "" for p in told.params}
     hints = typing.get_type_hints(factory)
     made: list[Any] = [
         (p.name, Annotated[hints[p.name], tyro.conf.arg(help=helps.get(p.name, ""))],
-         field(default=own.get(p.name, p.default)))
+         field(default=own[p.name]))
         for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY
     ]  # fmt: skip
     options_of = make_dataclass("Options", made, frozen=True)
 
     def experiment(question: Any, place: Flat[Place] = Place()) -> None:
         given = {f.name: getattr(question, f.name) for f in fields(question)}
-        carry_out(name, place, {k: v for k, v in given.items() if v != own.get(k, f_default(factory, k))})
+        carry_out(name, place, {k: v for k, v in given.items() if v != own[k]})
 
     experiment.__annotations__["question"] = Flat[options_of]
     experiment.__defaults__ = (options_of(), Place())
     experiment.__doc__ = f"{about('experiment', name)}\n\n{(inspect.getdoc(factory) or '').partition('Args:')[0]}"
     return experiment
-
-
-def f_default(factory: Callable[..., Any], option: str) -> Any:
-    """An option's default in the factory."""
-    return inspect.signature(factory).parameters[option].default
 
 
 def carry_out(name: str, place: Place, given: dict[str, Any]) -> None:

@@ -1,26 +1,50 @@
-"""The command `nodepert sweep`: train a grid of runs, and first say what that will be."""
+"""The command `nodepert sweep`: train a grid of runs, anywhere, and first say what that will be."""
 
 from __future__ import annotations
 
+import ast
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nodepert.config import Run, run_id
+from nodepert.registry import UserError
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from nodepert.sweeping import Sweep
+
+
+@dataclass(frozen=True)
+class How:
+    """Where the runs are carried out."""
+
+    launcher: Literal["local", "slurm", "command", "debug"] = "local"
+    """local: worker processes here; slurm: a job array; command: another scheduler's; debug: this process."""
+    jobs: int = 1
+    """Worker processes side by side, on a share of the cores and GPUs each (local)."""
+    runs_per_job: int = 0
+    """At most so many runs in one job; 0: all runs of a group, which train as one program."""
+    slurm: tuple[str, ...] = ()
+    """Options of the Slurm jobs, over those of the grid file's [slurm] table: time=60 (minutes), cpus=4, gpus=1,
+    memory=8 (GB), partition=..., account=..., qos=..., constraint=..., parallel=10 (tasks at a time)."""
+    command: str = ""
+    """Of --launcher command, for each job: 'bsub -q long -o {log} {command}'."""
 
 
 def sweep(
     grid: tyro.conf.Positional[Path],
+    how: tyro.conf.OmitArgPrefixes[How] = How(),
     out: Path = Path("runs"),
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    checkpoint_every: float = 60.0,
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    retry: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    watch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
-    """Train every run of a grid file; runs that are finished are not computed again.
+    """Train every run of a grid file; runs that are finished are not computed again, interrupted ones go on.
 
     The file has lists of options, whose every combination is a run (nodepert/grid.py and grids/ have examples):
 
@@ -34,66 +58,86 @@ def sweep(
 
     Args:
         grid: The grid file (TOML).
-        out: Folder of all results; a run goes to OUT/NAME/ID/.
+        how: Launcher.
+        out: Folder of all results; a run goes to OUT/NAME/ID/, the logs of jobs to OUT/NAME/jobs/.
         data_dir: Folder that holds the data files; else NODEPERT_DATA_DIR, the user's cache, then a download.
+        checkpoint_every: Seconds between checkpoints, from which interrupted runs go on; 0 for one after every epoch.
         dry_run: Say what would be done, and stop.
+        retry: Only runs that were begun in some job and are not through, the failed ones among them.
+        watch: Follow the jobs that an earlier command left with a scheduler, and submit none.
     """
-    from nodepert import devices, display
     from nodepert.grid import load_grid
 
-    name, runs = load_grid(grid)
-    if not dry_run:
-        devices.cores_apart(len(runs))
-    from nodepert import runner
+    name, runs, slurm = load_grid(grid)
+    if how.runs_per_job < 0:
+        raise UserError(f"--runs-per-job must not be negative; got {how.runs_per_job}")
+    from nodepert import watching
+    from nodepert.sweeping import Sweep, interruptible
 
-    found = runner.groups(runs)
-    done = [finished(out / name / run_id(run)) for run in runs]
-    display.console.print(plan(runs, found, done))
-    left = [run for run, finished in zip(runs, done, strict=True) if not finished]
-    epochs = sum(run.epochs for run in left)
-    print(f"{name}: {len(runs):,} runs in {len(found):,} groups (one compiled program each); {sum(done):,} done, "
-          f"{epochs:,} epochs to train")  # fmt: skip
-    if dry_run or not left:
+    study = Sweep(name, runs, out, data_dir, checkpoint_every, how.runs_per_job)
+    options = slurm | pairs(how.slurm)
+    watching.show_plan(study)
+    if dry_run:
         return
-    from nodepert.cli_grid import labels
-
-    named = labels(runs)
-    with display.progress(named, runs) as on_row:
-        results = runner.train(runs, on_row=on_row, name=name, out=out, data_dir=data_dir)
-    display.console.print(display.results(labels(runs, apart=["seed"]), results))
-    print(f"rows: {out / name}/ID/metrics.csv, of {len(results):,} runs")
-
-
-def finished(folder: Path) -> bool:
-    """Whether a run's folder says that it is through."""
-    from nodepert.registry import UserError
-    from nodepert.store import RunFolder, read_record
-
-    try:
-        return (folder / "config.json").exists() and RunFolder(folder, read_record(folder / "config.json")).done
-    except UserError:
-        return False  # training will say what is wrong there
-
-
-def plan(runs: Sequence[Run], groups: Sequence[Sequence[int]], done: Sequence[bool]) -> Table:
-    """A line per group: what its runs have in common, what differs, how many there are."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("data", "network", "rule", "optimizer"):
-        table.add_column(column, overflow="fold")
-    for column in ("batch", "epochs", "runs", "done"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for group in groups:
-        own = [runs[i] for i in group]
-        words = (said(own, name) for name in ("dataset", "network", "rule", "optimizer"))
-        table.add_row(*map(escape, words), str(own[0].batchsize), str(own[0].epochs), f"{len(own):,}",
-                      f"{sum(done[i] for i in group):,}")  # fmt: skip
-    return table
+    launcher, earlier = launched(how, study, options)
+    numbers = [i for i in (study.begun() if retry else study.left()) if i not in earlier]
+    if watch:
+        if not study.batches:
+            print("no jobs of this study are with a scheduler")
+        numbers = []
+    if not (numbers or study.batches):
+        return
+    check(study, numbers)
+    with interruptible(study, watching.on_interrupt(launcher)), watching.shown(study) as show:
+        if study.batches:
+            for _ in study.follow() if not numbers else ():
+                show()
+        if numbers:
+            for _ in study.carry_out(launcher, numbers):
+                show()
+    watching.report(study, launcher, f"nodepert sweep {grid}{f' --out {out}' * (out != Path('runs'))}")
+    if study.interrupts:
+        sys.exit(130)
+    if study.failures:
+        sys.exit(1)
 
 
-def said(runs: Sequence[Run], option: str) -> str:
-    """The value of an option, or how many there are."""
-    values: list[Any] = list(dict.fromkeys(getattr(run, option) for run in runs))
-    return values[0] if len(values) == 1 else f"{values[0]} and {len(values) - 1} more"
+def check(study: Sweep, numbers: Sequence[int]) -> None:
+    """Find what is wrong with runs before any job is written. Raises UserError."""
+    from nodepert.building import precheck
+    from nodepert.data import load_dataset
+
+    runs = [study.runs[i] for i in numbers]
+    precheck(runs)
+    for spec in dict.fromkeys(run.dataset for run in runs):  # fetched once, before several jobs ask for it
+        load_dataset(spec, study.data_dir)
+
+
+def launched(how: How, study: Sweep, options: dict[str, Any]) -> tuple[Any, set[int]]:
+    """The launcher, and the runs that earlier jobs of this study are at; those jobs are followed. Raises UserError."""
+    if how.launcher == "slurm":
+        from nodepert.launch.slurm import Slurm, active
+
+        earlier = active(study, options)
+        return Slurm(study.name, options), {i for batch in earlier for runs in batch.runs for i in runs}
+    if how.launcher == "command":
+        from nodepert.launch.template import Template
+
+        return Template(how.command, study.name), set()
+    from nodepert.launch.local import Debug, Local
+
+    return Debug() if how.launcher == "debug" else Local(how.jobs), set()
+
+
+def pairs(given: Sequence[str]) -> dict[str, Any]:
+    """{"time": 60, "partition": "gpu"} of "time=60", "partition=gpu". Raises UserError."""
+    found: dict[str, Any] = {}
+    for one in given:
+        key, equals, text = one.partition("=")
+        if not equals:
+            raise UserError(f"--slurm takes option=value, as in time=60; got '{one}'")
+        try:
+            found[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            found[key] = text
+    return found

@@ -19,11 +19,14 @@ from filelock import FileLock, Timeout
 from nodepert.cache import keep_programs
 from nodepert.experiments.experiment import Experiment, Finding, Part, Row, build, of_part, options
 from nodepert.plots import saved
+from nodepert.records import read_text, write_whole, writing
 from nodepert.registry import UserError
 from nodepert.runner import device
-from nodepert.store import read_text, to_csv, versions, write_whole, writing
+from nodepert.store import to_csv, versions
 
 FORMAT, VERSION = "nodepert-experiment", 1
+# Figures are 7 inches wide; in a column of 9 cm, half of that, letters of 12 points are as large as a footnote's.
+TYPE: Any = {"font.size": 12, "axes.titlesize": 12, "legend.fontsize": 11}
 
 
 class Conducted(NamedTuple):
@@ -94,7 +97,7 @@ def drawn(experiment: Experiment, rows: Sequence[Row], stem: Path) -> Path:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({"font.size": 9, "svg.hashsalt": "nodepert", "legend.fontsize": 8}):
+    with mpl.rc_context({"svg.hashsalt": "nodepert"} | TYPE):
         figure = Figure(figsize=experiment.size, layout="constrained")
         experiment.draw(figure, rows)
         saved(figure, stem.with_name(f"{stem.name}.svg"))
@@ -137,7 +140,7 @@ def _differing(record: dict[str, Any], asked: dict[str, Any]) -> str:
         return f"scale {record.get('scale')}, not {asked['scale']}"
     old, new = record.get("options"), asked["options"]
     old = old if isinstance(old, dict) else {}
-    return ", ".join(f"{k}: {old.get(k, 'default')}, not {new.get(k, 'default')}" for k in sorted({*old, *new})
+    return ", ".join(f"{k}: {old.get(k, 'none')}, not {new.get(k, 'none')}" for k in sorted({*old, *new})
                      if old.get(k) != new.get(k))  # fmt: skip
 
 

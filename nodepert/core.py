@@ -113,7 +113,7 @@ def preactivations(model: Model, params: Params, x: Array, inner: Node = plain) 
     return record
 
 
-def node_shapes(model: Model, params: Params, x: Array) -> dict[str, jax.ShapeDtypeStruct]:
+def node_shapes(model: Model, params: Params, x: Array | jax.ShapeDtypeStruct) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of every node's pre-activation, without computing anything.
 
     Raises ValueError for a model without nodes, and for a node whose leading axis is not the batch.

@@ -37,4 +37,5 @@ def tidy(axes: Any, **settings: Any) -> None:
 
 def legend(figure: Any, axes: Any, columns: int = 4) -> None:
     """The legend of these axes, below the figure."""
-    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=columns)
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=columns,
+                  handlelength=1.6, columnspacing=1.4)  # fmt: skip

@@ -15,6 +15,10 @@ lr = 1e-5
 [[except]]                                 # but none that matches all of this
 network = "conv"
 lr = 1e-3
+
+[slurm]                                    # of --launcher slurm: launch/slurm.py has all
+time = 60                                  # minutes
+memory = 8                                 # GB
 """
 
 from __future__ import annotations
@@ -28,8 +32,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nodepert.config import Run, checked, run_id
+from nodepert.records import read_text
 from nodepert.registry import UserError
-from nodepert.store import checked_name, read_text
+from nodepert.store import checked_name
 
 OPTIONS = [f.name for f in fields(Run)]
 ANCESTOR = {"update_rule": "rule", "num_epochs": "epochs", "jobid": "seed", "exp_name": "name"}  # its names for ours
@@ -41,6 +46,7 @@ class Grid(NamedTuple):
 
     name: str
     runs: list[Run]
+    slurm: dict[str, Any]  # options of its jobs there
 
 
 def load_grid(path: str | Path) -> Grid:
@@ -63,6 +69,9 @@ def make_grid(table: Mapping[str, Any]) -> Grid:
     name, seeds = table.pop("name", "sweep"), table.pop("seeds", None)
     if not isinstance(name, str):
         raise UserError(f"name must be a text; got {name!r}")
+    slurm = table.pop("slurm", {})
+    if not isinstance(slurm, dict):
+        raise UserError("[slurm] is a table of options, as in time = 60")
     inside, further, but = table.pop("grid", {}), table.pop("runs", []), table.pop("except", [])
     common = _axes("[grid]", inside) | _axes("the top", table)
     if seeds is not None:
@@ -78,7 +87,7 @@ def make_grid(table: Mapping[str, Any]) -> Grid:
     runs = [run for run in found.values() if not any(_matches(run, one) for one in exceptions)]
     if not runs:
         raise UserError("the grid has no runs")
-    return Grid(checked_name(name), runs)
+    return Grid(checked_name(name), runs, slurm)
 
 
 def combinations(axes: Mapping[str, Sequence[Any]]) -> list[Run]:

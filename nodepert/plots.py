@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from nodepert.drawing import COLOURS, MARKERS
-from nodepert.store import writing
+from nodepert.records import writing
 
 
 def learning_curves(runs: Mapping[str, Sequence[Any]], path: str | Path, title: str = "") -> Path:

@@ -99,6 +99,18 @@ def full(kind: str, spec: str | Spec) -> Spec:
     return Spec(spec.name, tuple(map(filled, spec.args)), tuple((k, filled(v)) for k, v in values.items()))
 
 
+def short(kind: str, spec: str | Spec) -> Spec:
+    """The canonical spec without the arguments that equal their defaults: `full` undone, for people to read."""
+
+    def trimmed(value: Any) -> Any:
+        return short(kind, value) if isinstance(value, Spec) else value
+
+    spec = full(kind, spec)
+    defaults = {p.name: p.default for p in _parameters(kind, spec.name).values()}
+    said = tuple((k, trimmed(v)) for k, v in spec.kwargs if k not in defaults or v != defaults[k])
+    return Spec(spec.name, tuple(map(trimmed, spec.args)), said)
+
+
 def make_loss(spec: str | Spec) -> Callable[..., Any]:
     """A per-example loss by spec: `make_loss("cross-entropy")(outputs, targets) -> (B,)`. Raises UserError."""
     spec = check("loss", spec)

@@ -46,6 +46,8 @@ def fit_all(
     lanes: int | None = None,
     on: Sequence[Any] | None = None,
     memory: float | None = None,
+    begin: int = 0,
+    states: Sequence[State] | None = None,
 ) -> Iterator[Epoch]:
     """Train replicas together, and yield an `Epoch` before training (epoch 0) and after every epoch.
 
@@ -57,7 +59,8 @@ def fit_all(
     `lanes`: replicas that are vectorised on each device; those follow one another. `on`: the devices; by default
     replicas are spread over all, and a single run takes one (given several, it spreads each batch over them).
     `memory`: bytes for one program on each device, by default what is free; a group that needs more is trained in
-    parts, and says so.
+    parts, and says so. `states`: of replicas that go on after epoch `begin`, the first to be yielded is the next;
+    they end with the bits that they would have had without a break.
 
     Raises UserError for sizes and rates out of range, ValueError for a model or loss that breaks its contract and for
     replicas of different structure.
@@ -77,7 +80,7 @@ def fit_all(
         width = lanes or (1 if replays(chosen[0].rule) else side_by_side(len(chosen)))
         group = Group(task, data, chosen, mesh, width)
         if group.bytes <= limit or len(numbers) == 1:
-            yield from group.train(numbers, epochs)
+            yield from group.train(numbers, epochs, begin, states and [states[i] for i in numbers])
             return
         shared = sum(array.nbytes for array in jax.tree.leaves(group.data))
         room = int((limit - shared) * len(numbers) / max(1, group.bytes - shared))
@@ -138,6 +141,7 @@ class Group:
             )
             return jitted.lower(*arguments).compile()
 
+        self._spread = spread
         states = jax.eval_shape(jax.vmap(task.init, (0, None)), self.hyper, self.data)
         flags = jax.ShapeDtypeStruct(self.alive.shape, bool)
         self._init = compiled(task.init, self.hyper, self.data)
@@ -146,15 +150,21 @@ class Group:
         self._take = jax.jit(lambda states, i: jax.tree.map(lambda a: a[i], states), out_shardings=copy)
         self.bytes = devices.memory_needed(self._epoch)
 
-    def train(self, numbers: Sequence[int], epochs: int) -> Iterator[Epoch]:
-        """Train, under these numbers, until all are through or have diverged."""
-        self.states = self._init(self.hyper, self.data)
+    def train(
+        self, numbers: Sequence[int], epochs: int, begin: int = 0, states: Sequence[State] | None = None
+    ) -> Iterator[Epoch]:
+        """Train, under these numbers, from the start or from states, until all are through or have diverged."""
+        if states:
+            filled = [*states, *[states[-1]] * (len(self.alive) - self.count)]
+            self.states = devices.placed(jax.tree.map(lambda *each: np.stack(each), *filled), self._spread)
+        else:
+            self.states = self._init(self.hyper, self.data)
         running, finite = list(range(self.count)), self.alive
 
         def state(number):
             return self._take(self.states, numbers.index(number))
 
-        for number in range(epochs + 1):
+        for number in range(begin + 1 if states else 0, epochs + 1):
             start = time.perf_counter()
             if number:
                 self.states, finite = self._epoch(self.states, self.hyper, self.alive, self.data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,21 +11,21 @@ from typing import Any, NamedTuple, overload
 import jax
 import jax.numpy as jnp
 
-from nodepert import devices
+from nodepert import checkpoints, devices
+from nodepert.building import build, groups, precheck
 from nodepert.cache import keep_programs
+from nodepert.checkpoints import Checkpoint
 from nodepert.config import Run, checked, run_id
-from nodepert.core import Loss, Model, Params, Rule
+from nodepert.core import Params
 from nodepert.data import Dataset, load_dataset
-from nodepert.data.dataset import fingerprint
-from nodepert.hyper import Hyper, structure
-from nodepert.registry import UserError, check, full, make, make_loss
+from nodepert.keeping import Keeper, Stopped, begun, ended, open_folders
+from nodepert.registry import UserError
 from nodepert.replicas import Epoch, fit_all
-from nodepert.rows import Row, diverged
-from nodepert.store import FINISHED, INTERRUPTED, RunFolder, open_run
-from nodepert.training import rehearse
+from nodepert.rows import Row
+from nodepert.store import RunFolder
 
 OnRow = Callable[..., Any]
-FILES = 256  # open at a time, beside the runs' locks
+IN_USE = "in use by another process"
 
 
 class Result(NamedTuple):
@@ -43,59 +43,6 @@ class Result(NamedTuple):
         return self.rows[-1]["test_acc"]
 
 
-def make_model(spec: str, input_shape: tuple[int, ...], classes: int) -> Model:
-    """A network by spec: `make_model("fc(width=100)", (28, 28, 1), 10)`. Raises UserError."""
-    return make("network", spec, input_shape, classes)
-
-
-def make_rule(spec: str, model: Model, loss: Loss) -> Rule:
-    """A learning rule by spec: `make_rule("np(sigma=1e-3)", model, loss)`. Raises UserError."""
-    return make("rule", spec, model, loss)
-
-
-class Built(NamedTuple):
-    """The objects of runs that train together, as `fit_all` takes them."""
-
-    model: Model
-    loss: Loss
-    data: Dataset
-    hypers: list[Hyper]
-
-
-def build(runs: Sequence[Run], data: Dataset) -> Built:
-    """Build what runs of one group name. Raises UserError."""
-    run = checked(runs[0])
-    if data.name != check("dataset", run.dataset).name:
-        raise UserError(f"these data are {data.name}, but the run's data set is {run.dataset}")
-    model = make_model(run.network, data.train_x.shape[1:], data.classes)
-    return Built(model, make_loss(run.loss), data, [hyper(run) for run in runs])
-
-
-def precheck(runs: Sequence[Run]) -> None:
-    """Check all that can be checked before the data are there, on a stand-in for their shape. Raises UserError."""
-    for group in groups(runs):
-        run = checked(runs[group[0]])
-        model = make_model(run.network, (32, 32, 3), 10)
-        batch = jax.ShapeDtypeStruct((2, 32, 32, 3), "float32"), jax.ShapeDtypeStruct((2,), "int32")
-        hypers = [hyper(runs[i]) for i in group]
-        rehearse(model, make_loss(run.loss), hypers, batch, batchsize=run.batchsize, epochs=run.epochs)
-
-
-def hyper(run: Run) -> Hyper:
-    """A run's numbers: every default written out, so that they are alike in runs that leave them out."""
-    run = checked(run)
-    return Hyper(full("rule", run.rule), full("optimizer", run.optimizer), run.lr, run.wd, run.seed)
-
-
-def groups(runs: Sequence[Run]) -> list[list[int]]:
-    """Which runs one compiled program can train together: those that differ in numbers only."""
-    found: dict[Any, list[int]] = {}
-    for i, run in enumerate(map(checked, runs)):
-        same = run.dataset, str(full("network", run.network)), run.loss, run.batchsize, run.epochs
-        found.setdefault((*same, structure(hyper(run))), []).append(i)
-    return list(found.values())
-
-
 @overload
 def train(runs: Run, **options: Any) -> Result: ...
 @overload
@@ -108,6 +55,9 @@ def train(
     on_row: OnRow = lambda row, *_: None,
     name: str | None = None,
     out: str | Path = "runs",
+    checkpoint_every: float = 60.0,
+    skip: bool = False,
+    stop: Callable[[], bool] = lambda: False,
     **how: Any,
 ) -> Result | list[Result]:
     """Train one run and give its `Result`, or a list of runs and give theirs. `on_row` is called with each row as it
@@ -119,110 +69,142 @@ def train(
 
     Of several processes (see devices.py) the first one writes, and calls `on_row`.
 
-    With a `name` runs are also kept, in `<out>/<name>/<id>/`: metrics.csv is whole after every epoch, an interruption
-    leaves what was reached, and a run that is finished there is not computed again.
-    Raises UserError for anything in a run or the data that the user can put right.
+    With a `name` runs are also kept, in `<out>/<name>/<id>/`: metrics.csv is whole after every epoch, and a run that is
+    finished there is not computed again. An interrupted one goes on from its last checkpoint, and ends with the bits
+    that it would have had without the break; there is one every `checkpoint_every` seconds, at the end of an epoch
+    (0: after each), and a last one that stays. A run that another process is at is an error, or with `skip` left to it
+    (status "in use by another process").
+
+    Where `stop()` is true after an epoch, checkpoints are written and `Stopped` is raised. Raises UserError for
+    anything in a run or the data that the user can put right.
     """
-    if isinstance(runs, Run):
-        return _train([runs], data_dir, data, lambda row, i: on_row(row), name, out, how)[0]
-    return _train(list(runs), data_dir, data, on_row, name, out, how)
-
-
-def _train(runs, data_dir, data, on_row, name, out, how) -> list[Result]:
-    for run in runs:
+    several = [runs] if isinstance(runs, Run) else list(runs)
+    if not 0 <= checkpoint_every < math.inf:
+        raise UserError(f"checkpoint_every is in seconds, finite and not negative; got {checkpoint_every}")
+    for run in several:
         if not isinstance(run, Run):
             raise UserError(f"train takes a run, as in npt.train(npt.Run(rule='np')); got {type(run).__name__}")
-    if len({run_id(run) for run in runs}) < len(runs):
+    if len({run_id(run) for run in several}) < len(several):
         raise UserError("two of these runs are the same")
     keep_programs()
-    if len(runs) > 1:
-        devices.cores_apart(len(runs))
+    if len(several) > 1:
+        devices.cores_apart(len(several))
     if data is None:
-        precheck(runs)  # a wrong option is found before a missing or slow data set
-    sets = {spec: data or load_dataset(spec, data_dir) for spec in dict.fromkeys(checked(run).dataset for run in runs)}
+        precheck(several)  # a wrong option is found before a missing or slow data set
+    sets = {spec: data or load_dataset(spec, data_dir) for spec in dict.fromkeys(checked(r).dataset for r in several)}
+    told = (lambda row, i: on_row(row)) if isinstance(runs, Run) else on_row
+    work = _Work(several, sets, how, told, stop, checkpoint_every)
+    found = work.carried_out(name, out, skip)
+    return found[0] if isinstance(runs, Run) else found
 
-    def epochs(numbers: Sequence[int]) -> Iterator[Epoch]:
-        run = checked(runs[numbers[0]])
-        built = build([runs[i] for i in numbers], sets[run.dataset])
-        return fit_all(*built, batchsize=run.batchsize, epochs=run.epochs, **how)
 
-    # `fit_all` complains about sizes and rates now, so that nothing is written for a run that cannot start.
-    work = [(numbers, epochs(numbers)) for numbers in groups(runs)]
-    results: dict[int, Result] = {}
-    with ExitStack() as stack:
+class _Work:
+    """Runs that are carried out together."""
+
+    def __init__(self, runs: Sequence[Run], sets: dict[str, Dataset], how: dict[str, Any], on_row: OnRow,
+                 stop: Callable[[], bool], every: float):  # fmt: skip
+        self.runs, self.sets, self.how, self.on_row, self.stop, self.every = runs, sets, how, on_row, stop, every
+        self.results: dict[int, Result] = {}
+
+    def carried_out(self, name: str | None, out: str | Path, skip: bool) -> list[Result]:
+        """All results, in order."""
+        # `fit_all` complains about sizes and rates now, so that nothing is written for a run that cannot start.
+        work = [(numbers, self.epochs(numbers)) for numbers in groups(self.runs)]
+        with ExitStack() as stack:
+            folders = {} if name is None else self.folders(stack, name, out, skip)
+            for numbers, trained in work:
+                left = [i for i in numbers if i not in self.results]
+                if left:
+                    self.group(
+                        left, trained if left == numbers else None, {i: folders[i] for i in left if i in folders}
+                    )
+        return [self.results[i] for i in range(len(self.runs))]
+
+    def folders(self, stack: ExitStack, name: str, out: str | Path, skip: bool) -> dict[int, RunFolder]:
+        """The runs' folders, in the process that writes; what needs no training has its result then."""
         folders: dict[int, RunFolder] = {}
         refused = None
+        if devices.writes():
+            try:
+                folders = open_folders(stack, self.runs, self.sets, name, out, skip)
+            except UserError as error:
+                refused = error
+        if devices.agreed([refused is not None])[0]:  # so that no process waits for one that has stopped
+            raise refused or UserError("the first process of this job could not begin; it says why")
+        count = range(len(self.runs))
+        done = devices.agreed([i in folders and folders[i].done for i in count])
+        free = devices.agreed([i in folders for i in count])
+        for i, run in enumerate(self.runs):
+            if not free[i]:
+                self.results[i] = Result(run, [], IN_USE)
+            elif done[i]:  # its rows are in the process that writes
+                folder = folders.get(i)
+                self.results[i] = Result(run, folder.rows() if folder else [], folder.status if folder else "finished",
+                                         None, folder and folder.path)  # fmt: skip
+                for row in self.results[i].rows:
+                    self.on_row(row, i)
+        return folders
+
+    def epochs(self, numbers: Sequence[int], begun: Sequence[Checkpoint] = ()) -> Iterator[Epoch]:
+        """Training of runs of one group, from their checkpoints where there are some."""
+        run = checked(self.runs[numbers[0]])
+        built = build([self.runs[i] for i in numbers], self.sets[run.dataset])
+        more = {"begin": begun[0].epoch, "states": [checkpoint.state for checkpoint in begun]} if begun else {}
+        return fit_all(*built, batchsize=run.batchsize, epochs=run.epochs, **self.how, **more)
+
+    def group(self, numbers: Sequence[int], trained: Iterator[Epoch] | None, folders: dict[int, RunFolder]) -> None:
+        """Train the runs of one group; those that go on from one epoch together."""
+        keeper = Keeper(self.runs, folders, self.every)
         try:
-            if name is not None and devices.writes():
-                try:
-                    for i, folder in enumerate(_folders(stack, runs, sets, str(name), out)):
-                        folders[i] = folder
-                except UserError as error:
-                    refused = error
-            if devices.agreed([refused is not None])[0]:  # so that no process waits for one that has stopped
-                raise refused or UserError("the first process of this job could not begin; it says why")
-            done = devices.agreed([i in folders and folders[i].done for i in range(len(runs))])
-            for i, run in enumerate(runs):
-                if done[i]:
-                    results[i] = _read_back(run, folders.get(i))
-                    for row in results[i].rows:
-                        on_row(row, i)
-            for numbers, trained in work:
-                left = [i for i in numbers if i not in results]
-                if left:
-                    found = trained if left == numbers else epochs(left)
-                    results |= _carry_out(runs, left, found, on_row, folders)
-        finally:
             for folder in folders.values():
-                if not folder.done:
-                    folder.set_status(INTERRUPTED)
-    return [results[i] for i in range(len(runs))]
+                folder.begin(device=device(), source=self.sets[checked(self.runs[numbers[0]]).dataset].source)
+            found = begun(self.runs, self.sets, folders)
+            for i, checkpoint in found.items():
+                if status := ended(
+                    checkpoint.rows[-1], self.runs[i].epochs
+                ):  # killed just before its status was written
+                    checkpoints.keep_last(folders[i].path)
+                    keeper.end(i, status, checkpoint.rows)
+                    self.result(i, checkpoint.rows, status, checkpoint.state.params, folders[i])
+                for row in checkpoint.rows:
+                    self.on_row(row, i)
+            going = {i: checkpoint for i, checkpoint in found.items() if i not in self.results}
+            for epoch in sorted({checkpoint.epoch for checkpoint in going.values()}):
+                own = [i for i in going if going[i].epoch == epoch]
+                earlier = {i: going[i].rows for i in own}
+                self.follow(own, self.epochs(own, [going[i] for i in own]), keeper, earlier)
+            if fresh := [i for i in numbers if i not in found]:
+                self.follow(fresh, trained if trained and not found else self.epochs(fresh), keeper, {})
+        except BaseException as error:
+            keeper.broke(error)
+            raise
 
+    def follow(
+        self, numbers: Sequence[int], epochs: Iterator[Epoch], keeper: Keeper, earlier: dict[int, list[Row]]
+    ) -> None:
+        """Go through the epochs, and write each as it comes. `earlier`: the rows before the first of these."""
+        rows: dict[int, list[Row]] = {i: list(earlier.get(i, ())) for i in numbers}
+        for found, state in epochs:
+            stopping = devices.agreed([self.stop()])[0]
+            trained = any(row["epoch"] for row in found.values())
+            alone = jax.process_count() == 1  # orbax waits for all processes; and several begin anew anyway
+            checkpoint = alone and trained and (stopping or keeper.due())
+            for k, row in found.items():
+                i = numbers[k]
+                rows[i].append(row)
+                status = ended(row, self.runs[i].epochs)
+                now = state(k) if status or checkpoint else None  # a computation of all processes
+                keeper.row(i, rows[i], now if alone else None)
+                if now and status:
+                    self.result(i, rows[i], status, now.params, keeper.folders.get(i))
+                if devices.writes():
+                    self.on_row(row, i)
+            if stopping and any(i not in self.results for i in numbers):
+                raise Stopped
 
-def _folders(stack: ExitStack, runs: Sequence[Run], sets: dict[str, Dataset], name: str, out: str | Path):
-    """Every run's folder, locked until the stack is closed. Raises UserError where so many files cannot be open."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = len(runs) + FILES
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        if hard != resource.RLIM_INFINITY and hard < needed:
-            raise UserError(f"{len(runs):,} runs at once need {needed:,} open files, and this system allows {hard:,} "
-                            "(ulimit -n); train them in parts")  # fmt: skip
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-    prints = {spec: fingerprint(data) for spec, data in sets.items()}
-    for run in runs:
-        spec = checked(run).dataset
-        facts = {"device": device(), "source": sets[spec].source}
-        yield stack.enter_context(open_run(Path(out), name, run, prints[spec], **facts))
-
-
-def _read_back(run: Run, folder: RunFolder | None) -> Result:
-    """A run that was finished before; its rows are in the process that writes."""
-    return Result(run, folder.rows(), folder.status, None, folder.path) if folder else Result(run, [], FINISHED)
-
-
-def _carry_out(
-    runs: Sequence[Run], numbers: Sequence[int], epochs: Iterator[Epoch], on_row: OnRow, folders: dict[int, RunFolder]
-) -> dict[int, Result]:
-    """Go through the epochs of a group, and write each as it comes."""
-    rows: dict[int, list[Row]] = {i: [] for i in numbers}
-    results: dict[int, Result] = {}
-    for found, state in epochs:
-        for k, row in found.items():
-            i = numbers[k]
-            rows[i].append(row)
-            folder = folders.get(i)
-            last = diverged(row) or row["epoch"] == runs[i].epochs
-            if folder:
-                folder.write_rows(rows[i], last)
-            if last:
-                status = f"diverged at epoch {row['epoch']}" if diverged(row) else FINISHED
-                params = jax.tree.map(jnp.asarray, jax.device_get(state(k).params))  # not bound to the group's devices
-                results[i] = Result(runs[i], rows[i], status, params, folder.path if folder else None)
-                if folder:
-                    folder.set_status(status)
-            if devices.writes():
-                on_row(row, i)
-    return results
+    def result(self, i: int, rows: list[Row], status: str, params: Params, folder: RunFolder | None) -> None:
+        params = jax.tree.map(jnp.asarray, jax.device_get(params))  # not bound to the devices of the group
+        self.results[i] = Result(self.runs[i], rows, status, params, folder and folder.path)
 
 
 def device() -> str:

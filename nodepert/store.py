@@ -1,90 +1,117 @@
-"""Where runs live: `<out>/<name>/<id>/` with config.json and metrics.csv, every file written whole."""
+"""Where runs live: `<out>/<name>/<id>/` with config.json, metrics.csv and checkpoints/, every file written whole.
+
+config.json is the run's record: what it is, its status, and when it is through the digest of its table. Two processes
+never write one run: whoever does holds its lease (leases.py).
+"""
 
 from __future__ import annotations
 
 import csv
 import functools
 import io
-import json
+import logging
 import os
 import platform
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
+from nodepert import leases
 from nodepert.config import Run, complete, from_dict, run_id
+from nodepert.records import Damaged, Foreign, clear_strays, digest, read_text, sealed, unsealed, write_whole, writing
 from nodepert.registry import UserError
 
-FORMAT, VERSION = "nodepert-run", 1
-LARGEST = 16 * 2**20  # bytes of any file read here; ours are kilobytes
+FORMAT, VERSION = "nodepert-run", 2  # of version 1, without a seal, until 0.1
 COLUMNS = ["epoch", "epoch_time", "train_acc", "test_acc", "train_loss", "test_loss"]
-RUNNING, FINISHED, INTERRUPTED = "running", "finished", "interrupted"
+RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
+log = logging.getLogger("nodepert")
+
+
+class Occupied(UserError):
+    """A run that another process is at."""
 
 
 class RunFolder:
-    """The folder of one run."""
+    """The folder of one run, as this process sees it."""
 
-    def __init__(self, path: Path, record: dict[str, Any]):
-        self.path, self.record = path, record
+    def __init__(self, path: Path, record: dict[str, Any], held: Callable[[], bool] = lambda: True):
+        self.path, self.record, self.held = path, record, held  # once another process has it, nothing is written
         self.before = len(self.rows())  # rows of an earlier attempt
 
     @property
     def status(self) -> str:
-        """running, interrupted, finished, or 'diverged at epoch e' (a result as well)."""
+        """running, interrupted, failed, finished, or 'diverged at epoch e' (a result as well)."""
         return self.record["status"]
 
     @property
     def done(self) -> bool:
-        return self.status == FINISHED or self.status.startswith("diverged")
+        """Whether the run is through, and its table is all there."""
+        last = rows[-1]["epoch"] if (rows := self.rows()) else None
+        return (self.status, last) in ((FINISHED, self.record["config"]["epochs"]), (f"diverged at epoch {last}", last))
 
     def set_status(self, status: str, **more: Any) -> None:
-        """Write config.json with a new status."""
-        self.record |= {"status": status, "updated": _now(), **more}
-        write_whole(self.path / "config.json", json.dumps(self.record, indent=2) + "\n")
+        """Write config.json with a new status. Raises UserError."""
+        self.record = {k: v for k, v in self.record.items() if k != "reason"} | {
+            "status": status, "updated": _now(), **more
+        }  # fmt: skip
+        if self.held():
+            write_whole(self.path / "config.json", sealed(self.record))
+
+    def begin(self, **facts: Any) -> None:
+        """Say that training begins here; `facts` (device, data source) are recorded. Raises UserError."""
+        self.set_status(RUNNING, versions=versions(), attempts=self.record.get("attempts", 0) + 1, **facts)
+
+    def end(self, status: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Say that the run is through: its table, then its status, with the table's digest. Raises UserError."""
+        self.write_rows(rows, last=True)
+        self.set_status(status, table=digest(to_csv(rows)))
 
     def write_rows(self, rows: Sequence[dict[str, Any]], last: bool = False) -> None:
         """Write metrics.csv whole; an earlier, longer table of the same run is kept until this one reaches it or its
-        `last` row."""
-        if last or len(rows) >= self.before:
+        `last` row. Raises UserError."""
+        if (last or len(rows) >= self.before) and self.held():
             write_whole(self.path / "metrics.csv", to_csv(rows))
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of metrics.csv; none where there is no readable table."""
+        """The rows of metrics.csv; none where there is no table, or not the one that was written."""
         try:
-            table = list(csv.DictReader(io.StringIO(read_text(self.path / "metrics.csv"))))
+            text = read_text(self.path / "metrics.csv")
+            table = list(csv.DictReader(io.StringIO(text)))
             rows = [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in table]
-            ours = all(list(row) == COLUMNS and row["epoch"] == i for i, row in enumerate(rows))
-            return rows if ours else []
         except (UserError, ValueError, TypeError, csv.Error):
             return []
+        whole = [epoch_of(row) for row in rows] == list(range(len(rows)))
+        return rows if whole and self.record.get("table") in (None, digest(text)) else []
 
 
 @contextmanager
-def open_run(out: Path, name: str, run: Run, data: str, **facts: Any) -> Iterator[RunFolder]:
-    """The folder of this run, made if need be, and locked; a finished run's is given as it is (`done`).
+def open_run(out: Path, name: str, run: Run, data: str) -> Iterator[RunFolder]:
+    """The folder of this run, made if need be, and held; `done` says whether the run is through.
 
-    `data` is the fingerprint of the data; `facts` (device, data source) are recorded. Raises UserError for a name
-    that is no folder name, a place that cannot be written, a folder that holds something else or is in use.
+    `data` is the fingerprint of the data. A record that is damaged is set aside, with a warning, and made anew.
+    Raises Occupied where another process is at this run; UserError for a name that is no folder name, a place that
+    cannot be written, a folder that holds something else.
     """
     path = Path(out) / checked_name(name) / run_id(run)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(f"another process is at this run, in {path}; wait for it, or give another --name") from None
+        lease = leases.of(path)
+        if not lease.acquired():
+            raise Occupied(f"another process is at this run, in {path}; wait for it, or give another --name")
     try:
-        yield _opened(path, run, data, facts)
+        with writing(path):
+            clear_strays(path)
+        yield _opened(path, run, data, lease.held)
     finally:
-        lock.release()
+        lease.release()
+        with suppress(OSError):
+            path.rmdir()  # where nothing was begun
 
 
 def checked_name(name: str) -> str:
@@ -94,44 +121,39 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _opened(path: Path, run: Run, data: str, facts: dict[str, Any]) -> RunFolder:
-    config = complete(run)
-    if (path / "config.json").exists():
+def _opened(path: Path, run: Run, data: str, held: Callable[[], bool]) -> RunFolder:
+    """The folder with the record that is there, or a new one; what is damaged is set aside."""
+    config, place = complete(run), path / "config.json"
+    new = {"format": FORMAT, "id": path.name, "config": config, "data": data, "status": RUNNING, "started": _now()}
+    record = new
+    if place.exists():
         try:
-            record = read_record(path / "config.json")
-        except UserError as error:
+            record = read_record(place)
+            if record["config"] != config:
+                raise Damaged(f"{place} describes another run than its folder's name says")
+            if record.get("data") != data:
+                raise UserError(f"{path} holds this run on other data ({record.get('source')}); give another --name")
+        except Damaged as error:
+            aside = place.with_name("config.json.damaged")
+            log.warning("%s; it is kept as %s, and the run goes on from what else is there", error, aside.name)
+            with writing(path):
+                place.replace(aside)
+            record = new
+        except Foreign as error:
             raise UserError(f"{error}; it is in the way of this run: move it away") from None
-        if record["config"] != config:
-            raise UserError(f"{path / 'config.json'} describes another run than its folder's name says; move it away")
-        if record.get("data") != data:
-            raise UserError(f"{path} holds this run on other data ({record.get('source')}); give another --name")
-        folder = RunFolder(path, record)
-        last = rows[-1]["epoch"] if (rows := folder.rows()) else None
-        if (folder.status, last) in ((FINISHED, run.epochs), (f"diverged at epoch {last}", last)):
-            return folder
-    record = {"format": FORMAT, "version": VERSION, "id": path.name, "config": config, "data": data, "started": _now()}
-    folder = RunFolder(path, record)
-    folder.set_status(RUNNING, versions=versions(), **facts)
-    return folder
+    return RunFolder(path, record | {"version": VERSION}, held)
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A run's config.json, checked. Raises UserError, naming the file, for anything that NodePert did not write."""
-    text = read_text(path)
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not readable as JSON ({error}), as a run's config.json is") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise UserError(f'{path} is not a NodePert run\'s config.json (it has no "format": "{FORMAT}")')
-    if record.get("version") != VERSION:
-        raise UserError(f"{path} has format version {record.get('version')!r}; this NodePert reads version {VERSION}")
+    """A run's config.json, checked. Raises UserError, naming the file, for anything that NodePert did not write:
+    Damaged where it is not as it was written, Foreign where it is something else."""
+    record = unsealed(path, FORMAT, VERSION, unsealed_until=1)
     if not isinstance(record.get("status"), str):
-        raise UserError(f"{path} has no status; it is damaged")
+        raise Damaged(f"{path} has no status; it is damaged")
     try:
         from_dict(record.get("config"))
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise Damaged(f"{path}: {error}") from None
     return record
 
 
@@ -139,6 +161,19 @@ def load_run(path: Path) -> Run:
     """The run that a config.json (or the folder that holds it) describes. Raises UserError."""
     path = Path(path)
     return from_dict(read_record(path / "config.json" if path.is_dir() else path)["config"])
+
+
+def standing(path: Path) -> str:
+    """The status of the run in a folder, by its record; one that says running without a living process at it was
+    interrupted. Raises UserError where there is no sound record."""
+    record = read_record(path / "config.json")
+    return INTERRUPTED if record["status"] == RUNNING and not leases.seems_held(path) else record["status"]
+
+
+def epoch_of(row: Any) -> int | None:
+    """The epoch of a row; none where it is no row of a run."""
+    whole = isinstance(row, dict) and list(row) == COLUMNS and all(type(v) in (int, float) for v in row.values())
+    return row["epoch"] if whole else None
 
 
 def to_csv(rows: Sequence[dict[str, Any]], header: bool = True) -> str:
@@ -168,44 +203,6 @@ def append_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             file.write((b"\n" if torn else b"") + to_csv(rows, header=not first).encode())
             file.flush()
             os.fsync(file.fileno())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step: written beside it, flushed to disk, renamed. Raises UserError."""
-    with writing(path):
-        temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-        try:
-            with open(temporary, "x", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses into a UserError that names the place."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {(error.strerror or str(error)).lower()}; choose another place"
-        ) from None
-
-
-def read_text(path: Path) -> str:
-    """A small text file. Raises UserError where it is missing, too large or no text."""
-    try:
-        if path.stat().st_size > LARGEST:
-            raise UserError(f"{path} is larger than {LARGEST:,} bytes; it is not ours")
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
 
 
 @functools.cache

@@ -1,12 +1,30 @@
 """For every test: a random key used twice is an error, and the working folder is the test's own."""
 
+import os
+import tempfile
+
 import jax
 import pytest
+
+CACHE = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
 
 jax.devices()  # JAX is started: no test decides how many CPU devices the next one has
 
 jax.config.update("jax_debug_key_reuse", True)
-jax.config.update("jax_enable_compilation_cache", False)  # no test may depend on what an earlier one left there
+
+
+def pytest_configure(config):
+    """What one process of this run compiled, the others load; nothing is left from earlier runs, nothing for later."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        config.cache_of_programs = tempfile.TemporaryDirectory(prefix="nodepert-tests-")
+        os.environ.update(CACHE | {"JAX_COMPILATION_CACHE_DIR": config.cache_of_programs.name})
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+
+
+def pytest_unconfigure(config):
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        config.cache_of_programs.cleanup()
 
 
 @pytest.fixture(autouse=True)

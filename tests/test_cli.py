@@ -55,7 +55,9 @@ def work(tmp_path, monkeypatch):
 def untrained(monkeypatch):
     """Runs that cost nothing: two rows that are known before."""
     monkeypatch.setattr(
-        runner, "fit_all", lambda *_, **__: (Epoch({0: row}, lambda i: State(*[None] * 4)) for row in ROWS)
+        runner,
+        "fit_all",
+        lambda *_, **__: (Epoch({0: row}, lambda i: State({"w": np.zeros(2)}, (), (), np.int32(1))) for row in ROWS),
     )
 
 
@@ -77,7 +79,7 @@ def run(*arguments):
 
 
 def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != ".lock")
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != ".owner")
 
 
 def is_plain(text):
@@ -142,7 +144,8 @@ def test_train_prints_every_epoch_and_the_outcome_and_leaves_the_rows(work, untr
     assert [line.split()[:3] for line in lines[:2]] == [["np", "epoch", str(e)] for e in range(2)]
     assert "finished" in out and lines[-1] == f"rows: {folder.relative_to(work)}/metrics.csv"
     assert is_plain(out) and err == ""
-    assert len(table(folder)) == 2 and files(folder) == ["config.json", "metrics.csv"]
+    assert len(table(folder)) == 2 and files(folder)[-2:] == ["config.json", "metrics.csv"]
+    assert {name.split("/")[0] for name in files(folder)[:-2]} == {"checkpoints"}
 
 
 def test_compare_leaves_a_picture_and_a_table_per_rule_each_with_its_own_lr(work, capsys):
@@ -162,6 +165,7 @@ def test_compare_leaves_a_picture_and_a_table_per_rule_each_with_its_own_lr(work
 def test_a_config_is_run_as_it_says_and_options_override_it(work, tmp_path, untrained, capsys):
     earlier = Run("digits(train=100)", "fc(width=3)", "mse", 10, 1, 0.01, 5, "np(samples=3)", "momentum", 0.7)
     with open_run(tmp_path, "earlier", earlier, "data") as folder:
+        folder.begin()
         config = folder.path / "config.json"
     cli.main(["train", "--config", str(config)])
     (folder,) = (work / "runs" / "default").iterdir()
@@ -235,15 +239,15 @@ BAD = {  # command, and what the line must say; @ stands for the folder of `plac
     "corrupted data": ([*MNIST, "@/corrupted"], "train-images"),
     "data of another type": ([*MNIST, "@/type"], "not an IDX file of images"),
     "out": (["train", *TINY, "--out", "@/file"], "cannot write @/file"),
-    "config": (["train", "--config", "@/elsewhere.json"], "@/elsewhere.json is not a NodePert run's"),
+    "config": (["train", "--config", "@/elsewhere.json"], "@/elsewhere.json is not a NodePert record of this kind"),
     "no config": (["train", "--config", "@/nowhere"], "cannot read @/nowhere: no such file"),
     "name": (["train", *TINY, "--name", "a/b"], "the name 'a/b'"),
     "option": (["train", "--nosuch", "3"], "--nosuch"),
     "similar option": (["train", "--rul", "np"], "--rule"),
     "no number": (["train", "--epochs", "ten"], "--epochs"),
     "no value": (["train", "--epochs"], "epochs needs a value"),
-    "no command": ([], "train, compare, check, experiment, sweep, list, data"),
-    "command": (["trian"], "train, compare, check, experiment, sweep, list, data"),
+    "no command": ([], "train, compare, check, experiment, sweep, runs, results, list, data"),
+    "command": (["trian"], "train, compare, check, experiment, sweep, runs, results, list, data"),
     "kind": (["list", "rule"], "'datasets', 'optimizers'"),
     "no rules": (["compare", *TINY], "--rules"),
     "one rule": (["compare", *TINY, "--rules", "np"], "two or more rules"),

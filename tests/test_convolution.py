@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import nodepert as npt
+from nodepert.building import build
 from nodepert.models.convolution import convolve, same_p
-from nodepert.runner import build
 from nodepert.training import program, task_data
 
 SHAPES = [((2, 8, 8, 3), (3, 3), 1), ((2, 8, 8, 3), (3, 3), 2), ((2, 7, 9, 3), (5, 5), 2), ((2, 5, 6, 3), (1, 1), 1),

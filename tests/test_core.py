@@ -17,6 +17,7 @@ from nodepert.core import (
     pullback,
 )
 from nodepert.losses import cross_entropy, linear_mse, mse
+from nodepert.models.fc import fc
 from nodepert.models.layers import dense
 from nodepert.rules.node import node_perturbation
 
@@ -177,6 +178,18 @@ def test_losses_are_right_for_many_draws_of_a_batch(name):
         together = run(outputs)
         parts = [run(part) for part in jnp.split(outputs, 5)]  # 10,000 rows each
         assert close(together, jax.tree.map(lambda *p: jnp.concatenate(p), *parts))
+
+
+@pytest.mark.parametrize("name", registry.names("loss"))
+def test_estimates_are_right_for_many_draws_of_a_batch(name):
+    """The same where the loss is fused with what is made of it."""
+    model = fc((6,), 3, width=5, depth=2)
+    rule = registry.make("rule", "np(difference=jvp)", model, registry.resolve("loss", name))
+    params, batch = model.init(jax.random.key(0)), (jax.random.normal(jax.random.key(1), (8, 6)), jnp.arange(8) % 3)
+    run = jax.jit(jax.vmap(lambda key: rule.grads(key, (), params, batch)[0]))
+    keys = jax.random.split(jax.random.key(2), 20_000)
+    parts = [run(part) for part in jnp.split(jax.random.clone(keys), 20)]
+    assert close(run(keys), jax.tree.map(lambda *p: jnp.concatenate(p), *parts))
 
 
 def test_losses_are_their_formulas():

@@ -16,8 +16,8 @@ SMALL = {"dataset": "digits(train=200, test=50)", "network": "fc(width=8)", "epo
 
 
 def test_a_grid_is_every_combination_once_with_seeds_fastest():
-    name, runs = make_grid({"name": "a", "seeds": 2, "grid": {"rule": ["np", "sgd"], "lr": [0.1, 0.2]}})
-    assert name == "a" and len(runs) == len(set(runs)) == 8
+    name, runs, slurm = make_grid({"name": "a", "seeds": 2, "grid": {"rule": ["np", "sgd"], "lr": [0.1, 0.2]}})
+    assert name == "a" and not slurm and len(runs) == len(set(runs)) == 8
     assert [(run.rule, run.lr, run.seed) for run in runs[:3]] == [("np", 0.1, 0), ("np", 0.1, 1), ("np", 0.2, 0)]
     assert [run.seed for run in make_grid({"seeds": ["1..2", 7]}).runs] == [1, 2, 7]
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from nodepert import cli, main
+from nodepert.config import Run
+from nodepert.store import COLUMNS, open_run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -28,6 +30,10 @@ def test_python_blocks_run(block):
 def test_commands_run(line, capsys):
     line = re.sub(r"epochs \d+", "epochs 1", line).replace(" grids/", f" {ROOT}/grids/")
     words = shlex.split(line, comments=True)
+    if words[1] in ("runs", "results"):  # they look at what a sweep left
+        with open_run(Path("runs"), "weight-decay", Run(rule="np", network="conv"), "data") as folder:
+            folder.write_rows([dict.fromkeys(COLUMNS, 0.5) | {"epoch": 0}])
+            folder.set_status("interrupted")
     if words[0] == "nodepert":
         cli.main(words[1:])
     else:

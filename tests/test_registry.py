@@ -100,7 +100,7 @@ def test_an_alias_becomes_the_name():
 
 
 def test_full_writes_every_default_and_changes_none_that_is_given():
-    assert str(full("network", "fc(depth=3)")) == "fc(width=500, depth=3)"
+    assert str(full("network", "fc(depth=3)")) == "fc(width=500, depth=3, activation=relu)"
     assert full("rule", "np") == full("rule", full("rule", "np"))
     given_, defaults = dict(full("rule", "np(samples=4)").kwargs), dict(full("rule", "np").kwargs)
     assert defaults["samples"] == 1 and given_ == defaults | {"samples": 4}

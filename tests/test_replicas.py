@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 import nodepert as npt
-from nodepert import cli, devices, display, replicas, runner
+from nodepert import cli, devices, display, replicas
+from nodepert.building import build, groups
 from nodepert.cli_grid import combinations, grid_of, labels
 from nodepert.config import run_id
 from nodepert.grid import parsed_seeds
 from nodepert.hyper import stacked
 from nodepert.registry import UserError
-from nodepert.runner import groups
 from nodepert.store import COLUMNS, open_run
 
 BASE = npt.Run(dataset="digits(train=200, test=50)", network="fc(width=12)", batchsize=40, epochs=3, rule="np")
@@ -79,7 +79,7 @@ def test_vectorised_replicas_are_the_runs_alone_to_rounding(alone_exactly, lanes
 
 def test_a_frozen_replica_stays_as_it_is(alone):
     seen = []
-    model, loss, data, hypers = runner.build(RUNS, npt.load_dataset(BASE.dataset))
+    model, loss, data, hypers = build(RUNS, npt.load_dataset(BASE.dataset))
     for epoch in replicas.fit_all(model, loss, data, hypers, batchsize=40, epochs=3):
         seen.append((sorted(epoch.rows), jax.tree.map(np.array, epoch.state(2).params)))
     assert [numbers for numbers, _ in seen] == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 3], [0, 1, 3]]
@@ -120,7 +120,7 @@ def test_runs_of_several_groups_come_back_in_their_order():
 
 def test_a_group_larger_than_the_memory_is_trained_in_parts_and_says_so(alone, caplog):
     compiled = []
-    model, loss, data, hypers = runner.build(RUNS, npt.load_dataset(BASE.dataset))
+    model, loss, data, hypers = build(RUNS, npt.load_dataset(BASE.dataset))
     inner = replicas.Group.__init__
 
     def noted(self, *arguments):
@@ -140,7 +140,7 @@ def test_a_group_larger_than_the_memory_is_trained_in_parts_and_says_so(alone, c
 
 
 def test_nothing_compiles_after_the_first_epoch_and_each_epoch_brings_results_to_the_host_once(monkeypatch):
-    model, loss, data, hypers = runner.build(RUNS[:2], npt.load_dataset(BASE.dataset))
+    model, loss, data, hypers = build(RUNS[:2], npt.load_dataset(BASE.dataset))
     compilations, transfers, inner = [], [], replicas.fetched
 
     def fetched(tree):
@@ -181,7 +181,8 @@ def test_an_interruption_keeps_the_rows_of_every_replica(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         npt.train([*RUNS, later], name="study", out=tmp_path, on_row=stop)
     records = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("study/*/config.json"))]
-    assert sorted(r["status"] for r in records) == ["diverged at epoch 1", *["interrupted"] * 4]
+    assert sorted(r["status"] for r in records) == ["diverged at epoch 1", *["interrupted"] * 3]
+    assert len(list(tmp_path.glob("study/*"))) == 4  # nothing is left of the group that was not reached
     lengths = sorted(len(p.read_text().splitlines()) - 1 for p in tmp_path.glob("study/*/metrics.csv"))
     assert lengths == [2, 2, 3, 3]  # the last one was not yet told of its row of epoch 2
     assert [len(r.rows) for r in npt.train(RUNS, name="study", out=tmp_path)] == [4, 4, 2, 4]
@@ -230,7 +231,7 @@ def test_a_group_of_which_nothing_seems_to_fit_is_trained_one_by_one(caplog):
 
 
 def test_whole_numbers_as_rates_are_the_rates_of_all_replicas():
-    *_, hypers = runner.build([BASE, replace(BASE, lr=0.5)], npt.load_dataset(BASE.dataset))
+    *_, hypers = build([BASE, replace(BASE, lr=0.5)], npt.load_dataset(BASE.dataset))
     found = stacked([hypers[0]._replace(lr=1, wd=0), hypers[1]._replace(wd=0.25)])
     assert found.lr.tolist() == [1, 0.5] and found.wd.tolist() == [0, 0.25]
     assert found.seed.dtype == np.int32

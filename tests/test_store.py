@@ -10,13 +10,14 @@ from dataclasses import asdict, fields, replace
 import numpy as np
 import pytest
 
-from nodepert import cli, runner, store
+from nodepert import cli, keeping, records, runner
 from nodepert.config import Run, checked, complete, run_id
 from nodepert.data import load_dataset
+from nodepert.records import write_whole
 from nodepert.registry import UserError
 from nodepert.replicas import Epoch
 from nodepert.runner import train
-from nodepert.store import append_rows, load_run, open_run, write_whole
+from nodepert.store import append_rows, load_run, open_run
 from nodepert.training import State
 
 RUN = Run("digits(train=200, test=50)", "fc(width=8, depth=1)", "auto", 60, 3, 1e-4, 1, "np", "sgd", 0.1)
@@ -52,7 +53,7 @@ def metrics(rows):
 
 
 def content(folder):
-    return {p.name: p.read_bytes() if p.is_file() else None for p in folder.iterdir() if p.name != ".lock"}
+    return {p.name: p.read_bytes() if p.is_file() else None for p in folder.iterdir() if p.name != ".owner"}
 
 
 def stop_at(epoch):
@@ -70,7 +71,7 @@ def opened(out, name, data="20+5-abc"):
 
 def known(rows):
     """What `fit_all` gives of one run whose rows are known."""
-    return (Epoch({0: row}, lambda i: State(*[None] * 4)) for row in rows)
+    return (Epoch({0: row}, lambda i: State({"w": np.zeros(2)}, (), (), np.int32(1))) for row in rows)
 
 
 def never(*_, **__):
@@ -81,14 +82,15 @@ def never(*_, **__):
 # ------------------------------------------------------------------------------------------ a run's folder
 
 
-def test_a_run_is_a_folder_of_two_files_named_after_study_and_identity(finished):
+def test_a_run_is_a_folder_of_record_table_and_last_checkpoint_named_after_study_and_identity(finished):
     assert finished.folder.parts[-2:] == ("study", run_id(RUN))
-    assert set(content(finished.folder)) == {"config.json", "metrics.csv"}
+    assert set(content(finished.folder)) == {"config.json", "metrics.csv", "checkpoints"}
+    assert {p.name for p in (finished.folder / "checkpoints").iterdir()} == {"3", "3.json"}
 
 
 def test_the_record_says_what_was_run_where_and_with_what(finished):
     said = record(finished.folder)
-    assert (said["format"], said["version"], said["id"]) == ("nodepert-run", 1, run_id(RUN))
+    assert (said["format"], said["version"], said["id"]) == ("nodepert-run", 2, run_id(RUN))
     assert said["status"] == finished.status == "finished"
     assert said["config"] == complete(RUN) and "sigma=0.001" in said["config"]["rule"]
     assert said["config"]["loss"] == "mse"  # not "auto"
@@ -138,12 +140,12 @@ def test_a_run_belongs_to_one_process_at_a_time(tmp_path):
         with pytest.raises(UserError, match="another process is at this run"), open_run(tmp_path, "study", RUN, "data"):
             raise AssertionError("opened twice")
         first.set_status("finished")
-    assert opened(tmp_path, "study", "data").status == "running"  # finished without its rows: it is done again
+    assert not opened(tmp_path, "study", "data").done  # finished without its rows: it is done again
 
 
 def test_a_run_on_other_data_is_not_taken_for_this_one(finished, monkeypatch):
     monkeypatch.setattr(runner, "fit_all", never)
-    monkeypatch.setattr(runner, "fingerprint", lambda data: "200+50-other")
+    monkeypatch.setattr(keeping, "fingerprint", lambda data: "200+50-other")
     with pytest.raises(UserError, match="holds this run on other data"):
         train(RUN, name="study", out=finished.folder.parents[1])
     assert finished.rows == [{k: type(row[k])(v) for k, v in zip(row, line.values(), strict=True)}
@@ -241,14 +243,16 @@ FOREIGN = {
     "empty": b"",
     "a list": b"[1, 2]",
     "other format": with_config(format="other"),
-    "newer version": with_config(version=2),
+    "newer version": with_config(version=3),
+    "no seal": with_config(version=2),
+    "a seal that does not fit": with_config(version=2, seal="0"),
     "no status": with_config(status=None),
     "no config": with_config(config=None),
     "unknown option": with_config(config={"momentum": 0.9}),
     "wrong type": with_config(config={"lr": "fast"}),
     "unknown rule": with_config(config={"rule": "nosuch"}),
     "damaged text": b'{"format": "nodepert-run\xff"}',
-    "huge": b" " * (store.LARGEST + 1),
+    "huge": b" " * (records.LARGEST + 1),
     "deep": b"[" * 100_000,
     "long number": b'{"version": ' + b"1" * 5000 + b"}",
     "number beyond floats": with_config(config={"lr": 10**400}),
@@ -256,7 +260,26 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("kind", FOREIGN)
+REFUSED = {"a list", "other format", "newer version", "huge"}  # the others may be ours, damaged
+
+
+@pytest.mark.parametrize("kind", sorted(set(FOREIGN) - REFUSED))
+def test_what_may_be_a_damaged_record_is_set_aside_and_the_run_made_anew(kind, tmp_path, caplog):
+    folder = tmp_path / "study" / run_id(RUN)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes(FOREIGN[kind])
+    with open_run(tmp_path, "study", RUN, "20+5-abc") as found:
+        assert not found.done and found.record["config"] == complete(RUN)
+    assert content(folder) == {"config.json.damaged": FOREIGN[kind]}
+    assert "kept as config.json.damaged" in caplog.text and len(caplog.messages) == 1
+    (folder / "config.json").write_bytes(FOREIGN[kind])
+    if kind != "another run":
+        with pytest.raises(UserError, match=re.escape(str(folder / "config.json"))) as caught:
+            load_run(folder)
+        assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("kind", sorted(REFUSED))
 def test_a_foreign_record_is_refused_and_left_alone(kind, tmp_path):
     folder = tmp_path / "study" / run_id(RUN)
     folder.mkdir(parents=True)
@@ -266,9 +289,8 @@ def test_a_foreign_record_is_refused_and_left_alone(kind, tmp_path):
         opened(tmp_path, "study")
     assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 1000
     assert content(folder) == {"config.json": FOREIGN[kind]}
-    if kind != "another run":
-        with pytest.raises(UserError, match=re.escape(str(path))):
-            load_run(path)
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        load_run(path)
 
 
 @pytest.mark.parametrize("place", ["out", "out/study", "out/study/ID", "out/study/ID/metrics.csv/file"])

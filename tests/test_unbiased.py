@@ -43,19 +43,27 @@ PARAMS = MODEL.init(jax.random.key(2))
 NOISES, DIFFERENCES = ("gaussian", "rademacher", "sphere"), ("forward", "central", "jvp")
 FORMS = [
     *(f"np(noise={n}, difference={d}, sharing={s})"
-      for n, d, s in itertools.product(NOISES, DIFFERENCES, ("example", "batch"))),
+      for (n, d), s in zip(itertools.product(NOISES, DIFFERENCES), itertools.cycle(("example", "batch")))),
     "np(presynaptic=noisy)",
     "np(presynaptic=noisy, difference=central, sharing=batch, samples=2)",
     "np(baseline=running)",
     "np(baseline=running, noise=rademacher, samples=2)",
     "np(baseline=running, presynaptic=clean)",
     "np(samples=3)",
-    *(f"inp(noise={n}, difference={d})" for n, d in itertools.product(NOISES, DIFFERENCES)),
+    *(f"inp(noise={n}, difference={d})" for n, d in zip(NOISES, DIFFERENCES, strict=True)),
     "inp(samples=2)",
     *(f"wp(difference={d}, sharing={s}, rank={r})"
-      for d, s, r in itertools.product(DIFFERENCES, ("batch", "example"), (0, 1))),
-    *(f"wp(noise={n}, rank={r})" for n, r in itertools.product(NOISES[1:], (0, 3))),
+      for (s, r), d in zip(itertools.product(("batch", "example"), (0, 1)), itertools.cycle(DIFFERENCES))),
+    "wp(noise=rademacher, rank=3)",
+    "wp(noise=sphere)",
     "wp(samples=3, rank=2)",
+]  # fmt: skip
+PRODUCT = [
+    *(f"{r}(noise={n}, difference={d}, sharing={s})"
+      for r, n, d, s in itertools.product(("np", "wp"), NOISES, DIFFERENCES, ("example", "batch"))),
+    *(f"inp(noise={n}, difference={d})" for n, d in itertools.product(NOISES, DIFFERENCES)),
+    *(f"wp(difference={d}, sharing={s}, rank=1)" for d, s in itertools.product(DIFFERENCES, ("batch", "example"))),
+    *(f"wp(noise={n}, rank=3)" for n in NOISES[1:]),
 ]  # fmt: skip
 
 
@@ -75,7 +83,9 @@ def rms_z(rule, model=MODEL, params=PARAMS, batch=BATCH, loss=mse, key=3, expect
     return float(np.sqrt(np.mean(np.concatenate(z) ** 2)))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [*FORMS, *(pytest.param(form, marks=pytest.mark.slow) for form in PRODUCT if form not in FORMS)]
+)
 def test_the_mean_is_the_gradient_in_every_form(form):
     assert rms_z(npt.make_rule(form, MODEL, mse)) < THRESHOLD
 

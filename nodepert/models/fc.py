@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from math import prod
+from typing import Literal
 
 import jax
 
@@ -12,13 +13,19 @@ from nodepert.arguments import at_least
 from nodepert.core import Array, Model, plain
 from nodepert.models.layers import dense, xavier
 
+ACTIVATIONS = {"relu": jax.nn.relu, "leaky-relu": jax.nn.leaky_relu, "tanh": jax.numpy.tanh, "gelu": jax.nn.gelu}
 
-def fc(input_shape: tuple[int, ...], classes: int, *, width: int = 500, depth: int = 2) -> Model:
-    """`depth` hidden ReLU layers of `width` units and a linear output; nodes fc0, fc1, ..., out.
+
+def fc(
+    input_shape: tuple[int, ...], classes: int, *, width: int = 500, depth: int = 2,
+    activation: Literal["relu", "leaky-relu", "tanh", "gelu"] = "relu",
+) -> Model:  # fmt: skip
+    """`depth` hidden layers of `width` units (ReLU, or leaky with slope 0.01, tanh, GELU) and a linear output; nodes
+    fc0, fc1, ..., out.
 
     Xavier-normal weights, zero biases. Inputs of any shape (B, ...) are flattened.
     """
-    return chain(input_shape, classes, width, depth, jax.nn.relu)
+    return chain(input_shape, classes, width, depth, ACTIVATIONS[activation])
 
 
 def linfc(input_shape: tuple[int, ...], classes: int, *, width: int = 500, depth: int = 2) -> Model:

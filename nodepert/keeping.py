@@ -1,0 +1,137 @@
+"""What training leaves on disk as it goes: rows, checkpoints and statuses of runs, and where they go on from."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import jax
+
+from nodepert import checkpoints
+from nodepert.building import build
+from nodepert.checkpoints import Checkpoint
+from nodepert.config import Run, checked
+from nodepert.data import Dataset
+from nodepert.data.dataset import fingerprint
+from nodepert.hyper import stacked
+from nodepert.registry import UserError
+from nodepert.rows import Row, diverged
+from nodepert.store import FAILED, FINISHED, INTERRUPTED, Occupied, RunFolder, open_run
+from nodepert.training import State, program, task_data
+
+FILES = 256  # open at a time, beside the runs' leases
+log = logging.getLogger("nodepert")
+
+
+class Stopped(Exception):
+    """Training was asked to stop, and did at the end of an epoch, with a checkpoint."""
+
+
+def open_folders(
+    stack: ExitStack, runs: Sequence[Run], sets: dict[str, Dataset], name: str, out: str | Path, skip: bool
+) -> dict[int, RunFolder]:
+    """{i: the folder of run i}, held until the stack is closed; if `skip`, without those that other processes are at.
+
+    Raises UserError, Occupied among them, as `open_run`, and where so many files cannot be open.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = len(runs) + FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise UserError(f"{len(runs):,} runs at once need {needed:,} open files, and this system allows {hard:,} "
+                            "(ulimit -n); train them in parts")  # fmt: skip
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    prints = {spec: fingerprint(data) for spec, data in sets.items()}
+    folders: dict[int, RunFolder] = {}
+    for i, run in enumerate(runs):
+        try:
+            folder = stack.enter_context(open_run(Path(out), name, run, prints[checked(run).dataset]))
+        except Occupied:
+            if not skip:
+                raise
+            continue
+        folders[i] = folder
+        _mend(folder)
+    return folders
+
+
+def _mend(folder: RunFolder) -> None:
+    """Put back the table of a run that is through, where it was lost."""
+    if not folder.done:
+        rows = checkpoints.rows_at_the_end(folder.path, folder.record["data"])
+        if rows and folder.status == ended(rows[-1], folder.record["config"]["epochs"]):
+            log.warning("%s/metrics.csv was damaged; it is put back from the checkpoint", folder.path)
+            folder.end(folder.status, rows)
+
+
+def ended(row: Row, epochs: int) -> str | None:
+    """The status of a run of which this is the last row, if that ends it."""
+    return f"diverged at epoch {row['epoch']}" if diverged(row) else FINISHED if row["epoch"] == epochs else None
+
+
+def begun(runs: Sequence[Run], sets: dict[str, Dataset], folders: dict[int, RunFolder]) -> dict[int, Checkpoint]:
+    """{i: the last checkpoint of run i}, of the runs of one group that have folders and were interrupted.
+
+    Where several processes share a computation there are none: they begin anew.
+    """
+    if not folders or jax.process_count() > 1:
+        return {}
+    numbers = list(folders)
+    run = checked(runs[numbers[0]])
+    data = sets[run.dataset]
+    model, loss, _, hypers = build([runs[i] for i in numbers], data)
+    pure = program(model, loss, batchsize=run.batchsize, epochs=run.epochs)
+    first = jax.tree.map(lambda a: a[0], stacked(hypers[:1]))
+    like = jax.eval_shape(pure.init, first, jax.eval_shape(lambda: task_data(data)))
+    found = {i: checkpoints.latest(folder.path, like, folder.record["data"]) for i, folder in folders.items()}
+    return {i: checkpoint for i, checkpoint in found.items() if checkpoint}
+
+
+class Keeper:
+    """Writes what comes of the runs of one group, where they have folders."""
+
+    def __init__(self, runs: Sequence[Run], folders: dict[int, RunFolder], every: float):
+        self.runs, self.folders, self.every = runs, folders, every
+        self.open = set(folders)  # runs that are not through
+        self.last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time for checkpoints."""
+        if time.monotonic() - self.last < self.every:
+            return False
+        self.last = time.monotonic()
+        return True
+
+    def row(self, i: int, rows: list[Row], state: State | None) -> None:
+        """The last of these rows is new; a state is kept. Raises UserError where it cannot be written."""
+        if not (folder := self.folders.get(i)):
+            return
+        status = ended(rows[-1], self.runs[i].epochs)
+        if not status:
+            folder.write_rows(rows)
+        if state and folder.held():
+            try:
+                checkpoints.save(folder.path, rows[-1]["epoch"], rows, state, folder.record["data"],
+                                 **({"keep": 1} if status else {}))  # fmt: skip
+            except UserError as error:  # a run does not fail for want of one
+                log.warning("no checkpoint of epoch %d: %s", rows[-1]["epoch"], error)
+        if status:
+            self.end(i, status, rows)
+
+    def end(self, i: int, status: str, rows: list[Row]) -> None:
+        """A run is through."""
+        if folder := self.folders.get(i):
+            folder.end(status, rows)
+            self.open.discard(i)
+
+    def broke(self, error: BaseException) -> None:
+        """Say of all runs that are not through that they were interrupted, or failed and why."""
+        failed = isinstance(error, Exception) and not isinstance(error, Stopped)
+        said = " ".join(f"{'' if isinstance(error, UserError) else type(error).__name__ + ': '}{error}".split())[:500]
+        for i in self.open:
+            with suppress(UserError):  # the disk may be full
+                self.folders[i].set_status(FAILED if failed else INTERRUPTED, **({"reason": said} if failed else {}))

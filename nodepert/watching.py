@@ -1,0 +1,179 @@
+"""What the terminal shows of a sweep: the plan, how its jobs stand, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from nodepert import display
+from nodepert.building import groups
+from nodepert.cli_grid import labels
+from nodepert.config import Run
+from nodepert.runner import Result
+from nodepert.store import FAILED, RUNNING
+from nodepert.sweeping import Standing, Sweep
+
+
+def show_plan(study: Sweep) -> None:
+    """A line per group: what its runs have in common, what differs, how many there are; and what it will cost."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("data", "network", "rule", "optimizer"):
+        table.add_column(column, overflow="fold")
+    for column in ("batch", "epochs", "runs", "done"):
+        table.add_column(column, justify="right", no_wrap=True)
+    found = groups(study.runs)
+    for group in found:
+        own = [study.runs[i] for i in group]
+        words = (said(own, name) for name in ("dataset", "network", "rule", "optimizer"))
+        done = sum(study.stands[i].through for i in group)
+        table.add_row(*map(escape, words), str(own[0].batchsize), str(own[0].epochs), f"{len(own):,}", f"{done:,}")
+    display.console.print(table)
+    done = sum(stand.through for stand in study.stands)
+    others = {word: sum(stand.status == word for stand in study.stands) for word in (FAILED, RUNNING)}
+    more = "".join(f", {count:,} {word}" for word, count in others.items() if count)
+    print(f"{study.name}: {len(study.runs):,} runs in {len(found):,} groups (one compiled program each); {done:,} done"
+          f"{more}, {cost(study, found)}")  # fmt: skip
+
+
+def cost(study: Sweep, found: Sequence[Sequence[int]]) -> str:
+    """Epochs that are left, and how long they take where runs of each group have been timed."""
+    left = {i: study.runs[i].epochs - stand.epoch for i, stand in enumerate(study.stands) if not stand.through}
+    epochs, seconds = sum(left.values()), 0.0
+    for group in found:
+        ours = [i for i in group if i in left]
+        times = [t for i in group if (row := study.stands[i].row) and (t := row["epoch_time"]) > 0]
+        if ours and not times:
+            return f"{epochs:,} epochs to train"
+        seconds += sum(left[i] for i in ours) * sum(times) / len(times) if ours else 0
+    return f"{epochs:,} epochs to train" + (f", about {duration(seconds)}" if epochs else "")
+
+
+def said(runs: Sequence[Run], option: str) -> str:
+    """The value of an option, or how many there are."""
+    values: list[Any] = list(dict.fromkeys(getattr(run, option) for run in runs))
+    return values[0] if len(values) == 1 else f"{values[0]} and {len(values) - 1} more"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def on_interrupt(launcher: Any) -> Callable[[int], None]:
+    """What to say at Ctrl-C."""
+
+    def say(count: int) -> None:
+        if launcher.detaches:
+            display.console.print("leaving the jobs with their scheduler")
+        elif count == 1:
+            display.console.print("stopping after this epoch, with checkpoints (Ctrl-C again: at once)")
+
+    return say
+
+
+@contextmanager
+def shown(study: Sweep) -> Iterator[Callable[[], None]]:
+    """Yields what shows how the sweep stands: a table that is renewed on a terminal, lines of what is new elsewhere."""
+    named = labels(study.runs)
+    start, before = time.monotonic(), sum(stand.epoch for stand in study.stands)
+    if not display.console.is_terminal:
+        yield _lines(study, named)
+        return
+    with Live(console=display.console, refresh_per_second=4, transient=True) as live:
+        yield lambda: live.update(Group(_table(study), _rest(study, time.monotonic() - start, before)))
+
+
+def _lines(study: Sweep, named: Sequence[str]) -> Callable[[], None]:
+    told: dict[Any, str] = {i: stand.status for i, stand in enumerate(study.stands) if stand.through}
+
+    def show() -> None:
+        for batch in study.batches:
+            for path, runs, state in zip(batch.paths, batch.runs, batch.states, strict=True):
+                if told.get(path, "waiting") != state.word:
+                    told[path] = state.word
+                    print(f"job {path.stem}, {len(runs)} runs of {named[runs[0]]}: {state.word} {state.why}".rstrip())
+        done = sum(isinstance(key, int) for key in told)
+        for i, stand in enumerate(study.stands):
+            if stand.through and i not in told:
+                told[i], done = stand.status, done + 1
+                print(f"[{done}/{len(study.runs)}] {named[i]}: {stand.status}{_figure(stand)}", flush=True)
+
+    return show
+
+
+def _figure(stand: Standing) -> str:
+    return f", test {stand.row['test_acc']:.1f}%" if stand.row and stand.status == "finished" else ""
+
+
+def _table(study: Sweep) -> Table:
+    """A line per job."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("job")
+    table.add_column("runs of", overflow="ellipsis", no_wrap=True)
+    for column in ("done", "epochs", "test %", ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    shown = [(batch, k) for batch in study.batches for k in range(len(batch.paths))]
+    order = {"running": 0, "failed": 1, "waiting": 2, "ended": 3}
+    shown.sort(key=lambda one: order[one[0].states[one[1]].word])
+    for batch, k in shown[:20]:
+        numbers = batch.runs[k]
+        stands = [study.stands[i] for i in numbers]
+        epochs = sum(
+            study.runs[i].epochs if stand.through else stand.epoch for i, stand in zip(numbers, stands, strict=True)
+        )
+        accuracies = [stand.row["test_acc"] for stand in stands if stand.row]
+        table.add_row(batch.paths[k].stem, escape(study.runs[numbers[0]].rule if numbers else ""),
+                      f"{sum(stand.through for stand in stands)}/{len(stands)}",
+                      f"{epochs}/{sum(study.runs[i].epochs for i in numbers)}",
+                      display.between(accuracies) if accuracies else "", batch.states[k].word)  # fmt: skip
+    if len(shown) > 20:
+        table.add_row("...", f"{len(shown) - 20} more", "", "", "", "")
+    return table
+
+
+def _rest(study: Sweep, seconds: float, before: int) -> Text:
+    """How much is done, and how long the rest will take at this pace."""
+    stands = list(zip(study.runs, study.stands, strict=True))
+    left = sum(run.epochs - stand.epoch for run, stand in stands if not stand.through)
+    trained = sum(stand.epoch for stand in study.stands) - before
+    rest = f", about {duration(seconds * left / trained)} left" if trained and left else ""
+    done = sum(stand.through for stand in study.stands)
+    return Text(f"{done}/{len(study.runs)} runs, {duration(seconds)}{rest}")
+
+
+def report(study: Sweep, launcher: Any, command: str) -> None:
+    """The table of what is through, each job that failed with the end of its log, and what to type next."""
+    through = [i for i, stand in enumerate(study.stands) if stand.through]
+    if through:
+        named = labels(study.runs, apart=["seed"])
+        results = [Result(study.runs[i], display_rows(study, i), study.stands[i].status) for i in through]
+        display.console.print(display.results([named[i] for i in through], results))
+    for failure in study.failures:
+        runs = ", ".join(dict.fromkeys(labels([study.runs[i] for i in failure.runs])))
+        print(f"\nfailed: {len(failure.runs)} runs of {runs}: {failure.why}\n  {failure.log}")
+        print("\n".join(f"  | {line}" for line in failure.lines))
+    print(f"{len(through):,} of {len(study.runs):,} runs are through; rows: nodepert results {study.name}"
+          f"{f' --out {study.out}' * (str(study.out) != 'runs')}")  # fmt: skip
+    if study.failures:
+        print(f"the failed ones again: {command} --retry")
+    elif study.interrupts and launcher.detaches:
+        print(f"the jobs go on; to see them again: {command} --launcher slurm --watch")
+    elif len(through) < len(study.runs):
+        print(f"the rest: {command}")
+
+
+def display_rows(study: Sweep, i: int) -> list[dict[str, Any]]:
+    """All rows of a run."""
+    from nodepert.store import RunFolder, read_record
+
+    return RunFolder(study.folders[i], read_record(study.folders[i] / "config.json")).rows()
