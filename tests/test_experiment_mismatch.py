@@ -63,6 +63,10 @@ def test_what_is_expected_shows_at_smoke():
     findings = experiment.findings(rows)
     assert len(findings) == 4 and all(finding.holds for finding in findings)
     assert "times the least" in findings[-1].says
+    lost = [row | {"diverged": int(row["step"] > 1000)} for row in rows]  # sgd's students must not diverge
+    assert [f.holds for f in experiment.findings(lost)][:3] == [False] * 3
+    rising = [row | {"error": row["step"] + 1.0, "error_se": 0.0} for row in rows]  # what never fell cannot rise again
+    assert not any(f.holds for f in experiment.findings(rising))
     falling = [row | {"error": 1 / (1 + row["step"])} for row in rows]  # no rise: then the finding does not hold
     assert not all(f.holds for f in experiment.findings([row | {"diverged": 0} for row in falling]))
 

@@ -136,6 +136,26 @@ def test_what_cannot_be_is_refused_in_one_line_and_leaves_nothing(tmp_path, caps
         build(NAME, "smoke", input=3)
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        (NAME, {"rules": ("sgd", "sgd")}, "given twice: rule sgd"),
+        (NAME, {"rules": ()}, "nothing to do: rules must be at least one"),
+        ("delta-loss", {"depths": ()}, "nothing to do: depths must be at least one"),
+        ("linesearch", {"widths": (10, 10)}, "given twice: width 10, rule sgd"),
+        ("stabilise", {"optimizers": ()}, "nothing to do: optimizers must be at least one"),
+        ("alignment", {"rules": ()}, "the number of rules must be at least 1"),
+        ("adam", {"network": "fcc"}, "unknown network 'fcc'"),
+        ("crash-timing", {"rules": ("np", "npp")}, "unknown rule 'npp'"),
+        ("grad-dynamics", {"loss": "msee"}, "unknown loss 'msee'"),
+        ("width-scaling", {"dataset": "mnst"}, "unknown dataset 'mnst'"),
+    ],
+)
+def test_parts_that_are_none_or_twice_and_unknown_names_are_refused_at_once(name, given, words):
+    with pytest.raises(npt.UserError, match=words):
+        build(name, "smoke", **given)
+
+
 def test_damaged_files_and_another_process_are_told(tmp_path, capsys):
     conduct(NAME, "smoke", out=tmp_path, rules=("sgd",))
     ask = [NAME, "--scale", "smoke", "--rules", "sgd", "--out", str(tmp_path)]

@@ -10,7 +10,8 @@ from nodepert.arguments import at_least
 from nodepert.drawing import curve, legend, style, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.tasks import curves, gathered, log_spaced, make_hyper, make_task, mean_error
-from nodepert.registry import UserError, check
+from nodepert.registry import UserError
+from nodepert.rows import diverged
 
 LAST = 5  # epochs whose mean is the final accuracy
 SCALES: dict[str, dict[str, Any]] = {
@@ -45,12 +46,10 @@ def adam(
         batchsize: Examples per update.
         seeds: Runs of each kind.
     """
-    for kind, specs in (("rule", rules), ("optimizer", optimizers)):
-        for spec in specs:
-            check(kind, spec)
     at_least("rates", rates, 2)
     at_least("epochs", epochs, LAST)
     at_least("seeds", seeds, 1)
+    at_least("batchsize", batchsize, 1)
     if not 0 < lowest < highest < math.inf:
         raise UserError(f"lowest and highest are learning rates, 0 < lowest < highest; got {lowest:g} and {highest:g}")
     grid = log_spaced(lowest, highest, rates)
@@ -60,30 +59,29 @@ def adam(
         runs = [(lr, seed) for lr in grid for seed in range(seeds)]
         hypers = [make_hyper(part["rule"], lr, seed, part["optimizer"]) for lr, seed in runs]
         for (lr, seed), run in zip(runs, curves(task, hypers, epochs), strict=True):
-            through = run[-1]["epoch"] == epochs and math.isfinite(run[-1]["test_loss"])
+            through = run[-1]["epoch"] == epochs and not diverged(run[-1])
             final = sum(r["test_acc"] for r in run[-LAST:]) / LAST if through else 100 / task.data.classes
             yield {"lr": lr, "seed": seed, "final_acc": final, "best_acc": max(r["test_acc"] for r in run),
                    "diverged": int(not through)}  # fmt: skip
 
-    def best(rows: Sequence[Row], rule: str, optimizer: str) -> tuple[float, float, float]:
-        """(learning rate, mean, standard error) where the mean final accuracy is highest."""
-        own = [r for r in rows if (r["rule"], r["optimizer"]) == (rule, optimizer)]
-        found = {lr: mean_error(values) for lr, values in gathered(own, ["lr"], "final_acc").items()}
-        lr = max(found, key=lambda lr: found[lr][0])
-        return lr, *found[lr]
-
     def draw(figure: Any, rows: Sequence[Row]) -> None:
         axes = figure.subplots()
         for i, (rule, optimizer) in enumerate(pairs):
-            own = [r for r in rows if (r["rule"], r["optimizer"]) == (rule, optimizer)]
-            found = {lr: mean_error(values) for lr, values in gathered(own, ["lr"], "final_acc").items()}
+            found = reached(rows, rule, optimizer)
             means, errors = zip(*found.values(), strict=True)
             curve(axes, list(found), means, errors, i, rule if optimizer == "sgd" else f"{rule} + {optimizer}")
             lr, mean, _ = best(rows, rule, optimizer)
             axes.plot(lr, mean, markersize=11, fillstyle="none", linestyle="none", **style(i))
-            axes.annotate(f"{mean:.1f}", (lr, mean), (0, 10), textcoords="offset points", ha="center",
+            under = any(reached(rows, *other)[lr][0] > mean for other in pairs)  # there its number is out of the way
+            axes.annotate(f"{mean:.1f}", (lr, mean), (0, -20 if under else 9), textcoords="offset points", ha="center",
                           color=style(i)["color"])  # fmt: skip
-        tidy(axes, xlabel="learning rate", ylabel=f"test accuracy (%), last {LAST} epochs", xscale="log", ylim=(0, 107))
+        tidy(
+            axes,
+            xlabel="learning rate",
+            ylabel=f"test accuracy, %\n(mean of the last {LAST} epochs)",
+            xscale="log",
+            ylim=(0, 107),
+        )
         legend(figure, axes)
 
     def findings(rows: Sequence[Row]) -> list[Finding]:
@@ -91,7 +89,7 @@ def adam(
         for rule in rules:
             found = {optimizer: best(rows, rule, optimizer) for optimizer in optimizers}
             words = "; ".join(f"{o} {mean:.1f} ± {error:.1f} % at {lr:g}" for o, (lr, mean, error) in found.items())
-            inside = all(lowest < lr < highest for lr, _, _ in found.values())
+            inside = all(grid[0] < lr < grid[-1] for lr, _, _ in found.values())
             said.append(Finding(f"{rule}: {words}{'' if inside else ' (at the edge of the range)'}", inside))
         if {"np", "sgd"} <= {*rules} and {"sgd", "adam"} <= {*optimizers}:
             gain = {r: best(rows, r, "adam")[1] - best(rows, r, "sgd")[1] for r in ("np", "sgd")}
@@ -102,4 +100,17 @@ def adam(
         return said
 
     pairs = [(rule, optimizer) for rule in rules for optimizer in optimizers]
-    return Experiment([{"rule": r, "optimizer": o} for r, o in pairs], rows, draw, findings, (5.5, 3.6))
+    return Experiment([{"rule": r, "optimizer": o} for r, o in pairs], rows, draw, findings, (7.0, 4.4))
+
+
+def reached(rows: Sequence[Row], rule: str, optimizer: str) -> dict[float, tuple[float, float]]:
+    """{learning rate: mean and standard error of the final accuracy}."""
+    own = [r for r in rows if (r["rule"], r["optimizer"]) == (rule, optimizer)]
+    return {lr: mean_error(values) for lr, values in gathered(own, ["lr"], "final_acc").items()}
+
+
+def best(rows: Sequence[Row], rule: str, optimizer: str) -> tuple[float, float, float]:
+    """(learning rate, mean, standard error) where the mean final accuracy is highest."""
+    found = reached(rows, rule, optimizer)
+    lr = max(found, key=lambda lr: found[lr][0])
+    return lr, *found[lr]

@@ -57,6 +57,10 @@ def linear_theory(
     model, loss = student(inputs, outputs), lambda y, target: jnp.square(y - target).sum(-1) / 2
     specs = {rule: with_sigma(rule, sigma) for rule in rules}
     known = {rule: constants(str(spec), inputs, outputs) for rule, spec in specs.items()}
+    if not 0 <= noise < math.inf:
+        raise UserError(f"noise must be finite and not negative; got {noise}")
+    for spec in specs.values():
+        make("rule", spec, model, loss)
 
     def rows(part: Part) -> Iterator[Row]:
         rule, (k, q) = make("rule", specs[part["rule"]], model, loss), known[part["rule"]]
@@ -114,9 +118,10 @@ def linear_theory(
         right.axhline(0, color="grey", linewidth=1, linestyle=":")
         right.axvline(1, color="grey", linewidth=1, linestyle=":")
         tidy(left, xlabel="update", ylabel="loss", xscale="log", yscale="log")
-        tidy(
-            right, xlabel="learning rate / stability limit", ylabel="k (N + 2) x relative change\nof ||V||² in one step"
-        )
+        tidy(right, xlabel="learning rate /\nstability limit",
+             ylabel="k (N + 2) x relative change\nof ||V||² in one step")  # fmt: skip
+        low, high = left.get_ylim()
+        left.set_yticks([t for t in (m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5)) if low <= t <= high])
         left.yaxis.set_major_formatter("{x:g}")
         left.yaxis.set_minor_formatter("")
         legend(figure, left)
@@ -128,6 +133,13 @@ def linear_theory(
             rms, k = float(np.sqrt(np.mean(np.square(z)))), known[rule][0]
             said.append(Finding(f"{rule}: simulation and theory are {rms:.1f} standard errors apart (rms over {len(z)} "
                                 f"points); k = {k:g}, stable below {2 / (k * (inputs + 2)):.2g}", rms < 2))  # fmt: skip
+            limit = 2 / (k * (inputs + 2))
+            steps_of = [r for r in rows if r["rule"] == rule and r["panel"] == "one step"]
+            below, above = ([r["simulated"] for r in steps_of if sign * (r["lr"] / limit - 1) > 0.01]
+                            for sign in (-1, 1))  # fmt: skip
+            said.append(Finding(f"{rule}: below the limit a step lowers ||V||², by {1 - min(below):.2g} at best; above "
+                                f"it a step raises ||V||², by up to {max(above) - 1:.2g}",
+                                max(below) < 1 < min(above)))  # fmt: skip
         return said
 
     return Experiment([{"rule": rule} for rule in rules], rows, draw, findings)

@@ -116,8 +116,9 @@ def linesearch(
                 curve(axes, [best["lr"]], [-best["change"]], None, i, linestyle="none", markersize=6,
                       label=f"{rule}, best step")  # fmt: skip
             tidy(axes, xscale="log", yscale="log", title=f"width {width}", xlabel="learning rate")
+        panels[0].set_xticks([10.0**d for d in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1, 2)])
         top = max((t for t in tops if t > 0), default=1.0)
-        panels[0].set(ylabel="mean decrease of the test loss\nin one step", ylim=(top / 3e4, 3 * top))
+        panels[0].set(ylabel="mean decrease of the\ntest loss in one step", ylim=(top / 3e4, 3 * top))
         legend(figure, panels[0])
 
     def findings(rows: Sequence[Row]) -> list[Finding]:
@@ -143,7 +144,7 @@ def linesearch(
         return said
 
     parts = [{"width": width, "rule": rule} for width in widths for rule in rules]
-    return Experiment(parts, rows, draw, findings, size=(7.0, 3.0))
+    return Experiment(parts, rows, draw, findings, size=(7.0, 3.6))
 
 
 def optimum(rows: Sequence[Row]) -> Row:

@@ -16,7 +16,7 @@ from nodepert.core import per_example
 from nodepert.drawing import style, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.tasks import Task, make_hyper, make_task, train
-from nodepert.registry import UserError, check
+from nodepert.registry import UserError
 from nodepert.training import standardised, task_data
 
 SCALES: dict[str, dict[str, Any]] = {
@@ -56,10 +56,9 @@ def loss_landscape(
         points: Points of the grid along each axis.
         seed: Seed of weights, shuffling and noise.
     """
-    for rule in rules:
-        check("rule", rule)
     at_least("points", points, 3)
     at_least("epochs", epochs, 2)
+    at_least("batchsize", batchsize, 1)
     if len(rates) not in (1, len(rules)):
         raise UserError(f"rates are one for all {len(rules)} rules, or one each; got {len(rates)}")
     lrs = dict(zip(rules, rates if len(rates) == len(rules) else rates * len(rules), strict=True))
@@ -116,11 +115,11 @@ def loss_landscape(
             axes.plot([r["a"] for r in path], [r["b"] for r in path], color="white", linewidth=2.5)
             axes.plot([r["a"] for r in path], [r["b"] for r in path], markersize=3, linewidth=1,
                       color="black", marker=style(i)["marker"])  # fmt: skip
-            axes.plot(path[-1]["a"], path[-1]["b"], "*", color="white", markeredgecolor="black", markersize=12)
-            tidy(axes, xlabel="direction 1", title=f"{rule} (ends at {path[-1]['loss']:.3g})")
+            axes.plot(path[-1]["a"], path[-1]["b"], "*", color="white", markeredgecolor="black", markersize=10)
+            tidy(axes, xlabel="direction 1", title=f"{rule}\n(ends at {path[-1]['loss']:.3g})")
         panels[0].set_ylabel("direction 2")
-        bar = figure.colorbar(shown, ax=list(panels), label="log10 loss")
-        bar.ax.yaxis.set_major_formatter("{x:.2f}")
+        bar = figure.colorbar(shown, ax=list(panels), label="training loss")
+        bar.set_ticks(levels[::3], labels=[f"{10**level:.2g}" for level in levels[::3]])
 
     def findings(rows: Sequence[Row]) -> list[Finding]:
         ends = {rule: [r for r in rows if (r["rule"], r["kind"]) == (rule, "path")] for rule in rules}
@@ -132,7 +131,7 @@ def loss_landscape(
                                 f"distance of {moved[rule]:.2g}", own[-1]["loss"] < own[0]["loss"]))  # fmt: skip
         return said
 
-    return Experiment([{"rule": rule} for rule in rules], rows, draw, findings, (2.6 * len(rules) + 1, 3.0))
+    return Experiment([{"rule": rule} for rule in rules], rows, draw, findings, (2.0 * len(rules) + 1, 3.4))
 
 
 def point(kind: str, epoch: int, a: Any, b: Any, loss: float, explained: float) -> Row:

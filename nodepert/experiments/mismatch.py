@@ -88,7 +88,7 @@ def mismatch(
                     curve(axes, [r["step"] for r in own], means, errors, j, label, marker="",
                           linestyle="-" if noise == max(noises) else (0, (4, 1 + i)))  # fmt: skip
         mismatched = [r["error"] for r in rows if r["noise"] == max(noises)]
-        tidy(left, xlabel="update", ylabel="error against the teacher", xscale="log", yscale="log")
+        tidy(left, xlabel="update", ylabel="error against\nthe teacher", xscale="log", yscale="log")
         left.set_ylim(0.3 * min(mismatched), 2 * max(mismatched))
         tidy(right, xlabel="update", ylabel="weight norm", xscale="log")
         legend(figure, left, columns=2)
@@ -102,13 +102,16 @@ def mismatch(
                 lost = next((r["diverged"] for r in rows if (r["rule"], r["noise"]) == (rule, noise)
                              and r["diverged"]), 0)  # fmt: skip
                 rise, grown = last["error"] / least["error"], last["norm"] / first["norm"]
+                fell = least["error"] < first["error"] / 2
                 says = (f"{rule}, target noise {noise:g}: the error falls from {first['error']:.2g} to "
                         f"{least['error']:.2g} at update {least['step']:,}, and is {last['error']:.2g} at update "
                         f"{last['step']:,}")  # fmt: skip
                 if noise:
                     says += f", {rise:.2g} times the least"
                     apart = last["error"] - least["error"] > 2 * (last["error_se"] + least["error_se"])
-                    expected = rise < RISE if rule == "sgd" else (rise > RISE and apart) or lost > 0
+                    expected = fell and (
+                        rise < RISE and not lost if rule == "sgd" else (rise > RISE and apart) or lost > 0
+                    )
                 else:
                     expected = not lost and last["error"] < 1e-2 * first["error"]
                 says += f"; the weight norm grows {grown:.3g}-fold" + ("; then students diverge" if lost else "")
