@@ -69,6 +69,9 @@ def sweep(
     from nodepert.grid import load_grid
 
     name, runs, slurm = load_grid(grid)
+    from nodepert.keeping import checked_interval
+
+    checked_interval(checkpoint_every)
     if how.runs_per_job < 0:
         raise UserError(f"--runs-per-job must not be negative; got {how.runs_per_job}")
     from nodepert import watching

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from nodepert.config import Run, complete, from_dict, run_id
+from nodepert.config import Run, checked, from_dict, run_id
 from nodepert.records import Damaged, sealed, unsealed, write_whole, writing
 from nodepert.registry import UserError
 
@@ -71,9 +72,8 @@ def write_jobs(jobs: Sequence[Job]) -> list[Path]:
         place.mkdir(parents=True)
     paths = [place / f"{k}.json" for k in range(len(jobs))]
     for path, job in zip(paths, jobs, strict=True):
-        values: dict[str, Any] = job._asdict() | {
-            "out": str(job.out), "data_dir": job.data_dir and str(job.data_dir), "runs": [complete(r) for r in job.runs]
-        }  # fmt: skip
+        places = {"out": str(job.out), "data_dir": job.data_dir and str(job.data_dir)}
+        values: dict[str, Any] = job._asdict() | places | {"runs": [asdict(checked(run)) for run in job.runs]}
         write_whole(path, sealed({"format": FORMAT, "version": VERSION, **values}))
     return paths
 
@@ -97,6 +97,12 @@ def tail(path: Path, lines: int = 10) -> list[str]:
             return file.read().decode(errors="replace").splitlines()[-lines:]
     except OSError:
         return []
+
+
+def last_words(path: Path, code: object) -> str:
+    """Why a worker ended, by the last line of its log; its exit status where it said nothing."""
+    said = next((line for line in reversed(tail(path)) if line.strip()), f"exit status {code}")
+    return said.removeprefix("nodepert: error: ")
 
 
 def one_of(options: dict[str, Any], valid: dict[str, type], what: str) -> dict[str, Any]:

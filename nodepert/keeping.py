@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import resource
 import time
 from collections.abc import Sequence
@@ -31,6 +32,12 @@ class Stopped(Exception):
     """Training was asked to stop, and did at the end of an epoch, with a checkpoint."""
 
 
+def checked_interval(seconds: float) -> None:
+    """Raises UserError for seconds between checkpoints that are no time."""
+    if not 0 <= seconds < math.inf:
+        raise UserError(f"checkpoint_every is in seconds, finite and not negative; got {seconds}")
+
+
 def open_folders(
     stack: ExitStack, runs: Sequence[Run], sets: dict[str, Dataset], name: str, out: str | Path, skip: bool
 ) -> dict[int, RunFolder]:
@@ -49,7 +56,7 @@ def open_folders(
     folders: dict[int, RunFolder] = {}
     for i, run in enumerate(runs):
         try:
-            folder = stack.enter_context(open_run(Path(out), name, run, prints[checked(run).dataset]))
+            folder = stack.enter_context(open_run(Path(out), name, run, prints[checked(run).dataset], not skip))
         except Occupied:
             if not skip:
                 raise

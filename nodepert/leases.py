@@ -6,6 +6,7 @@ for `LASTS` seconds of the observer's own clock, so that clocks that jump or dif
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -18,6 +19,8 @@ from filelock import SoftFileLease, Timeout
 
 NAME = ".owner"
 LASTS = 180.0  # seconds; longer than a network disk may show an old time
+MALFORMED = 3.0  # seconds after which filelock takes over what is no lease
+log = logging.getLogger("nodepert")
 
 
 class Lease:
@@ -28,20 +31,33 @@ class Lease:
         self._lock = SoftFileLease(path / NAME, lease_duration=LASTS, timeout=0, thread_local=False,
                                    on_compromise=self._on_compromise)  # fmt: skip
 
-    def acquired(self) -> bool:
-        """Take it, if nobody has it. Raises OSError where it cannot be written."""
+    def acquired(self, patient: bool = False) -> bool:
+        """Take it, if nobody has it; if `patient`, one that seems abandoned is watched for as long as it lasts.
+
+        Raises OSError where it cannot be written.
+        """
         if self._lock.is_locked:
             return False
-        with suppress(OSError):
-            marker = Path(self._lock.lock_file)
-            if marker.stat().st_size == 0:  # no owner ever leaves it so, nor would it ever count as stale
-                marker.unlink()
         try:
-            self._lock.acquire()
+            self._lock.acquire(timeout=self._patience(patient))
         except Timeout:
             return False
         self._lost = False
         return True
+
+    def _patience(self, patient: bool) -> float:
+        """Seconds to wait for it: none where it seems that its owner lives."""
+        marker = Path(self._lock.lock_file)
+        with suppress(OSError):
+            text = marker.read_text(errors="replace")
+            if not text:  # no owner ever leaves it so, nor would it ever count as stale
+                marker.unlink()
+            elif not re.search(r"^token=\w+$", text, re.MULTILINE):
+                return MALFORMED
+            elif patient and not seems_held(marker.parent):
+                log.warning("%s seems abandoned; waiting up to %.0f s to be sure", marker, LASTS)
+                return LASTS + MALFORMED
+        return 0
 
     def held(self) -> bool:
         """Whether it is still this process's; a process that slept for long may have lost it to another."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +17,7 @@ from nodepert.checkpoints import Checkpoint
 from nodepert.config import Run, checked, run_id
 from nodepert.core import Params
 from nodepert.data import Dataset, load_dataset
-from nodepert.keeping import Keeper, Stopped, begun, ended, open_folders
+from nodepert.keeping import Keeper, Stopped, begun, checked_interval, ended, open_folders
 from nodepert.registry import UserError
 from nodepert.replicas import Epoch, fit_all
 from nodepert.rows import Row
@@ -79,8 +78,7 @@ def train(
     anything in a run or the data that the user can put right.
     """
     several = [runs] if isinstance(runs, Run) else list(runs)
-    if not 0 <= checkpoint_every < math.inf:
-        raise UserError(f"checkpoint_every is in seconds, finite and not negative; got {checkpoint_every}")
+    checked_interval(checkpoint_every)
     for run in several:
         if not isinstance(run, Run):
             raise UserError(f"train takes a run, as in npt.train(npt.Run(rule='np')); got {type(run).__name__}")
@@ -156,13 +154,13 @@ class _Work:
         """Train the runs of one group; those that go on from one epoch together."""
         keeper = Keeper(self.runs, folders, self.every)
         try:
-            for folder in folders.values():
-                folder.begin(device=device(), source=self.sets[checked(self.runs[numbers[0]]).dataset].source)
             found = begun(self.runs, self.sets, folders)
+            source = self.sets[checked(self.runs[numbers[0]]).dataset].source
+            for i, folder in folders.items():
+                folder.begin(found[i].epoch if i in found else 0, device=device(), source=source)
             for i, checkpoint in found.items():
-                if status := ended(
-                    checkpoint.rows[-1], self.runs[i].epochs
-                ):  # killed just before its status was written
+                status = ended(checkpoint.rows[-1], self.runs[i].epochs)
+                if status:  # it was killed just before its status was written
                     checkpoints.keep_last(folders[i].path)
                     keeper.end(i, status, checkpoint.rows)
                     self.result(i, checkpoint.rows, status, checkpoint.state.params, folders[i])

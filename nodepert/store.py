@@ -63,9 +63,12 @@ class RunFolder:
         if self.held():
             write_whole(self.path / "config.json", sealed(self.record))
 
-    def begin(self, **facts: Any) -> None:
-        """Say that training begins here; `facts` (device, data source) are recorded. Raises UserError."""
-        self.set_status(RUNNING, versions=versions(), attempts=self.record.get("attempts", 0) + 1, **facts)
+    def begin(self, epoch: int = 0, **facts: Any) -> None:
+        """Say that training begins here, after this epoch; `facts` (device, data source) are recorded. `attempts` has
+        the epochs after which it ever began. Raises UserError."""
+        before = self.record.get("attempts")
+        attempts = [*(before if isinstance(before, list) else []), epoch]
+        self.set_status(RUNNING, versions=versions(), attempts=attempts, **facts)
 
     def end(self, status: str, rows: Sequence[dict[str, Any]]) -> None:
         """Say that the run is through: its table, then its status, with the table's digest. Raises UserError."""
@@ -91,10 +94,10 @@ class RunFolder:
 
 
 @contextmanager
-def open_run(out: Path, name: str, run: Run, data: str) -> Iterator[RunFolder]:
+def open_run(out: Path, name: str, run: Run, data: str, patient: bool = False) -> Iterator[RunFolder]:
     """The folder of this run, made if need be, and held; `done` says whether the run is through.
 
-    `data` is the fingerprint of the data. A record that is damaged is set aside, with a warning, and made anew.
+    `data` is the fingerprint of the data; `patient` as of a lease. A record that is damaged is set aside, with a warning, and made anew.
     Raises Occupied where another process is at this run; UserError for a name that is no folder name, a place that
     cannot be written, a folder that holds something else.
     """
@@ -102,7 +105,7 @@ def open_run(out: Path, name: str, run: Run, data: str) -> Iterator[RunFolder]:
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         lease = leases.of(path)
-        if not lease.acquired():
+        if not lease.acquired(patient):
             raise Occupied(f"another process is at this run, in {path}; wait for it, or give another --name")
     try:
         with writing(path):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from nodepert.jobs import STOPPED, State, read_job, tail
+from nodepert.jobs import STOPPED, State, last_words, read_job
 from nodepert.keeping import Stopped
 from nodepert.launch.worker import train_job
 from nodepert.records import writing
@@ -83,8 +83,7 @@ class Local:
             return State("failed", f"its process was killed by {signal.Signals(-code).name}{more}")
         if code in (0, STOPPED):
             return State("ended") if code == 0 else State("failed", "stopped, with checkpoints")
-        said = next((line for line in reversed(tail(self.log(k))) if line.strip()), f"exit status {code}")
-        return State("failed", said.removeprefix("nodepert: error: "))
+        return State("failed", last_words(self.log(k), code))
 
 
 class Debug:

@@ -6,17 +6,20 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from nodepert.jobs import State, read_job
+from nodepert.jobs import State, last_words
 from nodepert.registry import UserError
-from nodepert.store import RUNNING, standing
+from nodepert.store import RUNNING
+from nodepert.sweeping import job_folders, look
 
 
 class Template:
     """Gives a job to a scheduler by a command of the user's, in which {command}, {log} and {name} are filled in.
 
-    How the job stands is told by its runs: a scheduler's own word is not known here.
+    How the job stands is told by its runs, and by the exit status that its worker leaves beside it, if it can: a
+    scheduler's own word is not known here.
     """
 
     detaches = True
@@ -37,14 +40,14 @@ class Template:
         self.jobs = list(jobs)
         for k, job in enumerate(jobs):
             command = shlex.join([sys.executable, "-m", "nodepert.launch.worker", str(job)])
-            line = self.template.format(command=shlex.quote(command), log=shlex.quote(str(self.log(k))), name=self.name)
+            line = self.template.format(command=command, log=shlex.quote(str(self.log(k))), name=self.name)
             done = subprocess.run(line, shell=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
             if done.returncode:
                 said = " ".join((done.stderr or done.stdout).split())[:300]
                 raise UserError(f"'{line}' ended with status {done.returncode}: {said}")
 
     def states(self) -> list[State]:
-        return [self._state(job) for job in self.jobs]
+        return [self._state(k) for k in range(len(self.jobs))]
 
     def log(self, k: int) -> Path:
         return self.jobs[k].with_suffix(".log")
@@ -52,15 +55,12 @@ class Template:
     def stop(self, at_once: bool) -> None:
         pass
 
-    def _state(self, path: Path) -> State:
-        found = [_standing(folder) for folder in read_job(path).folders()]
-        if all(word == "finished" or word.startswith("diverged") or word == "failed" for word in found):
+    def _state(self, k: int) -> State:
+        path = self.jobs[k]
+        with suppress(OSError):
+            code = path.with_suffix(".status").read_text().strip()
+            return State("ended") if code == "0" else State("failed", last_words(self.log(k), code))
+        found = [look(folder) for folder in job_folders(path)]
+        if found and all(stand.through for stand in found):
             return State("ended")
-        return State("running" if RUNNING in found else "waiting")
-
-
-def _standing(folder: Path) -> str:
-    try:
-        return standing(folder)
-    except UserError:
-        return ""
+        return State("running" if any(stand.status == RUNNING for stand in found) else "waiting")

@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from nodepert.jobs import STOPPED, Job, read_job
@@ -125,6 +126,9 @@ def main(path: str, *tied: str) -> None:
         traceback.print_exc(file=sys.stdout)
         status = 1
     sys.stdout.flush()
+    if not tied:
+        with suppress(OSError):
+            Path(path).with_suffix(".status").write_text(f"{status}\n")
     os._exit(status)  # at once: an ordinary exit waits for what XLA still does
 
 
