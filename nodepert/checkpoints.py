@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -55,14 +56,16 @@ def save(run: Path, epoch: int, rows: list[Row], state: Any, data: str, keep: in
             raise OSError(None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
         record = {"format": FORMAT, "version": VERSION, "epoch": epoch, "data": data, "digest": _digest(arrays)}
         write_whole(place.with_name(f"{epoch}.json"), sealed(record | {"rows": rows}))
-    keep_last(run, keep)
+    keep_last(run, keep, until=epoch)  # what is later was passed over
 
 
-def keep_last(run: Path, keep: int = 1) -> None:
-    """Clear away all but the last few checkpoints, and what belongs to none. Raises UserError."""
+def keep_last(run: Path, keep: int = 1, until: float = math.inf) -> None:
+    """Clear away all but the last few checkpoints `until` an epoch, and what belongs to none. Raises UserError."""
     folder = run / "checkpoints"
     with writing(folder):
-        for old in sorted(_complete(folder), reverse=True)[keep:]:  # its mark first: from then on it does not count
+        found = sorted(_complete(folder), reverse=True)
+        kept = [epoch for epoch in found if epoch <= until][:keep]
+        for old in set(found) - set(kept):  # its mark first: from then on it does not count
             (folder / f"{old}.json").unlink()
         ours = {str(epoch) for epoch in _complete(folder)}
         for path in folder.iterdir() if folder.is_dir() else ():

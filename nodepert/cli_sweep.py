@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -82,34 +84,49 @@ def sweep(
     watching.show_plan(study)
     if dry_run:
         return
+    if watch and how.launcher != "slurm":
+        raise UserError("--watch follows the jobs that Slurm has: give --launcher slurm as well")
     launcher, earlier = launched(how, study, options)
     numbers = [i for i in (study.begun() if retry else study.left()) if i not in earlier]
     if watch:
-        if not study.batches:
-            print("no jobs of this study are with a scheduler")
         numbers = []
+        if not study.batches:
+            print("no jobs of this study are with Slurm")
     if not (numbers or study.batches):
         return
-    check(study, numbers)
-    with interruptible(study, watching.on_interrupt(launcher)), watching.shown(study) as show:
-        if study.batches:
-            for _ in study.follow() if not numbers else ():
-                show()
-        if numbers:
-            for _ in study.carry_out(launcher, numbers):
-                show()
-    watching.report(study, launcher, f"nodepert sweep {grid}{f' --out {out}' * (out != Path('runs'))}")
+    check(study, numbers, how)
+    heard = nullcontext() if how.launcher == "debug" else interruptible(study, watching.on_interrupt(launcher))
+    with heard, watching.shown(study) as show:
+        for _ in study.follow() if study.batches and not numbers else study.carry_out(launcher, numbers):
+            show()
+    watching.report(study, launcher, given(grid, how, out, data_dir, checkpoint_every))
     if study.interrupts:
         sys.exit(130)
     if study.failures:
         sys.exit(1)
 
 
-def check(study: Sweep, numbers: Sequence[int]) -> None:
+def given(grid: Path, how: How, out: Path, data_dir: Path | None, checkpoint_every: float) -> str:
+    """The command that was given, to be given again."""
+    words = ["nodepert", "sweep", str(grid)]
+    options = {"launcher": how.launcher, "jobs": how.jobs, "runs-per-job": how.runs_per_job, "command": how.command,
+               "out": out, "data-dir": data_dir, "checkpoint-every": checkpoint_every}  # fmt: skip
+    usual = {"launcher": "local", "jobs": 1, "runs-per-job": 0, "command": "", "out": Path("runs"), "data-dir": None,
+             "checkpoint-every": 60.0}  # fmt: skip
+    for name, value in options.items():
+        words += [f"--{name}", str(value)] if value != usual[name] else []
+    return shlex.join([*words, *(["--slurm", *how.slurm] if how.slurm else [])])
+
+
+def check(study: Sweep, numbers: Sequence[int], how: How) -> None:
     """Find what is wrong with runs before any job is written. Raises UserError."""
+    import jax
+
     from nodepert.building import precheck
     from nodepert.data import load_dataset
 
+    if how.launcher != "debug":  # the GPUs are for the workers
+        jax.config.update("jax_platforms", "cpu")
     runs = [study.runs[i] for i in numbers]
     precheck(runs)
     for spec in dict.fromkeys(run.dataset for run in runs):  # fetched once, before several jobs ask for it

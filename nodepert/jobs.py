@@ -32,14 +32,14 @@ class Job(NamedTuple):
 
 
 class State(NamedTuple):
-    """How a job stands: waiting, running, ended, or failed, and then why."""
+    """How a job stands: waiting, running, ended, stopped (as it was asked to), or failed, and then why."""
 
     word: str
     why: str = ""
 
     @property
     def over(self) -> bool:
-        return self.word in ("ended", "failed")
+        return self.word in ("ended", "stopped", "failed")
 
 
 class Launcher(Protocol):
@@ -107,14 +107,23 @@ def last_words(path: Path, code: object) -> str:
 
 def one_of(options: dict[str, Any], valid: dict[str, type], what: str) -> dict[str, Any]:
     """Options checked against a table of names and types. Raises UserError that lists the valid ones."""
+    nouns = {int: "a whole number above 0", float: "a number above 0", str: "a text", list: "a list of texts",
+             dict: "a table of texts and numbers"}  # fmt: skip
+    found = {}
     for key, value in options.items():
         if key not in valid:
             raise UserError(f"{what} has no option '{key}'; there are: {', '.join(valid)}")
         kind = valid[key]
-        if kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-            continue
-        if kind not in (int, float) and isinstance(value, kind):
-            continue
-        noun = {int: "a number above 0", float: "a number above 0", str: "a text", list: "a list of texts"}[kind]
-        raise UserError(f"{what}: {key} must be {noun}; got {value!r}")
-    return options
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        good = {
+            int: number and isinstance(value, int) and 0 < value < 10**9,
+            float: number and 0 < value < 10**9,
+            str: isinstance(value, str) or number,
+            list: isinstance(value, list) and all(isinstance(one, str) for one in value),
+            dict: isinstance(value, dict)
+            and all(isinstance(k, str) and isinstance(v, str | int | float) for k, v in value.items()),
+        }[kind]
+        if not good:
+            raise UserError(f"{what}: {key} must be {nouns[kind]}; got {value!r}")
+        found[key] = str(value) if kind is str else value
+    return found

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from nodepert.spec import UserError
 
-LARGEST = 16 * 2**20  # bytes of any text that is read here; ours are kilobytes
+LARGEST = 64 * 2**20  # bytes of any text that is read here; ours are kilobytes
 
 
 class Damaged(UserError):

@@ -58,7 +58,7 @@ class RunFolder:
     def set_status(self, status: str, **more: Any) -> None:
         """Write config.json with a new status. Raises UserError."""
         self.record = {k: v for k, v in self.record.items() if k != "reason"} | {
-            "status": status, "updated": _now(), **more
+            "status": status, "updated": now(), **more
         }  # fmt: skip
         if self.held():
             write_whole(self.path / "config.json", sealed(self.record))
@@ -97,9 +97,9 @@ class RunFolder:
 def open_run(out: Path, name: str, run: Run, data: str, patient: bool = False) -> Iterator[RunFolder]:
     """The folder of this run, made if need be, and held; `done` says whether the run is through.
 
-    `data` is the fingerprint of the data; `patient` as of a lease. A record that is damaged is set aside, with a warning, and made anew.
-    Raises Occupied where another process is at this run; UserError for a name that is no folder name, a place that
-    cannot be written, a folder that holds something else.
+    `data` is the fingerprint of the data; `patient` as of a lease. A record that is damaged is set aside, with a
+    warning, and made anew. Raises Occupied where another process is at this run; UserError for a name that is no
+    folder name, a place that cannot be written, a folder that holds something else.
     """
     path = Path(out) / checked_name(name) / run_id(run)
     with writing(path):
@@ -127,7 +127,7 @@ def checked_name(name: str) -> str:
 def _opened(path: Path, run: Run, data: str, held: Callable[[], bool]) -> RunFolder:
     """The folder with the record that is there, or a new one; what is damaged is set aside."""
     config, place = complete(run), path / "config.json"
-    new = {"format": FORMAT, "id": path.name, "config": config, "data": data, "status": RUNNING, "started": _now()}
+    new = {"format": FORMAT, "id": path.name, "config": config, "data": data, "status": RUNNING, "started": now()}
     record = new
     if place.exists():
         try:
@@ -221,5 +221,6 @@ def _ends_in_newline(file: Any) -> bool:
     return file.read(1) == b"\n"
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, in UTC, as records have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +18,9 @@ from nodepert import leases
 from nodepert.building import groups
 from nodepert.config import Run, run_id
 from nodepert.jobs import Job, Launcher, State, read_job, tail, write_jobs
+from nodepert.records import writing
 from nodepert.registry import UserError
-from nodepert.store import FAILED, RUNNING, RunFolder, read_record, standing
+from nodepert.store import FAILED, RUNNING, RunFolder, now, read_record, standing
 
 PAUSE = 1.0  # seconds between looks at the store
 
@@ -44,6 +45,7 @@ class Batch:
     paths: list[Path]
     runs: list[list[int]]  # of each job, by their number in the sweep
     states: list[State] = field(default_factory=list)
+    since: str = field(default_factory=now)  # when they were submitted
 
 
 class Failure(NamedTuple):
@@ -72,7 +74,9 @@ class Sweep:
 
     def __post_init__(self):
         self.folders = [self.out.absolute() / self.name / run_id(run) for run in self.runs]
-        self.stands = [look(folder) for folder in self.folders]
+        self.stands = [Standing()] * len(self.runs)
+        self.looked: dict[int, Any] = {}  # the files as they were when they were read
+        self.look(range(len(self.runs)))
 
     def left(self) -> list[int]:
         """Runs that are neither through nor failed in this sweep."""
@@ -105,7 +109,7 @@ class Sweep:
     def follow(self) -> Iterator[None]:
         """Until the jobs that were submitted are over; yields after every look. Where the sweep is interrupted, a
         launcher that detaches is left alone; another is asked to stop, and the second time to stop at once."""
-        heard = self.interrupts
+        heard = 0
         while True:
             start = time.monotonic()
             over = True
@@ -120,7 +124,7 @@ class Sweep:
             if self.interrupts > heard:
                 heard = self.interrupts
                 if all(batch.launcher.detaches for batch in self.batches):
-                    return
+                    return  # the batches stay, for what is said of them
                 for batch in self.batches:
                     batch.launcher.stop(at_once=self.interrupts > 1)
             time.sleep(max(PAUSE / 5 if heard else 0, min(PAUSE, 0.05 + 5 * (time.monotonic() - start))))
@@ -129,25 +133,29 @@ class Sweep:
     def carry_out(self, launcher: Launcher, numbers: Sequence[int]) -> Iterator[None]:
         """Have these runs carried out, wait for those that other processes are at, and take on what those leave."""
         asked = set(numbers)
-        while not self.interrupts:
-            free = [i for i in self.left() if i in asked and leases.of(self.folders[i]).free()]
+        while not self.interrupts and (left := [i for i in self.left() if i in asked]):
+            with writing(self.out):
+                free = [i for i in left if leases.of(self.folders[i]).free()]
             if free:
                 self.submit(launcher, free)
                 yield from self.follow()
                 if launcher.detaches:
                     return
-            elif not any(i in asked for i in self.left()):
-                return
             else:
                 time.sleep(PAUSE)
                 self.look(asked)
                 yield
 
-    def look(self, numbers: Any) -> None:
+    def look(self, numbers: Iterable[int]) -> None:
         """See how runs stand that were not through."""
         for i in numbers:
-            if not self.stands[i].through:
-                self.stands[i] = look(self.folders[i])
+            key = [_stamp(self.folders[i] / name) for name in ("config.json", "metrics.csv")]
+            living = self.stands[i].status == RUNNING
+            if self.stands[i].through or (key == self.looked.get(i) and not living):
+                continue
+            if key == self.looked.get(i) and leases.seems_held(self.folders[i]):
+                continue
+            self.stands[i], self.looked[i] = look(self.folders[i]), key
 
     def _state(self, state: State, runs: Sequence[int]) -> State:
         """A job's own word; but one whose runs are all through has ended, whatever its scheduler says of it."""
@@ -159,7 +167,7 @@ class Sweep:
             for k, state in enumerate(batch.states):
                 left = [i for i in batch.runs[k] if not self.stands[i].through]
                 if state.word == "failed" and left:
-                    why = [mark_failed(self.folders[i], state.why) for i in left]
+                    why = [mark_failed(self.folders[i], state.why, batch.since) for i in left]
                     log = batch.launcher.log(k)
                     self.failures.append(Failure(left, why[0] or state.why, log, tail(log)))
                     self.look(left)
@@ -179,20 +187,29 @@ def look(folder: Path) -> Standing:
     return Standing(status, rows[-1]["epoch"] if rows else 0, rows[-1] if rows else None)
 
 
-def mark_failed(folder: Path, why: str) -> str:
-    """Say in a run's record that it failed, unless a living process is at it or it says so itself. The reason that the
-    record has then."""
+def mark_failed(folder: Path, why: str, since: str) -> str:
+    """Say in a run's record that it failed, unless a living process is at it or it says so itself `since` then. The
+    reason that the record has then."""
     lease = leases.of(folder)
-    with suppress(UserError):
+    with suppress(UserError, OSError):
         record = read_record(folder / "config.json")
-        if record["status"] == FAILED:
-            return record.get("reason", why)
-        if record["status"] == RUNNING and lease.acquired():
+        if record["status"] == FAILED and str(record.get("updated")) >= since:
+            return str(record.get("reason", why))
+        if record["status"] in (RUNNING, FAILED) and lease.acquired():
             try:
                 RunFolder(folder, record).set_status(FAILED, reason=why)
             finally:
                 lease.release()
     return why
+
+
+def _stamp(path: Path) -> Any:
+    """What tells whether a file was written anew."""
+    try:
+        stat = path.stat()
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    except OSError:
+        return None
 
 
 def job_folders(path: Path) -> list[Path]:

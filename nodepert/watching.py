@@ -123,7 +123,7 @@ def _table(study: Sweep) -> Table:
     for column in ("done", "epochs", "test %", ""):
         table.add_column(column, justify="right", no_wrap=True)
     shown = [(batch, k) for batch in study.batches for k in range(len(batch.paths))]
-    order = {"running": 0, "failed": 1, "waiting": 2, "ended": 3}
+    order = {"running": 0, "failed": 1, "waiting": 2, "stopped": 3, "ended": 4}
     shown.sort(key=lambda one: order[one[0].states[one[1]].word])
     for batch, k in shown[:20]:
         numbers = batch.runs[k]
@@ -167,7 +167,8 @@ def report(study: Sweep, launcher: Any, command: str) -> None:
     if study.failures:
         print(f"the failed ones again: {command} --retry")
     elif study.interrupts and launcher.detaches:
-        print(f"the jobs go on; to see them again: {command} --launcher slurm --watch")
+        watch = " --watch" if "--launcher slurm" in command else ""
+        print(f"the jobs go on; to see how they stand: {command}{watch}")
     elif len(through) < len(study.runs):
         print(f"the rest: {command}")
 

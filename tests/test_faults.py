@@ -2,13 +2,18 @@
 
 import contextlib
 import os
+import re
 import shutil
+import time
 
+import numpy as np
 import pytest
+from sweeps import grid
 
 import nodepert as npt
-from nodepert import cli, keeping, leases, records
+from nodepert import checkpoints, cli, keeping, leases, records
 from nodepert.config import run_id
+from nodepert.store import COLUMNS
 from nodepert.sweeping import look
 
 RUN = npt.Run(dataset="digits(train=200, test=50)", network="fc(width=8)", rule="np", batchsize=50, epochs=3)
@@ -23,7 +28,7 @@ def whole():
     return without_times(npt.train(RUN).rows)
 
 
-@pytest.fixture(scope="module", params=["finished", "interrupted", "killed"])
+@pytest.fixture(scope="module", params=["finished", "killed"])
 def store(request, tmp_path_factory):
     """(what happened, a store with one run to which it did): a process that was killed says nothing more."""
     out = tmp_path_factory.mktemp(request.param)
@@ -58,22 +63,26 @@ def flip(path):
     path.write_bytes(data)
 
 
-def damaged_copies(out, damage, where):
-    """A copy of the store for each of its files, with that file damaged."""
+def damaged_copies(out, damages, where):
+    """A copy of the store for each of its files, with that file damaged, in these ways by turns."""
     for k, path in enumerate(sorted(p for p in out.rglob("*") if p.is_file())):
         copy = where / str(k)
         shutil.copytree(out, copy)
-        damage(copy / path.relative_to(out))
+        damages[k % len(damages)](copy / path.relative_to(out))
         yield copy, path.relative_to(out)
 
 
-@pytest.mark.parametrize("damage", [truncate, empty, flip, os.unlink])
-def test_every_file_in_turn(store, damage, whole, tmp_path, capsys):
+WAYS = [truncate, empty, flip, os.unlink]
+
+
+@pytest.mark.parametrize("damages", [WAYS, *(pytest.param([way], marks=pytest.mark.slow) for way in WAYS)])
+def test_every_file_in_turn(store, damages, whole, tmp_path, capsys):
     _, out = store
-    for copy, path in damaged_copies(out, damage, tmp_path):
+    for copy, path in damaged_copies(out, damages, tmp_path):
         if path.name == "config.json":  # the only run of this study
-            with pytest.raises(npt.UserError, match="no readable run|no study"):
-                npt.load_results("study", out=copy)
+            with pytest.raises(SystemExit) as stop:
+                cli.main(["runs", "study", "--out", str(copy)])
+            assert stop.value.code == 2 and "no " in capsys.readouterr().err
         else:
             cli.main(["runs", "study", "--out", str(copy)])
             assert len(npt.load_results("study", out=copy)) > 0, path
@@ -130,7 +139,8 @@ def test_the_owner_of_a_lease_that_was_taken_over_writes_nothing_more(tmp_path):
             folder = tmp_path / "study" / run_id(RUN)
             if row["epoch"] == 1 and not taken:
                 taken.append((folder / "metrics.csv").read_bytes())
-                leases.of(folder)._on_compromise(None)
+                marker = folder / leases.NAME
+                marker.write_text(re.sub("(?m)^token=.*$", "token=0123", marker.read_text()))
             if row["epoch"] == 2:
                 assert (folder / "metrics.csv").read_bytes() == taken[0]
                 raise RuntimeError("enough")
@@ -143,6 +153,37 @@ def test_a_lease_of_a_living_process_is_respected_and_a_dead_one_taken_over(tmp_
     assert first.acquired() and not leases.Lease(tmp_path).acquired() and leases.seems_held(tmp_path)
     first.release()
     assert not leases.seems_held(tmp_path) and leases.Lease(tmp_path).free()
-    (tmp_path / leases.NAME).write_bytes(b"")
-    assert leases.Lease(tmp_path).free()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "garbage", "pid=1\nhost=elsewhere\nmode=lease\ntoken=1\nduration=7.0\n"])
+def test_a_marker_that_is_no_lease_is_not_removed_at_once_but_when_it_stays(text, tmp_path, monkeypatch):
+    """It may be just being written; another version's may be alive."""
+    monkeypatch.setattr(leases, "MALFORMED", 0.3)
+    monkeypatch.setattr(leases, "LASTS", 0.6)
+    (tmp_path / leases.NAME).write_text(text)
+    lease = leases.Lease(tmp_path)
+    assert not lease.free() and not lease.free()
+    until = time.monotonic() + 5
+    while not lease.free():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoints_later_than_a_new_one_are_what_was_passed_over(tmp_path):
+    state, row = {"w": np.zeros(2)}, dict.fromkeys(COLUMNS, 1.0)
+    for epoch in (40, 60):
+        checkpoints.save(tmp_path, epoch, [row | {"epoch": e} for e in range(epoch + 1)], state, "d")
+        flip(tmp_path / "checkpoints" / f"{epoch}.json")
+    checkpoints.save(tmp_path, 5, [row | {"epoch": e} for e in range(6)], state, "d")
+    found = checkpoints.latest(tmp_path, state, "d")
+    assert found and found.epoch == 5 and sorted(os.listdir(tmp_path / "checkpoints")) == ["5", "5.json"]
+
+
+@pytest.mark.parametrize("options", [[], ["--launcher", "debug"]])
+def test_a_place_that_cannot_be_written_is_one_line(options, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["sweep", str(grid(tmp_path)), "--out", str(tmp_path / "file"), *options])
+    assert stop.value.code == 2 and "cannot write" in capsys.readouterr().err

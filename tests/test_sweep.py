@@ -120,6 +120,7 @@ def test_ctrl_c_stops_after_the_epoch_with_checkpoints(tmp_path):
         (["--launcher", "command", "--command", "bsub {jobs}"], "cannot fill in"),
         (["--launcher", "slurm", "--slurm", "time"], "--slurm takes option=value"),
         (["--launcher", "pbs"], "invalid choice"),
+        (["--watch"], "--watch follows the jobs that Slurm has"),
         (["--checkpoint-every", "-3"], "checkpoint_every"),
     ],
 )

@@ -7,11 +7,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from nodepert.jobs import STOPPED, State, last_words, read_job
-from nodepert.keeping import Stopped
 from nodepert.launch.worker import train_job
 from nodepert.records import writing
 from nodepert.registry import UserError
@@ -66,48 +64,53 @@ class Local:
             cores = sorted(os.sched_getaffinity(0))
             env["NODEPERT_CORES"] = ",".join(map(str, cores[slot :: self.at_once] or [cores[slot % len(cores)]]))
         said = os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = said.split(",") if said else [p.name[6:] for p in Path("/dev").glob("nvidia[0-9]*")]
+        found = [p.name[6:] for p in Path("/dev").glob("nvidia[0-9]*")] if said is None else said.split(",")
+        gpus = sorted(filter(None, found))
         if self.at_once > 1 and gpus:
-            gpus.sort()
             env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[slot :: self.at_once] or [gpus[slot % len(gpus)]])
+            if self.at_once > len(gpus):  # JAX takes three quarters of a GPU's memory
+                env.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.75 * len(gpus) / self.at_once:.2f}")
         return env
 
     def _state(self, k: int) -> State:
         if k not in self.processes:
-            return State("failed", "stopped before it began") if self.stopping else State("waiting")
+            return State("stopped") if self.stopping else State("waiting")
         code = self.processes[k].poll()
         if code is None:
             return State("running")
+        if self.stopping and (code == STOPPED or code < 0):
+            return State("stopped")
         if code < 0:
-            more = ", perhaps for want of memory" if -code == signal.SIGKILL and not self.stopping else ""
+            more = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
             return State("failed", f"its process was killed by {signal.Signals(-code).name}{more}")
-        if code in (0, STOPPED):
-            return State("ended") if code == 0 else State("failed", "stopped, with checkpoints")
+        if code == STOPPED:
+            return State("failed", "its process was asked to stop; it left checkpoints")
+        if code == 0:
+            return State("ended")
         return State("failed", last_words(self.log(k), code))
 
 
 class Debug:
-    """Each job in this process, one after another, so that a debugger sees it. What a job raises ends the sweep."""
+    """Each job in this process, one after another, so that a debugger sees it. What a job raises ends the sweep, and so
+    does Ctrl-C."""
 
     detaches = False
 
     def __init__(self):
         self.jobs: list[Path] = []
         self.ended = 0
-        self.stopping = False
 
     def submit(self, jobs: Sequence[Path]) -> None:
         self.jobs, self.ended = list(jobs), 0
 
     def states(self) -> list[State]:
-        if self.ended < len(self.jobs) and not self.stopping:
-            with suppress(Stopped):
-                train_job(read_job(self.jobs[self.ended]), stop=lambda: self.stopping)
+        if self.ended < len(self.jobs):
+            train_job(read_job(self.jobs[self.ended]), stop=lambda: False)
             self.ended += 1
-        return [State("ended") if k < self.ended or self.stopping else State("waiting") for k in range(len(self.jobs))]
+        return [State("ended") if k < self.ended else State("waiting") for k in range(len(self.jobs))]
 
     def log(self, k: int) -> Path:
         return self.jobs[k].with_suffix(".log")
 
     def stop(self, at_once: bool) -> None:
-        self.stopping = True
+        pass

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import shutil
+import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from nodepert.jobs import State, one_of
-from nodepert.records import sealed, unsealed, write_whole
+from nodepert.records import Damaged, sealed, unsealed, write_whole
 from nodepert.registry import UserError
 from nodepert.sweeping import Batch, job_folders
 
@@ -18,9 +22,9 @@ OPTIONS: dict[str, type] = {  # of the grid file's [slurm] table and of --slurm
     "time": float, "cpus": int, "gpus": int, "memory": float, "partition": str, "account": str, "qos": str,
     "constraint": str, "parallel": int, "warning": int, "setup": list, "extra": dict,
 }  # fmt: skip
-ENDS = {"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL", "DEADLINE"}
 POLL = 3.0  # seconds between questions to Slurm
-SURE = 3  # times that a failure must be seen: a job that is queued again shows one for a moment
+log = logging.getLogger("nodepert")
+SURE = 2  # times that a job must be out of the queue: one that is queued again may be out for a moment
 
 
 class Slurm:
@@ -42,7 +46,7 @@ class Slurm:
         except ImportError:
             raise UserError('--launcher slurm needs submitit: pip install "nodepert[slurm]"') from None
         self.handles: list[Any] = []
-        self.seen: dict[int, int] = {}
+        self.out: dict[int, int] = {}  # how often a job was seen to be out of the queue
         self.asked, self.last = 0.0, []
 
     def submit(self, jobs: Sequence[Path]) -> None:
@@ -50,11 +54,15 @@ class Slurm:
 
         from nodepert.launch.worker import on_slurm
 
-        executor = submitit.SlurmExecutor(folder=jobs[0].parent)
-        executor.update_parameters(**self._parameters())
         try:
+            executor = submitit.SlurmExecutor(folder=jobs[0].parent)
+            executor.update_parameters(**self._parameters())
             self.handles = executor.map_array(on_slurm, [str(job) for job in jobs])
         except Exception as error:  # what sbatch says, in submitit's words
+            shutil.rmtree(jobs[0].parent, ignore_errors=True)
+            with suppress(OSError):
+                for folder in list(jobs[0].parents)[1:4]:  # jobs/, the study's and all results', where they are empty
+                    folder.rmdir()
             raise UserError(f"Slurm does not take these jobs: {' '.join(str(error).split())[:500]}") from None
         record = {"format": FORMAT, "version": VERSION, "launcher": "slurm", "ids": [h.job_id for h in self.handles]}
         write_whole(jobs[0].parent / "launch.json", sealed(record))
@@ -64,24 +72,20 @@ class Slurm:
         import submitit
 
         told = unsealed(place / "launch.json", FORMAT, VERSION)
+        if not isinstance(told.get("ids"), list) or not all(re.fullmatch(r"\d+_\d+", str(i)) for i in told["ids"]):
+            raise Damaged(f"{place}/launch.json does not name Slurm jobs")
         self.handles = [submitit.SlurmJob(folder=place, job_id=str(number)) for number in told["ids"]]
         self.asked = 0.0
-
-    def over(self) -> bool:
-        """Whether all of them are, by one look."""
-        self.handles[0].watcher.update()
-        words = (h.watcher.get_state(h.job_id, mode="cache").split() or ["UNKNOWN"] for h in self.handles)
-        return all(word[0].rstrip("+") in ENDS for word in words)
-
-    def ids(self) -> str:
-        """How Slurm calls them."""
-        return ", ".join(dict.fromkeys(handle.job_id.split("_")[0] for handle in self.handles))
 
     def states(self) -> list[State]:
         if time.monotonic() - self.asked >= POLL or not self.last:
             self.asked = time.monotonic()
-            self.handles[0].watcher.update()
-            self.last = [self._state(k) for k in range(len(self.handles))]
+            queued = in_queue([handle.job_id for handle in self.handles])
+            if queued is not None:  # else Slurm does not answer now
+                self.handles[0].watcher.update()
+                self.last = [self._state(k, queued) for k in range(len(self.handles))]
+            elif not self.last:
+                self.last = [State("waiting")] * len(self.handles)
         return self.last
 
     def log(self, k: int) -> Path:
@@ -104,36 +108,63 @@ class Slurm:
                         "array_parallelism": given.get("parallel", 256),
                         "signal_delay_s": given.get("warning", 90)}  # fmt: skip
 
-    def _state(self, k: int) -> State:
-        handle = self.handles[k]
-        words = handle.watcher.get_state(handle.job_id, mode="cache").split() or ["UNKNOWN"]
-        word = words[0].rstrip("+")
+    def _state(self, k: int, queued: dict[str, str]) -> State:
+        """By the queue, which knows a job until it is over; then by the accounts, where there are some."""
+        number = self.handles[k].job_id
+        if number in queued:
+            self.out.pop(k, None)
+            return State("running" if queued[number] in ("RUNNING", "COMPLETING", "SUSPENDED") else "waiting")
+        self.out[k] = self.out.get(k, 0) + 1
+        if self.out[k] < SURE:
+            return State("running")
+        watcher = self.handles[k].watcher
+        word = (watcher.get_state(number, mode="cache").split() or ["UNKNOWN"])[0].rstrip("+")
         if word == "COMPLETED":
             return State("ended")
-        if word in ENDS:
-            self.seen[k] = self.seen.get(k, 0) + 1
-            if self.seen[k] >= SURE:
-                return State("failed", f"Slurm job {handle.job_id}: {word.lower().replace('_', ' ')}")
-            handle.watcher._finished.discard(handle.job_id)  # submitit would not ask again
+        if word in ("UNKNOWN", "RUNNING", "PENDING", "COMPLETING") and self.out[k] < 5 * SURE:
+            watcher._finished.discard(number)  # the accounts are behind; submitit would not ask again
             return State("running")
-        self.seen.pop(k, None)
-        return State("waiting" if word in ("PENDING", "REQUEUED", "UNKNOWN", "PREEMPTED") else "running")
+        return State("failed", f"Slurm job {number}: {word.lower().replace('_', ' ')}")
+
+
+def in_queue(numbers: Sequence[str]) -> dict[str, str] | None:
+    """{job: its state} of those in the queue; None where Slurm does not answer."""
+    arrays = ",".join(dict.fromkeys(number.split("_")[0] for number in numbers))
+    try:
+        done = subprocess.run(["squeue", "-h", "-r", "-j", arrays, "-o", "%i %T"], capture_output=True, text=True,
+                              timeout=60)  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode and "Invalid job id" not in done.stderr:  # it forgets what is over
+        return None
+    return dict(line.split()[:2] for line in done.stdout.splitlines() if len(line.split()) > 1)
 
 
 def active(study: Any, options: dict[str, Any]) -> list[Batch]:
     """The jobs of earlier commands that are still with Slurm; the sweep follows them. What is over is noted, so that
     Slurm is not asked again. Raises UserError."""
-    place = study.out.absolute() / study.name / "jobs"
     number = {folder: i for i, folder in enumerate(study.folders)}
-    for path in sorted(place.glob("*/launch.json")):
+    for path in sorted((study.out.absolute() / study.name / "jobs").glob("*/launch.json")):
         if path.with_name("over").exists():
             continue
         launcher = Slurm(study.name, options)
-        launcher.attach(path.parent)
-        paths = [path.with_name(f"{k}.json") for k in range(len(launcher.handles))]
-        runs = [[number[folder] for folder in job_folders(job) if folder in number] for job in paths]
-        if launcher.over():
-            path.with_name("over").touch()
-        else:
-            study.batches.append(Batch(launcher, paths, runs, [State("waiting")] * len(paths)))
+        try:
+            launcher.attach(path.parent)
+        except UserError as error:
+            log.warning("%s; its jobs are not followed", error)
+            continue
+        queued = in_queue([handle.job_id for handle in launcher.handles])
+        if queued is None:
+            raise UserError("Slurm does not answer (squeue); try again")
+        if not any(handle.job_id in queued for handle in launcher.handles):
+            with suppress(OSError):
+                path.with_name("over").touch()
+            continue
+        jobs = [path.with_name(f"{k}.json") for k in range(len(launcher.handles))]
+        runs = [[number[folder] for folder in job_folders(job) if folder in number] for job in jobs]
+        ours = [k for k, of_job in enumerate(runs) if of_job and launcher.handles[k].job_id in queued]
+        if ours:
+            launcher.handles = [launcher.handles[k] for k in ours]
+            picked = [jobs[k] for k in ours], [runs[k] for k in ours]
+            study.batches.append(Batch(launcher, *picked, [State("waiting")] * len(ours)))
     return study.batches

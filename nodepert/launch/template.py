@@ -5,13 +5,15 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from nodepert import leases
 from nodepert.jobs import State, last_words
 from nodepert.registry import UserError
-from nodepert.store import RUNNING
+from nodepert.store import INTERRUPTED, RUNNING
 from nodepert.sweeping import job_folders, look
 
 
@@ -35,6 +37,7 @@ class Template:
             raise UserError("a template is a command with {command} in it, as in 'bsub -o {log} {command}'")
         self.template, self.name = template, name
         self.jobs: list[Path] = []
+        self.gone: dict[int, float] = {}  # since when
 
     def submit(self, jobs: Sequence[Path]) -> None:
         self.jobs = list(jobs)
@@ -63,4 +66,11 @@ class Template:
         found = [look(folder) for folder in job_folders(path)]
         if found and all(stand.through for stand in found):
             return State("ended")
-        return State("running" if any(stand.status == RUNNING for stand in found) else "waiting")
+        if any(stand.status == RUNNING for stand in found):
+            self.gone.pop(k, None)
+            return State("running")
+        if any(stand.status == INTERRUPTED for stand in found):
+            since = self.gone.setdefault(k, time.monotonic())
+            if time.monotonic() - since > leases.LASTS:
+                return State("failed", "its process is gone")
+        return State("waiting")

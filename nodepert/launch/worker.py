@@ -31,7 +31,8 @@ class Asked:
             signal.signal(number, self._heard)
 
     def _heard(self, number: int, _: object) -> None:
-        self.signal = number
+        if self.signal != signal.SIGUSR2:  # what is sent after it does not take it back
+            self.signal = number
         print(f"asked to stop by {signal.Signals(number).name}: at the end of this epoch", flush=True)
 
     def stop(self) -> bool:
