@@ -64,12 +64,10 @@ class Lease:
 
     def free(self) -> bool:
         """Whether nobody has it; asked again and again, also notices an owner that no longer renews it."""
-        if not self.marker.exists():
-            return True
-        if self.acquired():
-            self.release()
-            return True
-        return False
+        if self.marker.exists() and not self._taken():
+            return False
+        self.release()
+        return True
 
     def _taken(self) -> bool:
         if self._lock.is_locked:

@@ -65,13 +65,12 @@ def test_jobs_that_are_killed_preempted_or_raise_end_as_they_should(tmp_path):
     array = ids(tmp_path)
     listed = subprocess.run(["squeue", "-h", "-j", array, "-t", "R", "-o", "%i"], capture_output=True, text=True).stdout
     first, second = sorted(listed.split())
+    third = f"{array}_3"
+    subprocess.run(["scancel", third], check=True)  # while it waits
     (folder,) = {p.parents[1] for p in way.glob("*/checkpoints/*.json") if is_run_of(p.parents[1], tmp_path, first)}
     subprocess.run(["scancel", "--signal=KILL", first], check=True)  # its processes
     before = epochs(tmp_path)
     subprocess.run(["scancel", "--signal=USR2", second], check=True)  # as before a time limit or a preemption
-    third = f"{array}_2"
-    until(lambda: third in running(array), process)
-    subprocess.run(["scancel", third], check=True)
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 1, said
     assert (
@@ -86,11 +85,6 @@ def test_jobs_that_are_killed_preempted_or_raise_end_as_they_should(tmp_path):
     sweep(path, tmp_path, *SLURM, "--retry")
     sweep(path, tmp_path / "whole", "--launcher", "debug")
     assert results(tmp_path) == results(tmp_path / "whole")
-
-
-def running(array):
-    asked = ["squeue", "-h", "-j", array, "-t", "R", "-o", "%i"]
-    return subprocess.run(asked, capture_output=True, text=True).stdout.split()
 
 
 def is_run_of(folder, out, number):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ class Slurm:
         try:
             executor = submitit.SlurmExecutor(folder=jobs[0].parent)
             executor.update_parameters(**self._parameters())
-            self.handles = executor.map_array(on_slurm, [str(job) for job in jobs])
+            with redirect_stderr(io.StringIO()):  # the error has it as well
+                self.handles = executor.map_array(on_slurm, [str(job) for job in jobs])
         except Exception as error:  # what sbatch says, in submitit's words
             shutil.rmtree(jobs[0].parent, ignore_errors=True)
             with suppress(OSError):
