@@ -19,6 +19,7 @@ _WHERE = {
     "adapters.flax": ["from_flax"],
     "data": ["DataError", "DataNotFound", "Dataset", "load_dataset"],
     "config": ["Run"],
+    "grid": ["Grid", "load_grid", "make_grid"],
     "registry": ["make_loss"],
     "building": ["make_model", "make_rule"],
     "runner": ["Result", "train"],
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
     from nodepert.data import load_dataset as load_dataset
     from nodepert.diagnostics import Check as Check
     from nodepert.diagnostics import check as check
+    from nodepert.grid import Grid as Grid
+    from nodepert.grid import load_grid as load_grid
+    from nodepert.grid import make_grid as make_grid
     from nodepert.plots import learning_curves as learning_curves
     from nodepert.registry import make_loss as make_loss
     from nodepert.results import load_results as load_results

@@ -21,6 +21,7 @@ import tyro
 
 from nodepert import cli_runs
 from nodepert.cli_check import check as check_rules
+from nodepert.cli_doctor import doctor
 from nodepert.cli_experiment import command_of, overview
 from nodepert.cli_grid import combinations, grid_of, labels
 from nodepert.cli_info import data, listing
@@ -126,7 +127,7 @@ def compare(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare, "check": check_rules, "experiment": overview, "sweep": sweep, "runs": cli_runs.runs,
-    "results": cli_runs.results, "list": listing, "data": data,
+    "results": cli_runs.results, "list": listing, "data": data, "doctor": doctor,
 }  # fmt: skip
 
 

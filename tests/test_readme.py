@@ -8,11 +8,15 @@ import pytest
 
 from nodepert import cli, main
 from nodepert.config import Run
+from nodepert.grid import load_grid
+from nodepert.jobs import one_of
+from nodepert.launch.slurm import OPTIONS
 from nodepert.store import COLUMNS, open_run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
+PYTHON = re.findall(r"```python\n(.*?)```", README + (ROOT / "docs" / "sweeps.md").read_text(), re.S)
+GRIDS = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "sweeps.md").read_text(), re.S)
 SHELL = [
     line
     for block in re.findall(r"```\n(.*?)```", README, re.S)
@@ -24,6 +28,13 @@ SHELL = [
 @pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
 def test_python_blocks_run(block):
     exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("text", GRIDS)
+def test_grids_are_read(text, tmp_path):
+    (tmp_path / "grid.toml").write_text(text)
+    grid = load_grid(tmp_path / "grid.toml")
+    assert len(grid.runs) > 3 and one_of(grid.slurm, OPTIONS, "slurm") == grid.slurm
 
 
 @pytest.mark.parametrize("line", SHELL)
@@ -49,7 +60,7 @@ def test_links_within_the_repository_lead_somewhere():
 
 
 def test_the_blocks_were_found():
-    assert len(PYTHON) >= 2
+    assert len(PYTHON) >= 3 and GRIDS
     assert len(SHELL) >= 5
 
 

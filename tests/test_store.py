@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
 
@@ -141,6 +142,18 @@ def test_a_run_belongs_to_one_process_at_a_time(tmp_path):
             raise AssertionError("opened twice")
         first.set_status("finished")
     assert not opened(tmp_path, "study", "data").done  # finished without its rows: it is done again
+
+
+def test_a_run_of_the_first_format_is_read_back(finished, tmp_path, monkeypatch):
+    """It had no seal, no digest of the table and no checkpoint."""
+    folder = tmp_path / "study" / run_id(RUN)
+    shutil.copytree(finished.folder, folder)
+    shutil.rmtree(folder / "checkpoints")
+    old = {k: v for k, v in record(folder).items() if k not in ("seal", "table", "attempts")} | {"version": 1}
+    (folder / "config.json").write_text(json.dumps(old))
+    monkeypatch.setattr(runner, "fit_all", never)
+    assert train(RUN, name="study", out=tmp_path).rows == finished.rows
+    assert load_run(folder) == load_run(finished.folder)
 
 
 def test_a_run_on_other_data_is_not_taken_for_this_one(finished, monkeypatch):
