@@ -1,4 +1,4 @@
-"""The command line: `nodepert train | compare | check | experiment | sweep | runs | results | list | data`.
+"""The command line: `nodepert train | compare | check | experiment | sweep | runs | results | report | list | data`.
 
 Bad input is one line on stderr and exit status 2.
 """
@@ -25,6 +25,7 @@ from nodepert.cli_doctor import doctor
 from nodepert.cli_experiment import command_of, overview
 from nodepert.cli_grid import combinations, grid_of, labels
 from nodepert.cli_info import data, listing
+from nodepert.cli_report import report
 from nodepert.cli_sweep import sweep
 from nodepert.config import Run, Task
 from nodepert.grid import parsed_seeds
@@ -127,7 +128,7 @@ def compare(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare, "check": check_rules, "experiment": overview, "sweep": sweep, "runs": cli_runs.runs,
-    "results": cli_runs.results, "list": listing, "data": data, "doctor": doctor,
+    "results": cli_runs.results, "report": report, "list": listing, "data": data, "doctor": doctor,
 }  # fmt: skip
 
 

@@ -166,6 +166,7 @@ def test_an_interval_is_a_time(wrong, tmp_path):
         npt.train(RUN, name="n", out=tmp_path, checkpoint_every=wrong)
 
 
+@pytest.mark.slow  # test_sweep.py kills sweeps
 def test_a_killed_command_goes_on_when_it_is_given_again(tmp_path):
     """SIGKILL after the first checkpoint; the same command again ends as one that was left alone."""
     command = [sys.executable, "-m", "nodepert", "train", "--dataset", "digits", "--network", "fc(width=20)", "--seeds",

@@ -25,6 +25,7 @@ def test_at_smoke_the_findings_hold_and_a_theory_that_is_a_little_off_does_not()
     assert len(at) == 1 and at[0]["theory"] == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_with_a_large_perturbation_its_second_order_is_in_the_theory():
     rules, n, m = ("np", "np(noise=rademacher)", "wp", "wp(noise=rademacher)"), 4, 3
     rows = list(npt.experiments.linear_theory(scale="smoke", rules=rules, inputs=n, outputs=m, sigma=1.0, steps=20,

@@ -33,6 +33,7 @@ def test_the_smoke_run_finds_times_that_hardly_depend_on_the_width():
     experiment.draw(Figure(), never)
 
 
+@pytest.mark.slow
 def test_a_student_that_sees_every_direction_learns_as_fast_as_it_must():
     """Gradient descent on a linear student: E falls as exp(-2 rate t) or slower, at the rates there are."""
     rows = npt.experiments.width_scaling(scale="smoke", rules=("sgd",), lowest=1e-3, highest=2e-3, lrs=2, inputs=3,

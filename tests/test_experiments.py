@@ -19,7 +19,10 @@ EVERY = names("experiment")
 NAME, PARTS = "linear-theory", 2  # what the tests of conduct itself use
 
 
-@pytest.mark.parametrize("name", EVERY)
+LONG = ("delta-loss", "alignment", "adam", "linesearch")  # each has a test of its own at smoke
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in EVERY])
 def test_an_experiment_leaves_table_figures_and_findings_and_is_not_computed_twice(name, tmp_path):
     found = conduct(name, "smoke", out=tmp_path)
     assert found.rows and len({tuple(row) for row in found.rows}) == 1  # the same columns everywhere

@@ -41,7 +41,7 @@ def test_grids_are_read(text, tmp_path):
 def test_commands_run(line, capsys):
     line = re.sub(r"epochs \d+", "epochs 1", line).replace(" grids/", f" {ROOT}/grids/")
     words = shlex.split(line, comments=True)
-    if words[1] in ("runs", "results"):  # they look at what a sweep left
+    if words[1] in ("runs", "results", "report"):  # they look at what a sweep left
         with open_run(Path("runs"), "weight-decay", Run(rule="np", network="conv"), "data") as folder:
             folder.write_rows([dict.fromkeys(COLUMNS, 0.5) | {"epoch": 0}])
             folder.set_status("interrupted")

@@ -42,7 +42,7 @@ def temporaries(rule, depth):
     return jax.jit(step, donate_argnums=0).lower(params, key, batch).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("form", ["noise=gaussian", "difference=jvp, samples=2"])
+@pytest.mark.parametrize("form", ["noise=gaussian", pytest.param("difference=jvp, samples=2", marks=pytest.mark.slow)])
 def test_memory_does_not_grow_with_depth(form):
     shallow, deep = (temporaries(f"np({form}, replay=True)", depth) for depth in (4, 16))
     assert deep < 1.1 * shallow

@@ -66,7 +66,7 @@ def test_a_replica_in_a_loop_has_the_bits_of_the_run_alone_and_a_diverging_one_h
     assert [len(result.rows) for result in together] == [4, 4, 2, 4]
 
 
-@pytest.mark.parametrize("lanes", [2, 4, 9])
+@pytest.mark.parametrize("lanes", [pytest.param(2, marks=pytest.mark.slow), 4, pytest.param(9, marks=pytest.mark.slow)])
 def test_vectorised_replicas_are_the_runs_alone_to_rounding(alone_exactly, lanes):
     together = npt.train([r.run for r in alone_exactly], lanes=lanes)  # 2: two at a time; the frozen one among them
     for one, other in zip(alone_exactly, together, strict=True):

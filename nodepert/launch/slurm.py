@@ -84,7 +84,6 @@ class Slurm:
             self.asked = time.monotonic()
             queued = in_queue([handle.job_id for handle in self.handles])
             if queued is not None:  # else Slurm does not answer now
-                self.handles[0].watcher.update()
                 self.last = [self._state(k, queued) for k in range(len(self.handles))]
             elif not self.last:
                 self.last = [State("waiting")] * len(self.handles)
@@ -119,14 +118,23 @@ class Slurm:
         self.out[k] = self.out.get(k, 0) + 1
         if self.out[k] < SURE:
             return State("running")
-        watcher = self.handles[k].watcher
-        word = (watcher.get_state(number, mode="cache").split() or ["UNKNOWN"])[0].rstrip("+")
+        word = account(number)
         if word == "COMPLETED":
             return State("ended")
-        if word in ("UNKNOWN", "RUNNING", "PENDING", "COMPLETING") and self.out[k] < 5 * SURE:
-            watcher._finished.discard(number)  # the accounts are behind; submitit would not ask again
-            return State("running")
-        return State("failed", f"Slurm job {number}: {word.lower().replace('_', ' ')}")
+        if word in ("", "RUNNING", "PENDING", "COMPLETING", "REQUEUED") and self.out[k] < 3 * SURE:
+            return State("running")  # the accounts are behind
+        return State("failed", f"Slurm job {number}: {word.lower().replace('_', ' ') or 'no longer in the queue'}")
+
+
+def account(number: str) -> str:
+    """The state of a job by Slurm's accounts, such as COMPLETED; "" where there are none."""
+    try:
+        done = subprocess.run(["sacct", "-n", "-X", "-P", "-j", number, "-o", "State"], capture_output=True, text=True,
+                              timeout=60)  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    words = [line.split()[0].rstrip("+") for line in done.stdout.splitlines() if line.split()]
+    return words[-1] if words and not done.returncode else ""
 
 
 def in_queue(numbers: Sequence[str]) -> dict[str, str] | None:

@@ -1,0 +1,94 @@
+// Learning curves, a colour, marker and dash pattern per group, with a legend that takes groups out and in.
+
+const QUANTITIES = {
+  test_acc: "test accuracy, %", train_acc: "train accuracy, %", test_loss: "test loss", train_loss: "train loss",
+};
+const AXES = {
+  epoch: "epochs", seconds: "seconds of training and evaluation", examples: "examples seen",
+  passes: "forward-pass equivalents (of one example)",
+};
+const MARKERS = { o: "circle", s: "square", D: "diamond", "^": "triangle-up", v: "triangle-down", P: "cross", X: "x" };
+const GLYPHS = {
+  o: "M13 6a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z", s: "M13.5 2.5h7v7h-7z", D: "M17 1l5 5l-5 5l-5 -5z",
+  "^": "M17 1.5l5 8.5h-10z", v: "M17 10.5l5 -8.5h-10z",
+  P: "M15.5 1h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z",
+  X: "M14 1l3 3l3 -3l2 2l-3 3l3 3l-2 2l-3 -3l-3 3l-2 -2l3 -3l-3 -3z",
+};
+const STROKES = { solid: "", dash: "8 4", dot: "2 3", dashdot: "8 3 2 3" };
+const FEW = 7; // curves that are drawn at first
+const off = new Set(); // groups that a click in the legend has taken out
+
+// The groups that are drawn: of those that the filter leaves, the best by test accuracy, in the table's order.
+function drawn() {
+  const left = chosen();
+  const most = +at("most").value || left.length;
+  const score = (i) => data.groups[i].summary.test_acc?.mean ?? -Infinity;
+  const best = new Set([...left].sort((a, b) => score(b) - score(a)).slice(0, most));
+  return left.filter((i) => best.has(i));
+}
+
+function band(i, found, look) {
+  const { x, y, error: errors } = found;
+  const low = y.map((v, e) => v - errors[e]), high = y.map((v, e) => v + errors[e]);
+  return {
+    x: [...x, ...[...x].reverse()], y: [...high, ...low.reverse()], fill: "toself", mode: "lines",
+    fillcolor: faint(colour(data.groups[i], look)), line: { width: 0 }, hoverinfo: "skip", name: `band ${i}`,
+  };
+}
+
+function line(i, found, look) {
+  const group = data.groups[i], own = colour(group, look), n = group.counted.length;
+  const more = (e) => (n > 1 ? ` ± ${found.error[e].toPrecision(2)} (${n} seeds)` : "");
+  return {
+    x: found.x, y: found.y, mode: "lines+markers", name: safe(group.label), meta: i, hoverinfo: "text",
+    line: { color: own, width: 2, dash: group.style.dash },
+    marker: { color: own, symbol: MARKERS[group.style.marker], size: 7, maxdisplayed: 12 },
+    text: found.y.map((v, e) => `${safe(group.label)}<br>${digits(v)}${more(e)}<br>epoch ${e}`),
+  };
+}
+
+function drawCurves() {
+  const look = theme(), quantity = at("quantity").value, axis = at("axis").value, shown = drawn();
+  const bands = [], lines = [], unknown = [];
+  for (const i of shown) {
+    const group = data.groups[i], found = curve(group, quantity, axis);
+    if (!found && group.counted.length) unknown.push(group.label);
+    if (!found || off.has(i)) continue;
+    if (found.error.some((e) => e > 0)) bands.push(band(i, found, look));
+    lines.push(line(i, found, look));
+  }
+  const form = layout(look, matchMedia("(max-width: 600px)").matches ? 340 : 430), loss = quantity.endsWith("loss");
+  Object.assign(form.xaxis, { title: { text: AXES[axis] }, rangemode: "tozero" });
+  form.yaxis.title = { text: QUANTITIES[quantity] + (loss ? " (log scale)" : "") };
+  if (loss) form.yaxis.type = "log";
+  Plotly.react("curves", [...bands, ...lines], form, CONFIG);
+  at("legend").replaceChildren(...shown.filter((i) => data.groups[i].counted.length).map((i) => entry(i, look)));
+  at("curves-note").textContent = remarks(axis, unknown);
+}
+
+function remarks(axis, unknown) {
+  const seeds = Math.max(0, ...data.groups.map((group) => group.counted.length));
+  return [
+    seeds > 1 ? "A curve is the mean over the seeds that finished, its band one standard error to both sides." : "",
+    axis === "seconds" ? "Seconds are summed over the epochs, and averaged over seeds; compilation is left out." : "",
+    axis === "passes" ? "A step counts as many forward passes of its batch as the rule's documentation says." : "",
+    unknown.length ? `Left out, as it is not known there: ${unknown.join("; ")}.` : "",
+  ].filter(Boolean).join(" ");
+}
+
+// A line of the legend.
+function entry(i, look) {
+  const group = data.groups[i], own = colour(group, look), button = document.createElement("button");
+  button.type = "button";
+  button.setAttribute("aria-pressed", String(!off.has(i)));
+  button.innerHTML = `<svg width="34" height="12" aria-hidden="true"><path d="M0 6h34" stroke="${own}" stroke-width="2"
+    stroke-dasharray="${STROKES[group.style.dash]}"/><path d="${GLYPHS[group.style.marker]}" fill="${own}"/></svg>`;
+  button.append(group.label + (group.standing === "finished" ? "" : ` (${group.standing})`));
+  button.addEventListener("click", () => {
+    if (!off.delete(i)) off.add(i);
+    drawCurves();
+  });
+  const item = document.createElement("li");
+  item.append(button);
+  return item;
+}

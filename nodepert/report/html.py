@@ -1,0 +1,100 @@
+"""A report as one HTML file that needs no network: the table is there without a script, plotly draws the rest.
+
+Whatever comes from the store is escaped, and no script runs but those whose digest the page's policy names.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from nodepert.registry import UserError
+from nodepert.report.figures import COLUMNS, NOTE, cells, epochs, headline, sources, standing
+
+POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src"
+SCRIPTS = ("figures.js", "curves.js", "map.js", "page.js")  # one after another
+
+
+def html(data: Mapping[str, Any]) -> str:
+    """The text of a report, of what `gather` gives. Raises UserError where plotly is missing."""
+    library, own = plotly_js(), script()
+    left = [*data["columns"]] or ["rule"]
+    common = [f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>" for key, text in data["common"].items()
+              if key not in left]  # fmt: skip
+    commands = "\n".join(escape(group["command"]) for group in data["groups"])
+    return Template(_file("report.html")).substitute(
+        policy=escape(" ".join([POLICY, *(f"'{_digest(code)}'" for code in (library, own))])),
+        study=escape(data["study"]),
+        headline=escape(headline(data)),
+        common=f"<dl>{''.join(common)}</dl>" if common else "",
+        head="".join(_heading(text) for text in _headings(left)),
+        rows="\n".join(_row(i, group, left) for i, group in enumerate(data["groups"])),
+        note=escape(NOTE),
+        commands=commands,
+        sources="".join(f"<li>{escape(text)}</li>" for text in sources(data)),
+        style=_file("report.css"),
+        data=embedded(data),
+        plotly=library,
+        script=own,
+    )
+
+
+def script() -> str:
+    """Our own JavaScript, whose names stay inside of it."""
+    return '"use strict";\n{\n' + "\n".join(map(_file, SCRIPTS)) + "}\n"
+
+
+def plotly_js() -> str:
+    """The JavaScript that comes with plotly. Raises UserError where it is missing."""
+    try:
+        from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UserError('a report in HTML needs plotly: pip install "nodepert[report]"; or write a .md') from None
+    return get_plotlyjs()
+
+
+def embedded(data: Mapping[str, Any]) -> str:
+    """JSON that can stand in a script element: nothing in it ends one or begins a comment."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _headings(left: list[str]) -> list[str]:
+    return [*left, *(heading for heading, _ in COLUMNS.values()), "epochs", "runs"]
+
+
+def _heading(text: str) -> str:
+    return f'<th scope="col" aria-sort="none"><button type="button">{escape(text)}</button></th>'
+
+
+def _row(i: int, group: Mapping[str, Any], left: list[str]) -> str:
+    """A group's line. What a column is sorted by is its data-value, or its text."""
+    texts = group["texts"] or {"rule": group["options"]["rule"]}
+    found = []
+    for key in left:
+        value = group["options"][key]
+        number = isinstance(value, int | float)
+        found.append(f'<td class="number" data-value="{value}">{escape(texts[key])}</td>' if number else
+                     f'<td class="text">{escape(texts[key])}</td>')  # fmt: skip
+    for key, text in zip(COLUMNS, cells(group), strict=True):
+        mean = (group["summary"].get(key) or {"mean": None})["mean"]
+        found.append(f'<td class="number" data-value="{"" if mean is None else repr(mean)}">{escape(text)}</td>')
+    reached = [group["runs"][k]["rows"]["epoch"][-1] for k in group["counted"]]
+    found.append(f'<td class="number" data-value="{max(reached, default="")}">{escape(epochs(group))}</td>')
+    words = [one["word"] for one in group["statuses"]]
+    badges = [f'<span class="status {escape(word)}">{escape(text)}</span>'
+              for word, text in zip(words, standing(group["statuses"]), strict=True)]  # fmt: skip
+    return f'<tr data-group="{i}">{"".join(found)}<td class="text">{" ".join(badges)}</td></tr>'
+
+
+def _file(name: str) -> str:
+    return (files("nodepert.report") / name).read_text(encoding="utf-8")
+
+
+def _digest(code: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()

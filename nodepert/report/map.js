@@ -1,0 +1,54 @@
+// A heat map of test accuracy over two numbers in which the groups differ.
+
+const number = (group, key) => group.options[key] ?? group.arguments[key];
+
+// Last test accuracies of the runs that finished, and how many did not, of the groups in a cell.
+function cell(groups, across, up, x, y) {
+  const own = groups.filter((group) => number(group, across.key) === x && number(group, up.key) === y);
+  const runs = own.flatMap((group) => group.runs), through = runs.filter((run) => run.status === "finished");
+  const values = through.map((run) => run.rows.test_acc.at(-1)).filter((v) => v !== undefined && v !== null);
+  return { values, others: runs.length - values.length };
+}
+
+function hovered({ values, others }, place) {
+  const errors = values.length > 1 ? ` ± ${error(values).toPrecision(2)}` : "";
+  const figure = values.length ? `${mean(values).toFixed(2)}${errors} %` : "no figures";
+  return `${safe(place)}<br>${figure} (${values.length} finished${others ? `, ${others} not` : ""})`;
+}
+
+// The column and the line of the greatest value; none where all are empty.
+function best(z) {
+  const top = Math.max(...z.flat().filter((v) => v !== null));
+  const y = z.findIndex((line) => line.includes(top));
+  return y < 0 ? null : { x: z[y].indexOf(top), y };
+}
+
+function drawMap() {
+  if (data.axes.length < 2) return;
+  const look = theme(), [across, up] = [at("map-x"), at("map-y")].map((select) => data.axes[+select.value]);
+  const groups = chosen().map((i) => data.groups[i]);
+  const cells = up.values.map((y) => across.values.map((x) => cell(groups, across, up, x, y)));
+  const over = (f) => cells.map((line, y) => line.map((one, x) => f(one, x, y)));
+  const z = over(({ values }) => (values.length ? mean(values) : null)), top = best(z);
+  const star = (x, y) => (top && x === top.x && y === top.y ? "★ " : "");
+  const text = over(({ values }, x, y) => (values.length ? star(x, y) + mean(values).toFixed(1) : ""));
+  const hover = over((one, x, y) => hovered(one, `${across.key} ${across.texts[x]}, ${up.key} ${up.texts[y]}`));
+  const form = layout(look, Math.min(560, 130 + 56 * up.values.length));
+  Object.assign(form.xaxis, { type: "category", title: { text: safe(across.key) }, showgrid: false });
+  Object.assign(form.yaxis, { type: "category", title: { text: safe(up.key) }, showgrid: false });
+  form.annotations = cells.flatMap((line, y) => line.flatMap(({ values, others }, x) => (
+    values.length || !others ? [] : [{ x, y, text: "none<br>finished", showarrow: false, font: { size: 11 } }])));
+  if (top) {
+    const frame = { x0: top.x - 0.5, x1: top.x + 0.5, y0: top.y - 0.5, y1: top.y + 0.5 };
+    form.shapes = [{ type: "rect", ...frame, line: { color: "#d55e00", width: 4 } }];
+  }
+  Plotly.react("map", [{
+    type: "heatmap", x: across.texts, y: up.texts, z, text, texttemplate: "%{text}", hovertext: hover,
+    hoverinfo: "text", colorscale: "Cividis", xgap: 1, ygap: 1, hoverongaps: true,
+    colorbar: { title: { text: "%" }, thickness: 12, outlinewidth: 0 },
+  }], form, CONFIG);
+  const without = groups.filter((group) => [across, up].some((axis) => number(group, axis.key) === undefined));
+  at("map-note").textContent = "Mean test accuracy after the last epoch over all runs of a cell that finished, "
+    + "whatever else they differ in. The best is framed, with a star."
+    + (without.length ? ` Lines of the table without such numbers are left out: ${without.length}.` : "");
+}

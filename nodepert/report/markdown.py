@@ -1,0 +1,69 @@
+"""A report as Markdown: the summary table, the same for LaTeX, the commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from nodepert.report.figures import COLUMNS, NOTE, cells, epochs, headline, sources, standing
+
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "`": r"\textasciigrave{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "±": r"$\pm$",
+}  # fmt: skip
+
+
+def markdown(data: Mapping[str, Any]) -> str:
+    """The text of a report, of what `gather` gives."""
+    left = [*data["columns"]] or ["rule"]
+    head = [*left, *(heading for heading, _ in COLUMNS.values()), "epochs", "runs"]
+    rows, told = [], []
+    for group in data["groups"]:
+        texts = group["texts"] or {"rule": group["options"]["rule"]}
+        rows.append([*(texts[key] for key in left), *cells(group), epochs(group)])
+        told.append("; ".join(standing(group["statuses"])))
+    table = [[*map(escaped, row), escaped(text)] for row, text in zip(rows, told, strict=True)]
+    common = ", ".join(f"{key} {text}" for key, text in data["common"].items() if key not in left)
+    parts = [
+        f"# {escaped(data['study'])}",
+        escaped(headline(data) + "."),
+        escaped(f"All with {common}.") if common else "",
+        _table(head, table, len(left)),
+        escaped(NOTE),
+        "For LaTeX (package booktabs):",
+        _fenced("latex", latex(head[:-1], rows, len(left))),
+        "The commands:",
+        _fenced("sh", "\n".join(group["command"] for group in data["groups"])),
+        "\n".join(f"- {escaped(text)}" for text in sources(data)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def escaped(text: str) -> str:
+    """A text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_\[\]<>|&~$#])", r"\\\1", text)
+
+
+def latex(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int) -> str:
+    """A table for LaTeX; the first columns are `texts`, the others figures."""
+
+    def line(row: Sequence[str]) -> str:
+        return " & ".join("".join(LATEX.get(c, c) for c in text) for text in row) + r" \\"
+
+    layout = "l" * texts + "r" * (len(head) - texts)
+    body = [line(row) for row in rows]
+    return "\n".join([f"\\begin{{tabular}}{{{layout}}}", r"\toprule", line(head), r"\midrule", *body, r"\bottomrule",
+                      r"\end{tabular}"])  # fmt: skip
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> str:
+    rule = ["---" if i < texts or i == len(head) - 1 else "---:" for i in range(len(head))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+
+
+def _fenced(language: str, text: str) -> str:
+    """A block of code; a fence longer than any that is in it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text}\n{fence}"
