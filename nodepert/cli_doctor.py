@@ -128,7 +128,7 @@ def _slurm() -> Finding:
         return Finding("Slurm", False, "no sbatch here; sweeps run in worker processes (nodepert sweep GRID)")
     try:
         done: Any = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=10)
-        well = done.returncode == 0
+        well = done.returncode == 0 and "DOWN" not in done.stdout
     except (OSError, subprocess.TimeoutExpired):
         well = False
     if well:

@@ -17,7 +17,7 @@ from nodepert.grid import load_grid
 from nodepert.jobs import read_job
 
 pytestmark = pytest.mark.skipif(
-    not shutil.which("sbatch") or subprocess.run(["scontrol", "ping"], capture_output=True).returncode != 0,
+    not shutil.which("sbatch") or b"is UP" not in subprocess.run(["scontrol", "ping"], capture_output=True).stdout,
     reason="no Slurm answers here",
 )
 SLURM = ["--launcher", "slurm", "--checkpoint-every", "0", "--slurm", "memory=2", "cpus=1"]
