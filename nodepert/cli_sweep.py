@@ -84,6 +84,7 @@ def sweep(
     watching.show_plan(study)
     if dry_run:
         return
+    study.tidy()
     if watch and how.launcher != "slurm":
         raise UserError("--watch follows the jobs that Slurm has: give --launcher slurm as well")
     launcher, earlier = launched(how, study, options)

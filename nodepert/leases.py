@@ -64,7 +64,9 @@ class Lease:
 
     def free(self) -> bool:
         """Whether nobody has it; asked again and again, also notices an owner that no longer renews it."""
-        if self.marker.exists() and not self._taken():
+        if not self.marker.exists():
+            return True
+        if not self._taken():
             return False
         self.release()
         return True

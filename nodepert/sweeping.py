@@ -89,6 +89,13 @@ class Sweep:
         known = {folder for path in paths for folder in job_folders(path)}
         return [i for i in self.left() if self.folders[i] in known or self.stands[i].status == FAILED]
 
+    def tidy(self) -> None:
+        """Clear away the leases of processes that were killed when their runs were through."""
+        for folder, stand in zip(self.folders, self.stands, strict=True):
+            if stand.through:
+                with suppress(OSError):
+                    leases.of(folder).free()
+
     def jobs(self, numbers: Sequence[int]) -> list[list[int]]:
         """Which runs go into one job: those of a group, at most `per_job`."""
         found = []

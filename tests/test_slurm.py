@@ -119,8 +119,8 @@ def test_ctrl_c_leaves_the_jobs_and_watch_comes_back(tmp_path):
 
 @pytest.mark.slow
 def test_a_time_limit_is_answered_by_a_checkpoint_and_the_queue(tmp_path):
-    path = grid(tmp_path, seeds=1, epochs=3_000)
-    said = sweep(path, tmp_path, *SLURM, "--slurm", "memory=2", "cpus=1", "time=1", "warning=30")
+    path = grid(tmp_path, seeds=1, epochs=1_500)  # of 50 ms, so that a job needs more than its two minutes
+    said = sweep(path, tmp_path, *SLURM, "--slurm", "memory=2", "cpus=1", "time=2", "warning=30")
     assert "2 of 2 runs are through" in said
     assert any(len(record["attempts"]) > 1 for record in records(tmp_path).values())
     for record in records(tmp_path).values():
