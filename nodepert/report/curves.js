@@ -5,7 +5,7 @@ const QUANTITIES = {
 };
 const AXES = {
   epoch: "epochs", seconds: "seconds of training and evaluation", examples: "examples seen",
-  passes: "forward-pass equivalents (of one example)",
+  passes: "forward-pass equivalents",
 };
 const MARKERS = { o: "circle", s: "square", D: "diamond", "^": "triangle-up", v: "triangle-down", P: "cross", X: "x" };
 const GLYPHS = {
@@ -15,7 +15,7 @@ const GLYPHS = {
   X: "M14 1l3 3l3 -3l2 2l-3 3l3 3l-2 2l-3 -3l-3 3l-2 -2l3 -3l-3 -3z",
 };
 const STROKES = { solid: "", dash: "8 4", dot: "2 3", dashdot: "8 3 2 3" };
-const FEW = 7; // curves that are drawn at first
+const FEW = 10; // curves that are drawn at first
 const off = new Set(); // groups that a click in the legend has taken out
 
 // The groups that are drawn: of those that the filter leaves, the best by test accuracy, in the table's order.
@@ -71,7 +71,7 @@ function remarks(axis, unknown) {
   return [
     seeds > 1 ? "A curve is the mean over the seeds that finished, its band one standard error to both sides." : "",
     axis === "seconds" ? "Seconds are summed over the epochs, and averaged over seeds; compilation is left out." : "",
-    axis === "passes" ? "A step counts as many forward passes of its batch as the rule's documentation says." : "",
+    axis === "passes" ? "Counted are forward passes of one example, as many for each as the rule's documentation says." : "",
     unknown.length ? `Left out, as it is not known there: ${unknown.join("; ")}.` : "",
   ].filter(Boolean).join(" ");
 }

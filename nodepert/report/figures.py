@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 COLUMNS = {  # key in a summary: heading, format of a single value
-    "test_acc": ("test accuracy, %", ".2f"), "train_acc": ("train accuracy, %", ".2f"),
-    "test_loss": ("test loss", ".4g"), "train_loss": ("train loss", ".4g"), "seconds": ("seconds an epoch", ".3g"),
+    "test_acc": ("test %", ".2f"), "train_acc": ("train %", ".2f"), "test_loss": ("test loss", ".4g"),
+    "train_loss": ("train loss", ".4g"), "seconds": ("s/epoch", ".3g"),
 }  # fmt: skip
 NOTE = (
-    "Figures are those after the last epoch: the mean ± its standard error over the seeds that finished "
-    "(one seed: its value). Where none has, those of the epoch that was reached, marked *."
+    "Figures are those after the last epoch, accuracies in per cent: the mean ± its standard error over the seeds that "
+    "finished; of one seed its value. Where none has finished, those of the epochs that were reached, marked *."
 )
 
 

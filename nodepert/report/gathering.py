@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
@@ -41,10 +41,11 @@ def gather(name: str, out: str | Path = "runs") -> dict[str, Any]:
     for run in runs:
         alike.setdefault(tuple(repr(run.options[key]) for key in APART), []).append(run)
     arguments = differing(runs)
-    groups = [_group(i, own, columns, arguments) for i, own in enumerate(alike.values())]
+    texts = {key: written([run.options[key] for run in runs]) for key in APART}
+    groups = [_group(i, own, columns, arguments, texts) for i, own in enumerate(alike.values())]
     return {
         "study": name,
-        "common": {key: said(runs[0].options[key]) for key in APART if key not in columns},
+        "common": {key: ", ".join(texts[key].values()) for key in APART if key not in columns},
         "columns": columns,
         "axes": _axes(groups),
         "groups": groups,
@@ -54,10 +55,19 @@ def gather(name: str, out: str | Path = "runs") -> dict[str, Any]:
     }
 
 
-def _group(i: int, own: Sequence[Kept], columns: Sequence[str], arguments: Sequence[str]) -> dict[str, Any]:
+def written(values: Iterable[Any]) -> dict[Any, str]:
+    """How the values of an option are written: floats with four digits, where that tells them apart."""
+    different = list(dict.fromkeys(values))
+    short = {value: f"{value:.4g}" if isinstance(value, float) else said(value) for value in different}
+    return short if len({*short.values()}) == len(different) else {value: said(value) for value in different}
+
+
+def _group(
+    i: int, own: Sequence[Kept], columns: Sequence[str], arguments: Sequence[str], forms: dict[str, dict[Any, str]]
+) -> dict[str, Any]:
     """Runs that differ in seed only."""
     options = {key: own[0].options[key] for key in APART}
-    texts = {key: said(options[key]) for key in columns}
+    texts = {key: forms[key].get(options[key], said(options[key])) for key in columns}  # nan is no key
     standing, chosen = counted(own)
     return {
         "label": ", ".join(text if key in SPECS else f"{key}={text}" for key, text in texts.items())
@@ -105,8 +115,11 @@ def summary(own: Sequence[Kept]) -> dict[str, dict[str, Any]]:
 
 def _measured(values: Sequence[float]) -> dict[str, Any]:
     n = len(values)
-    mean = fmean(values) if n else None
-    error = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n) if mean is not None and n > 1 else None
+    try:
+        mean = fmean(values) if n else None
+        error = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n) if mean is not None and n > 1 else None
+    except OverflowError:
+        mean = error = None
     return {"mean": mean, "error": error, "n": n}
 
 
@@ -140,15 +153,15 @@ def command(own: Sequence[Kept]) -> str:
 
 
 def _axes(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The numbers in which groups differ: {key, values, texts}, values upwards. Those of specs first, then the rate."""
+    """The numbers in which groups differ: {key, values, texts}, values upwards; the rate first, then those of specs."""
     found: dict[str, set[Any]] = {}
     for group in groups:
         for key, value in (group["options"] | group["arguments"]).items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 found.setdefault(key, set()).add(value)
-    order = [*(key for key in found if key not in OPTIONS), *(key for key in OPTIONS if key in found)]
-    return [{"key": key, "values": sorted(found[key]), "texts": [said(value) for value in sorted(found[key])]}
-            for key in order if len(found[key]) > 1]  # fmt: skip
+    order = sorted(found, key=lambda key: (key != "lr", key in OPTIONS))
+    several = {key: sorted(found[key]) for key in order if len(found[key]) > 1}
+    return [{"key": k, "values": values, "texts": list(written(values).values())} for k, values in several.items()]
 
 
 def provenance(runs: Sequence[Kept], out: str | Path) -> list[dict[str, Any]]:

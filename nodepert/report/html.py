@@ -25,7 +25,7 @@ def html(data: Mapping[str, Any]) -> str:
     """The text of a report, of what `gather` gives. Raises UserError where plotly is missing."""
     library, own = plotly_js(), script()
     left = [*data["columns"]] or ["rule"]
-    common = [f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>" for key, text in data["common"].items()
+    common = [f"<div><dt>{escape(key)}</dt> <dd>{escape(text)}</dd></div>" for key, text in data["common"].items()
               if key not in left]  # fmt: skip
     commands = "\n".join(escape(group["command"]) for group in data["groups"])
     return Template(_file("report.html")).substitute(

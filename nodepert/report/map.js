@@ -23,6 +23,20 @@ function best(z) {
   return y < 0 ? null : { x: z[y].indexOf(top), y };
 }
 
+// Values are equally far apart: at 0, 1, 2, ...
+const ticks = ({ key, values, texts }) => ({
+  title: { text: safe(key) }, showgrid: false, tickvals: [...values.keys()], ticktext: texts,
+  range: [-0.5, values.length - 0.5],
+});
+
+const written = (text, x, y, color) => ({ x, y, text, showarrow: false, font: { size: 12, color } });
+
+// White on the dark half of the colours, black on the bright one.
+function ink(value, z, look) {
+  const all = z.flat().filter((v) => v !== null);
+  return value === null ? look.text : 2 * value < Math.min(...all) + Math.max(...all) ? "#ffffff" : "#000000";
+}
+
 function drawMap() {
   if (data.axes.length < 2) return;
   const look = theme(), [across, up] = [at("map-x"), at("map-y")].map((select) => data.axes[+select.value]);
@@ -31,20 +45,21 @@ function drawMap() {
   const over = (f) => cells.map((line, y) => line.map((one, x) => f(one, x, y)));
   const z = over(({ values }) => (values.length ? mean(values) : null)), top = best(z);
   const star = (x, y) => (top && x === top.x && y === top.y ? "★ " : "");
-  const text = over(({ values }, x, y) => (values.length ? star(x, y) + mean(values).toFixed(1) : ""));
+  const room = (at("map").clientWidth - 150) / across.values.length > 40; // for figures
+  const text = over(({ values, others }, x, y) => (
+    values.length ? star(x, y) + (room ? mean(values).toFixed(1) : "") : others && room ? "none<br>finished" : ""));
   const hover = over((one, x, y) => hovered(one, `${across.key} ${across.texts[x]}, ${up.key} ${up.texts[y]}`));
   const form = layout(look, Math.min(560, 130 + 56 * up.values.length));
-  Object.assign(form.xaxis, { type: "category", title: { text: safe(across.key) }, showgrid: false });
-  Object.assign(form.yaxis, { type: "category", title: { text: safe(up.key) }, showgrid: false });
-  form.annotations = cells.flatMap((line, y) => line.flatMap(({ values, others }, x) => (
-    values.length || !others ? [] : [{ x, y, text: "none<br>finished", showarrow: false, font: { size: 11 } }])));
+  Object.assign(form.xaxis, ticks(across));
+  Object.assign(form.yaxis, ticks(up));
+  form.annotations = over((one, x, y) => written(text[y][x], x, y, ink(z[y][x], z, look))).flat();
   if (top) {
     const frame = { x0: top.x - 0.5, x1: top.x + 0.5, y0: top.y - 0.5, y1: top.y + 0.5 };
     form.shapes = [{ type: "rect", ...frame, line: { color: "#d55e00", width: 4 } }];
   }
   Plotly.react("map", [{
-    type: "heatmap", x: across.texts, y: up.texts, z, text, texttemplate: "%{text}", hovertext: hover,
-    hoverinfo: "text", colorscale: "Cividis", xgap: 1, ygap: 1, hoverongaps: true,
+    type: "heatmap", x: [...across.values.keys()], y: [...up.values.keys()], z, text, hovertext: hover, hoverinfo: "text",
+    colorscale: "Cividis", xgap: 1, ygap: 1, hoverongaps: true,
     colorbar: { title: { text: "%" }, thickness: 12, outlinewidth: 0 },
   }], form, CONFIG);
   const without = groups.filter((group) => [across, up].some((axis) => number(group, axis.key) === undefined));
