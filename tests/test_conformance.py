@@ -55,7 +55,11 @@ def test_every_registered_rule_keeps_the_contract_and_its_word(spec):
     check_rule(spec)
 
 
-@pytest.mark.parametrize("spec", FORMS)
+LONG = {"np(noise=sphere, samples=3, difference=central)", "np(baseline=running, presynaptic=clean)",
+        "inp(difference=jvp)", "anp(difference=central, samples=2)", "wp(rank=1, sharing=example)"}  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", [pytest.param(form, marks=[pytest.mark.slow] * (form in LONG)) for form in FORMS])
 def test_so_do_their_other_forms(spec):
     check_rule(spec, **FORMS[spec])
 

@@ -252,6 +252,7 @@ def test_parameters_of_groups_of_any_size_can_be_compared():
     assert any(float(abs(leaf).max()) > 0 for leaf in jax.tree.leaves(difference))
 
 
+@pytest.mark.slow
 def test_many_runs_need_no_more_files_than_the_system_allows(tmp_path):
     code = """
         import resource, sys

@@ -55,6 +55,7 @@ def test_a_grid_of_12_runs_gives_what_the_local_launcher_gives(tmp_path):
     assert len(results(tmp_path / "here")) == 12 and results(tmp_path / "slurm") == results(tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_jobs_that_are_killed_preempted_or_raise_end_as_they_should(tmp_path):
     """Jobs of one run each: one is killed, one warned (and queued again), one cancelled, one cannot write."""
     path = grid(tmp_path, epochs=100, seeds=3)
@@ -130,11 +131,8 @@ def test_a_time_limit_is_answered_by_a_checkpoint_and_the_queue(tmp_path):
 
 
 def test_what_slurm_does_not_take_is_one_line_and_leaves_nothing(tmp_path):
-    for options, says in (
-        (["partition=nosuch"], "partition"),
-        (["tim=5"], "no option 'tim'"),
-        (["time=-1"], "above 0"),
-    ):
+    wrong = {"partition=nosuch": "partition", "tim=5": "no option 'tim'", "time=-1": "above 0"}
+    for options, says in wrong.items():
         said = sweep(grid(tmp_path), tmp_path / "out", "--launcher", "slurm", "--slurm", options, status=2)
         (line,) = [line for line in said.splitlines() if line.startswith("nodepert: error: ")]
         assert says in line and said.rstrip().endswith(line)

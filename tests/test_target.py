@@ -360,6 +360,7 @@ def digits():
     return x[:1400].reshape(14, 100, 8, 8, 1), jnp.asarray(d.train_y)[:1400].reshape(14, 100), (test, d.test_y)
 
 
+@pytest.mark.slow
 def test_it_learns_better_than_the_last_layer_alone_by_sending_down_what_points_along_the_error():
     model = fc((8, 8, 1), 10, width=64, depth=3)
     replicas = jax.jit(jax.vmap(partial(trained, model), (0, 0, None, None)))

@@ -56,9 +56,10 @@ FORMS = [
       for (s, r), d in zip(itertools.product(("batch", "example"), (0, 1)), itertools.cycle(DIFFERENCES))),
     "wp(noise=rademacher, rank=3)",
     "wp(noise=sphere)",
-    "wp(samples=3, rank=2)",
+    "wp(samples=3)",
 ]  # fmt: skip
 PRODUCT = [
+    "wp(samples=3, rank=2)",
     *(f"{r}(noise={n}, difference={d}, sharing={s})"
       for r, n, d, s in itertools.product(("np", "wp"), NOISES, DIFFERENCES, ("example", "batch"))),
     *(f"inp(noise={n}, difference={d})" for n, d in itertools.product(NOISES, DIFFERENCES)),
