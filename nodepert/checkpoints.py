@@ -140,6 +140,11 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
     return found.hexdigest()
 
 
+def any_of(run: Path) -> bool:
+    """Whether a run has checkpoints, sound or not."""
+    return any(True for _ in _complete(run / "checkpoints"))
+
+
 def _complete(folder: Path) -> Iterator[int]:
     """The epochs of the checkpoints that were written to the end."""
     if folder.is_dir():

@@ -15,9 +15,9 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 PACKAGES = ["jax", "jaxlib", "optax", "numpy", "orbax-checkpoint", "filelock", "matplotlib", "pandas"]
-EXTRAS = {"flax": "flax", "equinox": "equinox", "slurm": "submitit", "parquet": "pyarrow"}
+EXTRAS = {"flax": "flax", "equinox": "equinox", "slurm": "submitit", "parquet": "pyarrow", "report": "plotly"}
 WHAT_FOR = {"flax": "npt.from_flax", "equinox": "npt.from_equinox", "slurm": "nodepert sweep --launcher slurm",
-            "parquet": "nodepert results --to FILE.parquet"}  # fmt: skip
+            "parquet": "nodepert results --to FILE.parquet", "report": "nodepert report"}  # fmt: skip
 
 
 class Finding(NamedTuple):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -109,14 +110,13 @@ def sweep(
 
 def given(grid: Path, how: How, out: Path, data_dir: Path | None, checkpoint_every: float) -> str:
     """The command that was given, to be given again."""
+    places = {"out": out, "data_dir": data_dir, "checkpoint_every": checkpoint_every}
+    usual = asdict(How()) | {name: inspect.signature(sweep).parameters[name].default for name in places}
     words = ["nodepert", "sweep", str(grid)]
-    options = {"launcher": how.launcher, "jobs": how.jobs, "runs-per-job": how.runs_per_job, "command": how.command,
-               "out": out, "data-dir": data_dir, "checkpoint-every": checkpoint_every}  # fmt: skip
-    usual = {"launcher": "local", "jobs": 1, "runs-per-job": 0, "command": "", "out": Path("runs"), "data-dir": None,
-             "checkpoint-every": 60.0}  # fmt: skip
-    for name, value in options.items():
-        words += [f"--{name}", str(value)] if value != usual[name] else []
-    return shlex.join([*words, *(["--slurm", *how.slurm] if how.slurm else [])])
+    for name, value in (asdict(how) | places).items():
+        if value != usual[name]:
+            words += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    return shlex.join(words)
 
 
 def check(study: Sweep, numbers: Sequence[int], how: How) -> None:

@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -15,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from nodepert.config import Run
-from nodepert.rows import Row, diverged
+from nodepert.rows import Row, diverged, mean_error
 
 if TYPE_CHECKING:  # the runner imports JAX, and a list of names needs none
     from nodepert.runner import OnRow, Result
@@ -85,8 +84,5 @@ def mean(values: Sequence[float], form: str) -> str:
     """The mean of several values with its standard error; a dash where there is none."""
     if not values:
         return "-"
-    n, average = len(values), fmean(values)
-    if n == 1:
-        return f"{average:{form}}"
-    variance = sum((value - average) ** 2 for value in values) / (n - 1)
-    return f"{average:{form}} ± {(variance / n) ** 0.5:.2g}"
+    average, error = mean_error(values)
+    return f"{average:{form}}" + (f" ± {error:.2g}" if len(values) > 1 else "")

@@ -35,6 +35,11 @@ def tidy(axes: Any, **settings: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def decades(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10, 20, ... between two numbers: ticks of a logarithmic axis that is short."""
+    return [t for t in (m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5)) if low <= t <= high]
+
+
 def legend(figure: Any, axes: Any, columns: int = 4) -> None:
     """The legend of these axes, below the figure."""
     figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=columns,

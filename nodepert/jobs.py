@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Protocol
 
 from nodepert.config import Run, checked, from_dict, run_id
 from nodepert.records import Damaged, sealed, unsealed, write_whole, writing
-from nodepert.registry import UserError
 
 FORMAT, VERSION = "nodepert-job", 1
 STOPPED = 75  # exit status of a worker that was asked to stop: it has left checkpoints
@@ -103,27 +102,3 @@ def last_words(path: Path, code: object) -> str:
     """Why a worker ended, by the last line of its log; its exit status where it said nothing."""
     said = next((line for line in reversed(tail(path)) if line.strip()), f"exit status {code}")
     return said.removeprefix("nodepert: error: ")
-
-
-def one_of(options: dict[str, Any], valid: dict[str, type], what: str) -> dict[str, Any]:
-    """Options checked against a table of names and types. Raises UserError that lists the valid ones."""
-    nouns = {int: "a whole number above 0", float: "a number above 0", str: "a text", list: "a list of texts",
-             dict: "a table of texts and numbers"}  # fmt: skip
-    found = {}
-    for key, value in options.items():
-        if key not in valid:
-            raise UserError(f"{what} has no option '{key}'; there are: {', '.join(valid)}")
-        kind = valid[key]
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        good = {
-            int: number and isinstance(value, int) and 0 < value < 10**9,
-            float: number and 0 < value < 10**9,
-            str: isinstance(value, str) or number,
-            list: isinstance(value, list) and all(isinstance(one, str) for one in value),
-            dict: isinstance(value, dict)
-            and all(isinstance(k, str) and isinstance(v, str | int | float) for k, v in value.items()),
-        }[kind]
-        if not good:
-            raise UserError(f"{what}: {key} must be {nouns[kind]}; got {value!r}")
-        found[key] = str(value) if kind is str else value
-    return found

@@ -85,6 +85,7 @@ def begun(runs: Sequence[Run], sets: dict[str, Dataset], folders: dict[int, RunF
 
     Where several processes share a computation there are none: they begin anew.
     """
+    folders = {i: folder for i, folder in folders.items() if checkpoints.any_of(folder.path)}
     if not folders or jax.process_count() > 1:
         return {}
     numbers = list(folders)

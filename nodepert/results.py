@@ -13,13 +13,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nodepert import store
 from nodepert.config import Run, from_dict
 from nodepert.records import write_whole, writing
 from nodepert.registry import UserError, full, short
 from nodepert.rows import Row
 from nodepert.spec import BY_NODE, Spec, show
-from nodepert.store import COLUMNS, RUNNING, RunFolder, checked_name, read_record
+from nodepert.store import COLUMNS, RunFolder, checked_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -42,6 +41,7 @@ class Kept(NamedTuple):
     arguments: dict[str, Any]  # {"network.width": 500, ...}, defaults written out
     rows: list[Row]
     changed: float  # seconds since the epoch
+    made: dict[str, Any]  # versions, device and data, as recorded
 
 
 def load_results(name: str | None = None, out: str | Path = "runs", *, last: bool = False) -> DataFrame:
@@ -169,12 +169,6 @@ def rank(name: str, value: Any) -> tuple:
     return (1, 0, show(value))
 
 
-def standing(folder: RunFolder) -> str:
-    """How a run stands: finished, failed, running, interrupted (as one is whose process is gone), or 'diverged at
-    epoch e'. Raises UserError."""
-    return store.standing(folder.path) if folder.status == RUNNING else folder.status
-
-
 def one_line(text: str) -> str:
     """A text of whatever origin as one short line that a terminal can show."""
     line = " ".join("".join(c if c.isprintable() or c.isspace() else "?" for c in text[: 2 * WORDS]).split())
@@ -187,10 +181,10 @@ _TYPES = {f.name: str(f.type) for f in fields(Run)}
 def _read(study: str, path: Path) -> Kept:
     """The run in a folder. Raises UserError, naming the file, where it is damaged."""
     config = path / "config.json"
-    folder = RunFolder(path, read_record(config))
+    folder = RunFolder.read(path)
     run = from_dict(folder.record["config"])
     options = {name: getattr(run, name) for name in OPTIONS}
-    status, reason = standing(folder).strip(), folder.record.get("reason")
+    status, reason = folder.standing.strip(), folder.record.get("reason")
     texts = (path.name, status, *(options[name] for name in SPECS))
     if not 0 < len(status) <= WORDS or not all(text.isprintable() for text in texts):
         raise UserError(f"{config} has a status or options that cannot be printed; it is damaged")
@@ -202,7 +196,8 @@ def _read(study: str, path: Path) -> Kept:
     if not rows and (path / "metrics.csv").exists():
         _warn(f"{path / 'metrics.csv'} is not a readable table; its run is there without figures")
     said = one_line(reason) if isinstance(reason, str) else ""
-    return Kept(study, path.name, status, said, options, arguments, rows, _changed(path))
+    made = {key: folder.record.get(key) for key in ("versions", "device", "data")}
+    return Kept(study, path.name, status, said, options, arguments, rows, _changed(path), made)
 
 
 def _changed(path: Path) -> float:

@@ -42,7 +42,16 @@ class RunFolder:
 
     def __init__(self, path: Path, record: dict[str, Any], held: Callable[[], bool] = lambda: True):
         self.path, self.record, self.held = path, record, held  # once another process has it, nothing is written
-        self.before = len(self.rows())  # rows of an earlier attempt
+
+    @classmethod
+    def read(cls, path: Path) -> RunFolder:
+        """The folder of a run that is there, to be looked at. Raises UserError where there is no sound record."""
+        return cls(path, read_record(path / "config.json"))
+
+    @functools.cached_property
+    def before(self) -> int:
+        """How many rows an earlier attempt has left."""
+        return len(self.rows())
 
     @property
     def status(self) -> str:
@@ -50,9 +59,18 @@ class RunFolder:
         return self.record["status"]
 
     @property
+    def standing(self) -> str:
+        """The status; but a run that says running without a living process at it was interrupted."""
+        return INTERRUPTED if self.status == RUNNING and not leases.seems_held(self.path) else self.status
+
+    @property
     def done(self) -> bool:
         """Whether the run is through, and its table is all there."""
-        last = rows[-1]["epoch"] if (rows := self.rows()) else None
+        return self.done_with(self.rows())
+
+    def done_with(self, rows: Sequence[dict[str, Any]]) -> bool:
+        """The same, where its rows have been read."""
+        last = rows[-1]["epoch"] if rows else None
         return (self.status, last) in ((FINISHED, self.record["config"]["epochs"]), (f"diverged at epoch {last}", last))
 
     def set_status(self, status: str, **more: Any) -> None:
@@ -166,11 +184,9 @@ def load_run(path: Path) -> Run:
     return from_dict(read_record(path / "config.json" if path.is_dir() else path)["config"])
 
 
-def standing(path: Path) -> str:
-    """The status of the run in a folder, by its record; one that says running without a living process at it was
-    interrupted. Raises UserError where there is no sound record."""
-    record = read_record(path / "config.json")
-    return INTERRUPTED if record["status"] == RUNNING and not leases.seems_held(path) else record["status"]
+def through(status: str) -> bool:
+    """Whether a status is that of a run that has its result."""
+    return status == FINISHED or status.startswith("diverged")
 
 
 def epoch_of(row: Any) -> int | None:

@@ -20,7 +20,7 @@ from nodepert.config import Run, run_id
 from nodepert.jobs import Job, Launcher, State, read_job, tail, write_jobs
 from nodepert.records import writing
 from nodepert.registry import UserError
-from nodepert.store import FAILED, RUNNING, RunFolder, now, read_record, standing
+from nodepert.store import FAILED, RUNNING, RunFolder, now, through
 
 PAUSE = 1.0  # seconds between looks at the store
 
@@ -34,7 +34,7 @@ class Standing(NamedTuple):
 
     @property
     def through(self) -> bool:
-        return self.status == "finished" or self.status.startswith("diverged")
+        return through(self.status)
 
 
 @dataclass
@@ -156,13 +156,11 @@ class Sweep:
     def look(self, numbers: Iterable[int]) -> None:
         """See how runs stand that were not through."""
         for i in numbers:
-            key = [_stamp(self.folders[i] / name) for name in ("config.json", "metrics.csv")]
-            living = self.stands[i].status == RUNNING
-            if self.stands[i].through or (key == self.looked.get(i) and not living):
-                continue
-            if key == self.looked.get(i) and leases.seems_held(self.folders[i]):
-                continue
-            self.stands[i], self.looked[i] = look(self.folders[i]), key
+            stand, folder = self.stands[i], self.folders[i]
+            key = [_stamp(folder / name) for name in ("config.json", "metrics.csv")]
+            as_it_was = key == self.looked.get(i) and (stand.status != RUNNING or leases.seems_held(folder))
+            if not stand.through and not as_it_was:
+                self.stands[i], self.looked[i] = look(folder), key
 
     def _state(self, state: State, runs: Sequence[int]) -> State:
         """A job's own word; but one whose runs are all through has ended, whatever its scheduler says of it."""
@@ -184,12 +182,11 @@ class Sweep:
 def look(folder: Path) -> Standing:
     """How the run in a folder stands; what is damaged there is as not begun, and the worker will say so."""
     try:
-        status = standing(folder)
-        found = RunFolder(folder, read_record(folder / "config.json"))
+        found = RunFolder.read(folder)
     except UserError:
         return Standing()
-    rows = found.rows()
-    if status == found.status and Standing(status).through and not found.done:
+    status, rows = found.standing, found.rows()
+    if through(status) and not found.done_with(rows):
         status = RUNNING  # its table is damaged
     return Standing(status, rows[-1]["epoch"] if rows else 0, rows[-1] if rows else None)
 
@@ -199,12 +196,12 @@ def mark_failed(folder: Path, why: str, since: str) -> str:
     reason that the record has then."""
     lease = leases.of(folder)
     with suppress(UserError, OSError):
-        record = read_record(folder / "config.json")
-        if record["status"] == FAILED and str(record.get("updated")) >= since:
-            return str(record.get("reason", why))
-        if record["status"] in (RUNNING, FAILED) and lease.acquired():
+        found = RunFolder.read(folder)
+        if found.status == FAILED and str(found.record.get("updated")) >= since:
+            return str(found.record.get("reason", why))
+        if found.status in (RUNNING, FAILED) and lease.acquired():
             try:
-                RunFolder(folder, record).set_status(FAILED, reason=why)
+                found.set_status(FAILED, reason=why)
             finally:
                 lease.release()
     return why

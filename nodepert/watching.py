@@ -18,7 +18,7 @@ from nodepert.building import groups
 from nodepert.cli_grid import labels
 from nodepert.config import Run
 from nodepert.runner import Result
-from nodepert.store import FAILED, RUNNING
+from nodepert.store import FAILED, RUNNING, RunFolder
 from nodepert.sweeping import Standing, Sweep
 
 
@@ -156,7 +156,8 @@ def report(study: Sweep, launcher: Any, command: str) -> None:
     through = [i for i, stand in enumerate(study.stands) if stand.through]
     if through:
         named = labels(study.runs, apart=["seed"])
-        results = [Result(study.runs[i], display_rows(study, i), study.stands[i].status) for i in through]
+        rows = [RunFolder.read(study.folders[i]).rows() for i in through]
+        results = [Result(study.runs[i], own, study.stands[i].status) for i, own in zip(through, rows, strict=True)]
         display.console.print(display.results([named[i] for i in through], results))
     for failure in study.failures:
         runs = ", ".join(dict.fromkeys(labels([study.runs[i] for i in failure.runs])))
@@ -171,10 +172,3 @@ def report(study: Sweep, launcher: Any, command: str) -> None:
         print(f"the jobs go on; to see how they stand: {command}{watch}")
     elif len(through) < len(study.runs):
         print(f"the rest: {command}")
-
-
-def display_rows(study: Sweep, i: int) -> list[dict[str, Any]]:
-    """All rows of a run."""
-    from nodepert.store import RunFolder, read_record
-
-    return RunFolder(study.folders[i], read_record(study.folders[i] / "config.json")).rows()

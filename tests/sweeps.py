@@ -1,4 +1,4 @@
-"""What the tests of sweeps share: grids, commands, and what a store holds when all is well."""
+"""What the tests of sweeps share: grids, commands, damage, and what a store holds when all is well."""
 
 import csv
 import io
@@ -43,6 +43,17 @@ def sweep(path, out, *options, status=0):
     said, _ = process.communicate(timeout=500)
     assert process.returncode == status, said
     return said
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    if data:
+        data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
 
 
 def records(out):

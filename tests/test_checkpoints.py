@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sweeps import flip, truncate
 
 import nodepert as npt
 from nodepert import checkpoints, runner
@@ -65,17 +66,6 @@ def test_two_are_kept_and_nothing_else(run):
 def files(run, epoch):
     place = run / "checkpoints"
     return [place / f"{epoch}.json", *sorted(p for p in (place / str(epoch)).rglob("*") if p.is_file())]
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path):
-    data = bytearray(path.read_bytes())
-    if data:
-        data[len(data) // 2] ^= 0x10
-    path.write_bytes(data)
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, os.unlink, lambda path: path.write_bytes(os.urandom(300))])

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from sweeps import grid
+from sweeps import flip, grid, truncate
 
 import nodepert as npt
 from nodepert import checkpoints, cli, keeping, leases, records
@@ -48,19 +48,8 @@ def store(request, tmp_path_factory):
     return request.param, out
 
 
-def truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
 def empty(path):
     path.write_bytes(b"")
-
-
-def flip(path):
-    data = bytearray(path.read_bytes())
-    if data:
-        data[len(data) // 2] ^= 0x10
-    path.write_bytes(data)
 
 
 def damaged_copies(out, damages, where):

@@ -9,8 +9,7 @@ import pytest
 from nodepert import cli, main
 from nodepert.config import Run
 from nodepert.grid import load_grid
-from nodepert.jobs import one_of
-from nodepert.launch.slurm import OPTIONS
+from nodepert.launch.slurm import checked_options
 from nodepert.store import COLUMNS, open_run
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +33,7 @@ def test_python_blocks_run(block):
 def test_grids_are_read(text, tmp_path):
     (tmp_path / "grid.toml").write_text(text)
     grid = load_grid(tmp_path / "grid.toml")
-    assert len(grid.runs) > 3 and one_of(grid.slurm, OPTIONS, "slurm") == grid.slurm
+    assert len(grid.runs) > 3 and checked_options(grid.slurm) == grid.slurm
 
 
 @pytest.mark.parametrize("line", SHELL)

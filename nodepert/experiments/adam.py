@@ -9,9 +9,9 @@ from typing import Any
 from nodepert.arguments import at_least
 from nodepert.drawing import curve, legend, style, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
-from nodepert.experiments.tasks import curves, gathered, log_spaced, make_hyper, make_task, mean_error
+from nodepert.experiments.tasks import curves, gathered, log_spaced, make_hyper, make_task
 from nodepert.registry import UserError
-from nodepert.rows import diverged
+from nodepert.rows import diverged, mean_error
 
 LAST = 5  # epochs whose mean is the final accuracy
 SCALES: dict[str, dict[str, Any]] = {

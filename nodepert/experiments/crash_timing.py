@@ -13,8 +13,9 @@ from nodepert.arguments import at_least
 from nodepert.drawing import curve, legend, style, tidy
 from nodepert.experiments.crashes import fate
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
-from nodepert.experiments.tasks import curves, gathered, make_hyper, make_task, mean_error
+from nodepert.experiments.tasks import curves, gathered, make_hyper, make_task
 from nodepert.registry import UserError
+from nodepert.rows import mean_error
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"dataset": "digits", "network": "fc(width=30)", "lrs": (0.3, 3.0), "epochs": 6, "seeds": 2},

@@ -17,8 +17,9 @@ from nodepert.arguments import at_least
 from nodepert.drawing import curve, legend, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.steps import one_step_change, refuse_adapting, update_of
-from nodepert.experiments.tasks import gathered, make_hyper, make_task, mean_error, train
+from nodepert.experiments.tasks import gathered, make_hyper, make_task, train
 from nodepert.registry import UserError, full
+from nodepert.rows import mean_error
 from nodepert.training import task_data
 
 SCALES: dict[str, dict[str, Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,16 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nodepert.arguments import at_least, positive
 from nodepert.core import Array, Model, Params, differentiate, node_shapes, per_example, recording
 from nodepert.diagnostics.checking import by_node
 from nodepert.diagnostics.finding import ALL
 from nodepert.drawing import COLOURS as PALETTE
 from nodepert.drawing import curve, legend, tidy
-from nodepert.experiments.experiment import Row
-from nodepert.experiments.replaying import Pieces, at
-from nodepert.experiments.tasks import Task, gathered, mean_error
+from nodepert.experiments.experiment import Load, Row
+from nodepert.experiments.replaying import Pieces, at, in_pieces
+from nodepert.experiments.steps import refuse_adapting
+from nodepert.experiments.tasks import Task, gathered, make_task
+from nodepert.hyper import Hyper
 from nodepert.registry import UserError
 from nodepert.replicas import fetched
+from nodepert.rows import mean_error
 from nodepert.training import State, standardised
 
 QUANTITIES = {  # columns of the rows; the first group in the network's own units
@@ -82,6 +87,25 @@ def measuring(task: Task, large: int) -> Measure:
         return [{"node": name} | {q: float(found[name][q]) for q in QUANTITIES} for name in [*names, ALL]]
 
     return measure
+
+
+def observed(
+    load: Load, rule: str, lr: float, dataset: str, network: str, loss: str, batchsize: int, epochs: int, large: int,
+    **counts: int,
+) -> Callable[[], tuple[Callable[[Hyper], Pieces], Measure]]:  # fmt: skip
+    """What gives (runs in pieces, what measures them), built when first asked. Raises UserError for options out of
+    range, `counts` among them."""
+    for name, value in {"batchsize": batchsize, "epochs": epochs, "large": large, **counts}.items():
+        at_least(name, value, 1)
+    positive("lr", lr)
+    refuse_adapting((rule,))
+
+    @functools.cache
+    def built():
+        task = make_task(load, dataset, network, loss, batchsize)
+        return in_pieces(task, epochs), measuring(task, large)
+
+    return built
 
 
 def nodes(rows: Sequence[Row]) -> list[str]:

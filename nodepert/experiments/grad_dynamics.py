@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -11,13 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from nodepert.arguments import at_least, positive
 from nodepert.diagnostics.finding import ALL
-from nodepert.experiments.dynamics import QUANTITIES, draw_panels, measuring, nodes
+from nodepert.experiments.dynamics import QUANTITIES, draw_panels, nodes, observed
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
-from nodepert.experiments.replaying import epochs_of, in_pieces
-from nodepert.experiments.steps import refuse_adapting
-from nodepert.experiments.tasks import gathered, make_hyper, make_task
+from nodepert.experiments.replaying import epochs_of
+from nodepert.experiments.tasks import gathered, make_hyper
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"dataset": "digits(train=1400)", "network": "fc(width=30, depth=3)", "lr": 0.05, "batchsize": 20,
@@ -52,16 +49,7 @@ def grad_dynamics(
         large: Training examples of the true gradient.
         seeds: Runs.
     """
-    for name, value in (("batchsize", batchsize), ("epochs", epochs), ("batches", batches), ("large", large),
-                        ("seeds", seeds)):  # fmt: skip
-        at_least(name, value, 1)
-    positive("lr", lr)
-    refuse_adapting((rule,))
-
-    @functools.cache
-    def prepared():
-        task = make_task(load, dataset, network, loss, batchsize)
-        return in_pieces(task, epochs), measuring(task, large)
+    prepared = observed(load, rule, lr, dataset, network, loss, batchsize, epochs, large, batches=batches, seeds=seeds)
 
     def rows(part: Part) -> Iterator[Row]:
         start, measure = prepared()

@@ -13,7 +13,7 @@ import numpy as np
 
 from nodepert.arguments import at_least
 from nodepert.core import Model, plain
-from nodepert.drawing import COLOURS, legend, style, tidy
+from nodepert.drawing import COLOURS, decades, legend, style, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.registry import UserError, check, full, make
 from nodepert.spec import Spec
@@ -120,8 +120,7 @@ def linear_theory(
         tidy(left, xlabel="update", ylabel="loss", xscale="log", yscale="log")
         tidy(right, xlabel="learning rate /\nstability limit",
              ylabel="k (N + 2) x relative change\nof ||V||² in one step")  # fmt: skip
-        low, high = left.get_ylim()
-        left.set_yticks([t for t in (m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5)) if low <= t <= high])
+        left.set_yticks(decades(*left.get_ylim()))
         left.yaxis.set_major_formatter("{x:g}")
         left.yaxis.set_minor_formatter("")
         legend(figure, left)

@@ -13,8 +13,8 @@ from nodepert.arguments import at_least
 from nodepert.drawing import curve, legend, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.linear_student import in_float64, learn, squared_error, student, times
-from nodepert.experiments.tasks import mean_error
 from nodepert.registry import UserError, check, make
+from nodepert.rows import mean_error
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"inputs": 8, "hidden": 20, "outputs": 3, "lr": 3e-3, "steps": 15_000, "replicas": 10},

@@ -11,9 +11,9 @@ from nodepert.arguments import at_least
 from nodepert.drawing import legend, style, tidy
 from nodepert.experiments.cost import Cost
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
-from nodepert.experiments.tasks import Task, curves, log_spaced, make_hyper, make_task, mean_error
+from nodepert.experiments.tasks import Task, curves, log_spaced, make_hyper, make_task
 from nodepert.registry import UserError
-from nodepert.rows import diverged
+from nodepert.rows import diverged, mean_error
 
 SAMPLES = 8  # draws that are averaged
 SCALES: dict[str, dict[str, Any]] = {

@@ -13,12 +13,13 @@ import numpy as np
 import optax
 
 from nodepert.arguments import at_least
-from nodepert.drawing import COLOURS, curve, legend, style, tidy
+from nodepert.drawing import COLOURS, curve, decades, legend, style, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.linear_student import squared_error
-from nodepert.experiments.tasks import gathered, mean_error
+from nodepert.experiments.tasks import gathered
 from nodepert.models.fc import fc
 from nodepert.registry import UserError, full, make
+from nodepert.rows import mean_error
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"inputs": 6, "hidden": 20, "outputs": 3, "lrs": (2e-3, 1e-2), "steps": 5000, "seeds": 2},
@@ -129,14 +130,13 @@ def stabilise(
         left.axhline(1.15 * steps, color="grey", linewidth=0.8)
         tidy(left, xscale="log", yscale="log", xlabel="learning rate",
              ylabel="update of the crash (points),\nof the least error (lines)")  # fmt: skip
-        decades = range(math.ceil(math.log10(at[1])), math.floor(math.log10(steps)) + 1)
-        left.set_yticks([*(10**d for d in decades), steps * 2 ** (len(names) / 2)],
-                        [*(f"{10**d:,}" for d in decades), "no crash"])  # fmt: skip
+        powers = range(math.ceil(math.log10(at[1])), math.floor(math.log10(steps)) + 1)
+        left.set_yticks([*(10**d for d in powers), steps * 2 ** (len(names) / 2)],
+                        [*(f"{10**d:,}" for d in powers), "no crash"])  # fmt: skip
         left.set_yticks([], minor=True)
         right.axhline(CRASH, color="grey", linewidth=0.8, linestyle=":")
         tidy(right, xscale="log", yscale="log", xlabel="learning rate", ylabel="error / initial error")
-        low, high = right.get_ylim()
-        right.set_yticks([t for t in (m * 10.0**e for e in range(-4, 3) for m in (1, 2, 5)) if low <= t <= high])
+        right.set_yticks(decades(*right.get_ylim()))
         right.set_yticks([], minor=True)
         right.yaxis.set_major_formatter("{x:g}")
         right.set_xticks([], minor=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from nodepert.core import Loss, Model
@@ -64,10 +63,3 @@ def gathered(rows: Sequence[Row], by: Sequence[str], of: str) -> dict[Any, list[
         if math.isfinite(row[of]):
             values.append(row[of])
     return found
-
-
-def mean_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard error; (nan, 0) of none, and an error of 0 of one."""
-    if not values:
-        return math.nan, 0.0
-    return fmean(values), stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0

@@ -14,8 +14,9 @@ from nodepert.arguments import at_least
 from nodepert.drawing import curve, legend, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.linear_student import in_float64, learn, squared_error, student, times
-from nodepert.experiments.tasks import log_spaced, make_hyper, make_task, mean_error, train
+from nodepert.experiments.tasks import log_spaced, make_hyper, make_task, train
 from nodepert.registry import UserError, check, make
+from nodepert.rows import mean_error
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"rules": ("np(difference=jvp)",), "widths": (10, 80), "inputs": 8, "outputs": 3, "lowest": 1e-3, "lrs": 3,

@@ -13,10 +13,10 @@ from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
-from nodepert.jobs import State, one_of
+from nodepert.jobs import State
 from nodepert.records import Damaged, sealed, unsealed, write_whole
 from nodepert.registry import UserError
-from nodepert.sweeping import Batch, job_folders
+from nodepert.sweeping import Batch, Sweep, job_folders
 
 FORMAT, VERSION = "nodepert-launch", 1
 OPTIONS: dict[str, type] = {  # of the grid file's [slurm] table and of --slurm
@@ -39,7 +39,7 @@ class Slurm:
     detaches = True
 
     def __init__(self, name: str, options: dict[str, Any]):
-        self.name, self.options = name, one_of(options, OPTIONS, "slurm")
+        self.name, self.options = name, checked_options(options)
         if not shutil.which("sbatch"):
             raise UserError("there is no sbatch here: --launcher slurm works on a machine that submits to Slurm")
         try:
@@ -98,13 +98,11 @@ class Slurm:
 
     def _parameters(self) -> dict[str, Any]:
         given = self.options
-        names = {"cpus": "cpus_per_task", "gpus": "gpus_per_node", "partition": "partition", "account": "account",
-                 "qos": "qos", "constraint": "constraint", "setup": "setup"}  # fmt: skip
-        found: dict[str, Any] = {theirs: given[ours] for ours, theirs in names.items() if ours in given}
+        theirs = {"cpus": "cpus_per_task", "gpus": "gpus_per_node", "extra": "additional_parameters"}
+        apart = ("time", "memory", "parallel", "warning")
+        found: dict[str, Any] = {theirs.get(name, name): value for name, value in given.items() if name not in apart}
         if "memory" in given:
             found["mem"] = f"{max(1, round(1024 * given['memory']))}MB"
-        if "extra" in given:
-            found["additional_parameters"] = given["extra"]
         return found | {"job_name": self.name, "time": max(1, round(given.get("time", 60))), "nodes": 1,
                         "array_parallelism": given.get("parallel", 256),
                         "signal_delay_s": given.get("warning", 90)}  # fmt: skip
@@ -124,6 +122,30 @@ class Slurm:
         if word in ("", "RUNNING", "PENDING", "COMPLETING", "REQUEUED") and self.out[k] < 3 * SURE:
             return State("running")  # the accounts are behind
         return State("failed", f"Slurm job {number}: {word.lower().replace('_', ' ') or 'no longer in the queue'}")
+
+
+def checked_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of Slurm jobs, checked. Raises UserError that lists the valid ones."""
+    nouns = {int: "a whole number above 0", float: "a number above 0", str: "a text", list: "a list of texts",
+             dict: "a table of texts and numbers"}  # fmt: skip
+    found = {}
+    for key, value in options.items():
+        if key not in OPTIONS:
+            raise UserError(f"slurm has no option '{key}'; there are: {', '.join(OPTIONS)}")
+        kind = OPTIONS[key]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        good = {
+            int: number and isinstance(value, int) and 0 < value < 10**9,
+            float: number and 0 < value < 10**9,
+            str: isinstance(value, str) or number,
+            list: isinstance(value, list) and all(isinstance(one, str) for one in value),
+            dict: isinstance(value, dict)
+            and all(isinstance(k, str) and isinstance(v, str | int | float) for k, v in value.items()),
+        }[kind]
+        if not good:
+            raise UserError(f"slurm: {key} must be {nouns[kind]}; got {value!r}")
+        found[key] = str(value) if kind is str else value
+    return found
 
 
 def account(number: str) -> str:
@@ -150,7 +172,7 @@ def in_queue(numbers: Sequence[str]) -> dict[str, str] | None:
     return dict(line.split()[:2] for line in done.stdout.splitlines() if len(line.split()) > 1)
 
 
-def active(study: Any, options: dict[str, Any]) -> list[Batch]:
+def active(study: Sweep, options: dict[str, Any]) -> list[Batch]:
     """The jobs of earlier commands that are still with Slurm; the sweep follows them. What is over is noted, so that
     Slurm is not asked again. Raises UserError."""
     number = {folder: i for i, folder in enumerate(study.folders)}

@@ -16,6 +16,26 @@ NOTE = (
 )
 
 
+def left(data: Mapping[str, Any]) -> list[str]:
+    """The columns at the left: the options in which groups differ, or the rule."""
+    return [*data["columns"]] or ["rule"]
+
+
+def headings(data: Mapping[str, Any]) -> list[str]:
+    """The heads of all columns."""
+    return [*left(data), *(heading for heading, _ in COLUMNS.values()), "epochs", "runs"]
+
+
+def options(group: Mapping[str, Any]) -> dict[str, str]:
+    """What stands at the left of a group's line."""
+    return group["texts"] or {"rule": group["options"]["rule"]}
+
+
+def common(data: Mapping[str, Any]) -> dict[str, str]:
+    """What all groups have in common, and the table does not say."""
+    return {key: text for key, text in data["common"].items() if key not in left(data)}
+
+
 def measured(figure: Mapping[str, Any] | None, form: str) -> str:
     """A mean with its standard error, to two digits of the error; a dash where there is none."""
     if not figure or figure["mean"] is None:

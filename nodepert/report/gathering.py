@@ -9,7 +9,6 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,8 +18,9 @@ from nodepert.filters import said, status_word
 from nodepert.registry import UserError
 from nodepert.report.effort import examples, passes
 from nodepert.results import OPTIONS, SPECS, Kept, differing, kept, one_line
+from nodepert.rows import mean_error
 from nodepert.spec import Spec
-from nodepert.store import COLUMNS, read_record
+from nodepert.store import COLUMNS
 
 APART = [name for name in OPTIONS if name != "seed"]
 FIGURES = ("test_acc", "train_acc", "test_loss", "train_loss")  # of the last epoch
@@ -51,7 +51,7 @@ def gather(name: str, out: str | Path = "runs") -> dict[str, Any]:
         "groups": groups,
         "statuses": dict(Counter(map(status_word, runs))),
         "colours": COLOURS,
-        "provenance": provenance(runs, out),
+        "provenance": provenance(runs),
     }
 
 
@@ -116,11 +116,10 @@ def summary(own: Sequence[Kept]) -> dict[str, dict[str, Any]]:
 def _measured(values: Sequence[float]) -> dict[str, Any]:
     n = len(values)
     try:
-        mean = fmean(values) if n else None
-        error = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n) if mean is not None and n > 1 else None
+        mean, error = mean_error(values)
     except OverflowError:
-        mean = error = None
-    return {"mean": mean, "error": error, "n": n}
+        n, mean, error = 0, None, None
+    return {"mean": mean if n else None, "error": error if n > 1 else None, "n": len(values)}
 
 
 def statuses(own: Sequence[Kept]) -> list[dict[str, Any]]:
@@ -164,16 +163,14 @@ def _axes(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"key": k, "values": values, "texts": list(written(values).values())} for k, values in several.items()]
 
 
-def provenance(runs: Sequence[Kept], out: str | Path) -> list[dict[str, Any]]:
+def provenance(runs: Sequence[Kept]) -> list[dict[str, Any]]:
     """The versions, the device and the data of the runs: {versions, device, data, runs}, the most frequent first."""
     found: Counter[tuple[str, str, str]] = Counter()
     for run in runs:
-        with suppress(UserError):  # gone since it was read
-            record = read_record(Path(out) / run.study / run.id / "config.json")
-            versions = record.get("versions")
-            texts = [f"{k} {v}" for k, v in versions.items()] if isinstance(versions, dict) else []
-            device, data = (str(record.get(key) or "") for key in ("device", "data"))
-            found[one_line(", ".join(texts)), one_line(device), one_line(data)[:12]] += 1
+        versions = run.made["versions"]
+        texts = [f"{k} {v}" for k, v in versions.items()] if isinstance(versions, dict) else []
+        device, data = (str(run.made[key] or "") for key in ("device", "data"))
+        found[one_line(", ".join(texts)), one_line(device), one_line(data)[:12]] += 1
     return [{"versions": versions, "device": device, "data": data, "runs": count}
             for (versions, device, data), count in found.most_common()]  # fmt: skip
 

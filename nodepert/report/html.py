@@ -15,7 +15,19 @@ from string import Template
 from typing import Any
 
 from nodepert.registry import UserError
-from nodepert.report.figures import COLUMNS, NOTE, cells, epochs, headline, sources, standing
+from nodepert.report.figures import (
+    COLUMNS,
+    NOTE,
+    cells,
+    common,
+    epochs,
+    headings,
+    headline,
+    left,
+    options,
+    sources,
+    standing,
+)
 
 POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src"
 SCRIPTS = ("figures.js", "curves.js", "map.js", "page.js")  # one after another
@@ -24,17 +36,15 @@ SCRIPTS = ("figures.js", "curves.js", "map.js", "page.js")  # one after another
 def html(data: Mapping[str, Any]) -> str:
     """The text of a report, of what `gather` gives. Raises UserError where plotly is missing."""
     library, own = plotly_js(), script()
-    left = [*data["columns"]] or ["rule"]
-    common = [f"<div><dt>{escape(key)}</dt> <dd>{escape(text)}</dd></div>" for key, text in data["common"].items()
-              if key not in left]  # fmt: skip
+    shared = [f"<div><dt>{escape(key)}</dt> <dd>{escape(text)}</dd></div>" for key, text in common(data).items()]
     commands = "\n".join(escape(group["command"]) for group in data["groups"])
     return Template(_file("report.html")).substitute(
         policy=escape(" ".join([POLICY, *(f"'{_digest(code)}'" for code in (library, own))])),
         study=escape(data["study"]),
         headline=escape(headline(data)),
-        common=f"<dl>{''.join(common)}</dl>" if common else "",
-        head="".join(_heading(text) for text in _headings(left)),
-        rows="\n".join(_row(i, group, left) for i, group in enumerate(data["groups"])),
+        common=f"<dl>{''.join(shared)}</dl>" if shared else "",
+        head="".join(_heading(text) for text in headings(data)),
+        rows="\n".join(_row(i, group, left(data)) for i, group in enumerate(data["groups"])),
         note=escape(NOTE),
         commands=commands,
         sources="".join(f"<li>{escape(text)}</li>" for text in sources(data)),
@@ -64,19 +74,14 @@ def embedded(data: Mapping[str, Any]) -> str:
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _headings(left: list[str]) -> list[str]:
-    return [*left, *(heading for heading, _ in COLUMNS.values()), "epochs", "runs"]
-
-
 def _heading(text: str) -> str:
     return f'<th scope="col" aria-sort="none"><button type="button">{escape(text)}</button></th>'
 
 
-def _row(i: int, group: Mapping[str, Any], left: list[str]) -> str:
+def _row(i: int, group: Mapping[str, Any], columns: list[str]) -> str:
     """A group's line. What a column is sorted by is its data-value, or its text."""
-    texts = group["texts"] or {"rule": group["options"]["rule"]}
-    found = []
-    for key in left:
+    texts, found = options(group), []
+    for key in columns:
         value = group["options"][key]
         number = isinstance(value, int | float)
         found.append(f'<td class="number" data-value="{value}">{escape(texts[key])}</td>' if number else

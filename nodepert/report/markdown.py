@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nodepert.report.figures import COLUMNS, NOTE, cells, epochs, headline, sources, standing
+from nodepert.report.figures import NOTE, cells, common, epochs, headings, headline, left, options, sources, standing
 
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
@@ -17,23 +17,21 @@ LATEX = {
 
 def markdown(data: Mapping[str, Any]) -> str:
     """The text of a report, of what `gather` gives."""
-    left = [*data["columns"]] or ["rule"]
-    head = [*left, *(heading for heading, _ in COLUMNS.values()), "epochs", "runs"]
+    columns, head = left(data), headings(data)
     rows, told = [], []
     for group in data["groups"]:
-        texts = group["texts"] or {"rule": group["options"]["rule"]}
-        rows.append([*(texts[key] for key in left), *cells(group), epochs(group)])
+        rows.append([*(options(group)[key] for key in columns), *cells(group), epochs(group)])
         told.append("; ".join(standing(group["statuses"])))
     table = [[*map(escaped, row), escaped(text)] for row, text in zip(rows, told, strict=True)]
-    common = ", ".join(f"{key} {text}" for key, text in data["common"].items() if key not in left)
+    shared = ", ".join(f"{key} {text}" for key, text in common(data).items())
     parts = [
         f"# {escaped(data['study'])}",
         escaped(headline(data) + "."),
-        escaped(f"All with {common}.") if common else "",
-        _table(head, table, len(left)),
+        escaped(f"All with {shared}.") if shared else "",
+        _table(head, table, len(columns)),
         escaped(NOTE),
         "For LaTeX (package booktabs):",
-        _fenced("latex", latex(head[:-1], rows, len(left))),
+        _fenced("latex", latex(head[:-1], rows, len(columns))),
         "The commands:",
         _fenced("sh", "\n".join(group["command"] for group in data["groups"])),
         "\n".join(f"- {escaped(text)}" for text in sources(data)),
