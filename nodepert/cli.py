@@ -29,6 +29,7 @@ from nodepert.cli_report import report
 from nodepert.cli_sweep import sweep
 from nodepert.config import Run, Task
 from nodepert.grid import parsed_seeds
+from nodepert.interrupts import Stopped, Stopping, counted
 from nodepert.registry import UserError
 
 Flat = tyro.conf.OmitArgPrefixes
@@ -148,8 +149,9 @@ def reported() -> Iterator[None]:
     except BrokenPipeError:  # nodepert ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except KeyboardInterrupt:
-        print("nodepert: interrupted", file=sys.stderr, flush=True)
+    except (KeyboardInterrupt, Stopped) as stop:
+        more = "; the same command goes on from the checkpoint" if isinstance(stop, Stopped) else ""
+        print(f"nodepert: interrupted{more}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(130)  # at once: an ordinary exit while XLA compiles or computes can crash
     except RuntimeError as error:  # as XLA reports it
@@ -221,9 +223,15 @@ def _execute(runs: Sequence[Run], where: Where, named: Sequence[str]):
     how = {"on": jax.devices()} if where.spread_batch else {}
     if where.spread_batch and jax.device_count() == 1:
         print("--spread-batch: JAX has one device here, which takes the whole batch")
-    with display.progress(named, runs) as on_row:
+    stopping = Stopping(display.console.print)
+    with display.progress(named, runs) as show, counted(stopping.heard):
+
+        def on_row(row, i):
+            stopping.begun = True
+            show(row, i)
+
         results = runner.train(runs, on_row=on_row, name=where.name, out=where.out, data_dir=where.data_dir,
-                               checkpoint_every=where.checkpoint_every, **how)  # fmt: skip
+                               checkpoint_every=where.checkpoint_every, stop=stopping, **how)  # fmt: skip
     if not devices.writes():
         sys.exit()  # the first process tells the rest
     for label, result in zip(named, results, strict=True):

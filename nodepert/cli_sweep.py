@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from nodepert.interrupts import counted
 from nodepert.registry import UserError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def sweep(
     if how.runs_per_job < 0:
         raise UserError(f"--runs-per-job must not be negative; got {how.runs_per_job}")
     from nodepert import watching
-    from nodepert.sweeping import Sweep, interruptible
+    from nodepert.sweeping import Sweep
 
     study = Sweep(name, runs, out, data_dir, checkpoint_every, how.runs_per_job)
     options = slurm | pairs(how.slurm)
@@ -97,7 +98,7 @@ def sweep(
     if not (numbers or study.batches):
         return
     check(study, numbers, how)
-    heard = nullcontext() if how.launcher == "debug" else interruptible(study, watching.on_interrupt(launcher))
+    heard = nullcontext() if how.launcher == "debug" else counted(watching.on_interrupt(study, launcher))
     with heard, watching.shown(study) as show:
         for _ in study.follow() if study.batches and not numbers else study.carry_out(launcher, numbers):
             show()

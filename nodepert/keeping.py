@@ -19,6 +19,7 @@ from nodepert.config import Run, checked
 from nodepert.data import Dataset
 from nodepert.data.dataset import fingerprint
 from nodepert.hyper import stacked
+from nodepert.interrupts import Stopped
 from nodepert.registry import UserError
 from nodepert.rows import Row, diverged
 from nodepert.store import FAILED, FINISHED, INTERRUPTED, Occupied, RunFolder, open_run
@@ -26,10 +27,6 @@ from nodepert.training import State, program, task_data
 
 FILES = 256  # open at a time, beside the runs' leases
 log = logging.getLogger("nodepert")
-
-
-class Stopped(Exception):
-    """Training was asked to stop, and did at the end of an epoch, with a checkpoint."""
 
 
 def checked_interval(seconds: float) -> None:

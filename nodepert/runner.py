@@ -17,7 +17,8 @@ from nodepert.checkpoints import Checkpoint
 from nodepert.config import Run, checked, run_id
 from nodepert.core import Params
 from nodepert.data import Dataset, load_dataset
-from nodepert.keeping import Keeper, Stopped, begun, checked_interval, ended, open_folders
+from nodepert.interrupts import Stopped
+from nodepert.keeping import Keeper, begun, checked_interval, ended, open_folders
 from nodepert.registry import UserError
 from nodepert.replicas import Epoch, fit_all
 from nodepert.rows import Row

@@ -6,10 +6,9 @@ and waited for, and what a process that died has left goes on from its checkpoin
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -222,19 +221,3 @@ def job_folders(path: Path) -> list[Path]:
         return read_job(path).folders()
     except UserError:
         return []
-
-
-@contextmanager
-def interruptible(sweep: Sweep, say: Callable[[int], None]) -> Iterator[None]:
-    """Count Ctrl-C and SIGTERM in place of ending at once; `say(count)` is called for each."""
-
-    def heard(*_):
-        sweep.interrupts += 1
-        say(sweep.interrupts)
-
-    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

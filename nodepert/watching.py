@@ -17,6 +17,7 @@ from nodepert import display
 from nodepert.building import groups
 from nodepert.cli_grid import labels
 from nodepert.config import Run
+from nodepert.interrupts import STOPPING
 from nodepert.runner import Result
 from nodepert.store import FAILED, RUNNING, RunFolder
 from nodepert.sweeping import Standing, Sweep
@@ -69,16 +70,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def on_interrupt(launcher: Any) -> Callable[[int], None]:
-    """What to say at Ctrl-C."""
+def on_interrupt(study: Sweep, launcher: Any) -> Callable[[], None]:
+    """What to do at Ctrl-C: count it, and say what happens now."""
 
-    def say(count: int) -> None:
+    def heard() -> None:
+        study.interrupts += 1
         if launcher.detaches:
             display.console.print("leaving the jobs with their scheduler")
-        elif count == 1:
-            display.console.print("stopping after this epoch, with checkpoints (Ctrl-C again: at once)")
+        elif study.interrupts == 1:
+            display.console.print(STOPPING)
 
-    return say
+    return heard
 
 
 @contextmanager

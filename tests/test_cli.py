@@ -289,20 +289,46 @@ def test_bad_input_ends_the_process_with_status_2_and_no_traceback(what, work, p
 # ------------------------------------------------------------------------------------------ being stopped
 
 
-def test_ctrl_c_ends_training_with_status_130_and_keeps_whole_rows(work):
-    with process("train", "--dataset", "mnist5k", "--network", "fc(width=8)", "--epochs", "1000000") as started:
-        end = time.monotonic() + 100
-        while not any(len(table(p.parent)) > 2 for p in work.glob("runs/default/*/metrics.csv")):
-            assert started.poll() is None and time.monotonic() < end
-            time.sleep(0.05)
-        started.send_signal(signal.SIGINT)
+def begun(work, started, epochs=3):
+    """Wait until a run that was started has written rows of so many epochs; its folder."""
+    end = time.monotonic() + 100
+    while not (found := [p.parent for p in work.glob("runs/default/*/metrics.csv") if len(table(p.parent)) >= epochs]):
+        assert started.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    return found[0]
+
+
+LONG = ["train", "--dataset", "mnist5k", "--network", "fc(width=8)", "--epochs", "1000000"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_training_that_is_asked_to_stop_does_so_after_an_epoch_with_a_checkpoint_and_status_130(number, work):
+    with process(*LONG) as started:
+        folder = begun(work, started)
+        started.send_signal(number)
         out, err = started.communicate(timeout=60)
-    (folder,) = (work / "runs" / "default").iterdir()
-    assert started.returncode == 130 and "Traceback" not in err and "interrupted" in err
-    assert record(folder)["status"] == "interrupted" and files(folder) == ["config.json", "metrics.csv"]
+    assert started.returncode == 130 and "Traceback" not in err and "interrupted; the same command" in err
     rows = table(folder)
+    assert record(folder)["status"] == "interrupted"
     assert [row["epoch"] for row in rows] == [str(e) for e in range(len(rows))] and None not in rows[-1].values()
-    assert is_plain(out) and out.count("\n") in (len(rows), len(rows) - 1)
+    assert is_plain(out) and "stopping after this epoch" in out
+    assert out.count("\n") == len(rows) + 1
+    assert (folder / "checkpoints" / rows[-1]["epoch"]).is_dir()
+
+
+def test_a_second_ctrl_c_ends_training_at_once_and_keeps_whole_rows(work, monkeypatch):
+    from nodepert import cli, interrupts
+
+    stopping, said = interrupts.Stopping(lambda text: said.append(text)), []
+    with pytest.raises(KeyboardInterrupt):
+        stopping.heard()  # nothing has begun: at once
+    stopping = interrupts.Stopping(said.append)
+    stopping.begun = True
+    assert not stopping()
+    stopping.heard()
+    assert stopping() and said == [interrupts.STOPPING]
+    with pytest.raises(KeyboardInterrupt):
+        stopping.heard()
 
 
 def test_a_reader_that_closes_the_pipe_is_no_error(work):

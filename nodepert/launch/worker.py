@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from nodepert.interrupts import Stopped
 from nodepert.jobs import STOPPED, Job, read_job
 from nodepert.registry import UserError
 
@@ -75,8 +76,6 @@ def carry_out(path: Path, asked: Asked) -> None:
 def on_slurm(path: str) -> None:
     """What submitit calls in a Slurm job. A job that is asked to stop before its time limit is queued again, where it
     has trained at least an epoch."""
-    from nodepert.keeping import Stopped
-
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     asked = Asked(signal.SIGTERM, signal.SIGUSR2)
     try:
@@ -114,8 +113,6 @@ def main(path: str, *tied: str) -> None:
     status = 0
     try:
         asked = Asked(signal.SIGTERM)
-        from nodepert.keeping import Stopped
-
         try:
             carry_out(Path(path), asked)
         except Stopped:
