@@ -36,14 +36,15 @@ RUNS = {
 }
 
 
-def show(row):
-    print(f"  epoch {row['epoch']:2d}   train {row['train_acc']:6.2f}%   test {row['test_acc']:6.2f}%")
+class Show(npt.Callback):
+    def on_epoch(self, run, row, state):
+        print(f"  epoch {row['epoch']:2d}   train {row['train_acc']:6.2f}%   test {row['test_acc']:6.2f}%")
 
 
 results = {}
 for name, run in RUNS.items():
     print(f"{name}: {run.rule}, {run.optimizer}, learning rate {run.lr:g}")
-    results[name] = npt.train(run, data=data, on_row=show)
+    results[name] = npt.train(run, data=data, callbacks=[Show()])
 
 print(f"\n{'':24} train acc   test acc   s/epoch   on {data.name}")
 for name, result in results.items():

@@ -19,8 +19,11 @@ _WHERE = {
     "adapters.flax": ["from_flax"],
     "data": ["DataError", "DataNotFound", "Dataset", "load_dataset"],
     "config": ["Run"],
+    "trackers": ["make_tracker"],
+    "callbacks": ["Callback"],
     "grid": ["Grid", "load_grid", "make_grid"],
     "registry": ["make_loss"],
+    "registering": ["register"],
     "building": ["make_model", "make_rule"],
     "runner": ["Result", "train"],
     "store": ["load_run"],
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from nodepert.adapters.flax import from_flax as from_flax
     from nodepert.building import make_model as make_model
     from nodepert.building import make_rule as make_rule
+    from nodepert.callbacks import Callback as Callback
     from nodepert.config import Run as Run
     from nodepert.core import Info as Info
     from nodepert.core import Model as Model
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
     from nodepert.grid import load_grid as load_grid
     from nodepert.grid import make_grid as make_grid
     from nodepert.plots import learning_curves as learning_curves
+    from nodepert.registering import register as register
     from nodepert.registry import make_loss as make_loss
     from nodepert.results import load_results as load_results
     from nodepert.rules.node import node_perturbation as node_perturbation
@@ -61,6 +66,7 @@ if TYPE_CHECKING:
     from nodepert.runner import train as train
     from nodepert.spec import UserError as UserError
     from nodepert.store import load_run as load_run
+    from nodepert.trackers import make_tracker as make_tracker
 
 
 def __getattr__(name: str):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from nodepert.spec import BY_NODE
 
@@ -12,6 +13,7 @@ class Entry(NamedTuple):
     about: str = ""  # one sentence for `nodepert list`; else the first line of the docstring
     loss: str = "mse"  # networks only: the loss that goes with it unless another is asked for
     package: str = ""  # the plug-in it comes from
+    factory: Callable[..., Any] | None = None  # in place of a target: what this process has registered
 
 
 BUILT_IN: dict[str, dict[str, Entry]] = {
@@ -98,7 +100,13 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "rules": Entry("nodepert.experiments.rules:rules", "All learning rules on one task: how far they get, and what "
                        "they cost."),
     },
+    "tracker": {
+        "tensorboard": Entry("nodepert.trackers.tensorboard:tensorboard", "TensorBoard's event files, one folder per "
+                             "run: tensorboard --logdir runs/NAME/tensorboard."),
+        "wandb": Entry("nodepert.trackers.wandb:wandb", "Weights & Biases, one of its runs per run; WANDB_MODE=offline "
+                       "keeps them here."),
+    },
 }  # fmt: skip
 ALIASES = {"rule": {"bp": "sgd"}}
 # Leading parameters of a factory that NodePert supplies itself; those after the `*` belong to the spec.
-CONTEXT = {"rule": 2, "network": 2, "loss": 2, "dataset": 1, "optimizer": 2, "experiment": 1}
+CONTEXT = {"rule": 2, "network": 2, "loss": 2, "dataset": 1, "optimizer": 2, "experiment": 1, "tracker": 0}

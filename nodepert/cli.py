@@ -47,6 +47,8 @@ class Where:
     """Folder that holds the data files; else NODEPERT_DATA_DIR, the user's cache, then a download."""
     checkpoint_every: float = 60.0
     """Seconds between checkpoints, from which interrupted runs go on; 0 for one after every epoch."""
+    log: tuple[str, ...] = ()
+    """Send rows elsewhere, too: tensorboard, wandb, as specs. See 'nodepert list trackers'."""
     spread_batch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """For one large run: spread each batch over all devices. (Several runs are spread over them anyway.)"""
     distributed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -213,6 +215,7 @@ def _execute(runs: Sequence[Run], where: Where, named: Sequence[str]):
     import jax
 
     from nodepert import devices, display, runner
+    from nodepert.trackers import trackers
 
     if where.spread_batch and len(runs) > 1:
         raise UserError(
@@ -223,15 +226,13 @@ def _execute(runs: Sequence[Run], where: Where, named: Sequence[str]):
     how = {"on": jax.devices()} if where.spread_batch else {}
     if where.spread_batch and jax.device_count() == 1:
         print("--spread-batch: JAX has one device here, which takes the whole batch")
+    sent = trackers(where.log) if devices.writes() else []
     stopping = Stopping(display.console.print)
-    with display.progress(named, runs) as show, counted(stopping.heard):
-
-        def on_row(row, i):
-            stopping.begun = True
-            show(row, i)
-
-        results = runner.train(runs, on_row=on_row, name=where.name, out=where.out, data_dir=where.data_dir,
-                               checkpoint_every=where.checkpoint_every, stop=stopping, **how)  # fmt: skip
+    shown = display.progress(dict(zip(runs, named, strict=True)))
+    with shown as show, counted(stopping.heard):
+        results = runner.train(runs, callbacks=[show, stopping, *sent], name=where.name, out=where.out,
+                               data_dir=where.data_dir, checkpoint_every=where.checkpoint_every, stop=stopping,
+                               **how)  # fmt: skip
     if not devices.writes():
         sys.exit()  # the first process tells the rest
     for label, result in zip(named, results, strict=True):

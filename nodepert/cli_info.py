@@ -12,7 +12,7 @@ from nodepert.registry import BUILT_IN, UserError, about, check, facts, names, p
 
 def listing(
     kinds: tyro.conf.Positional[
-        tuple[Literal["rules", "networks", "losses", "datasets", "optimizers", "experiments"], ...]
+        tuple[Literal["rules", "networks", "losses", "datasets", "optimizers", "experiments", "trackers"], ...]
     ] = (),
 ) -> None:
     """List what is registered, with its arguments and a sentence each.

@@ -44,6 +44,7 @@ def sweep(
     out: Path = Path("runs"),
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
     checkpoint_every: float = 60.0,
+    log: tuple[str, ...] = (),
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     retry: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     watch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
@@ -66,6 +67,7 @@ def sweep(
         out: Folder of all results; a run goes to OUT/NAME/ID/, the logs of jobs to OUT/NAME/jobs/.
         data_dir: Folder that holds the data files; else NODEPERT_DATA_DIR, the user's cache, then a download.
         checkpoint_every: Seconds between checkpoints, from which interrupted runs go on; 0 for one after every epoch.
+        log: Send rows elsewhere, too: tensorboard, wandb, as specs. See 'nodepert list trackers'.
         dry_run: Say what would be done, and stop.
         retry: Only runs that were begun in some job and are not through, the failed ones among them.
         watch: Follow the jobs that an earlier command left with a scheduler, and submit none.
@@ -81,7 +83,7 @@ def sweep(
     from nodepert import watching
     from nodepert.sweeping import Sweep
 
-    study = Sweep(name, runs, out, data_dir, checkpoint_every, how.runs_per_job)
+    study = Sweep(name, runs, out, data_dir, checkpoint_every, how.runs_per_job, log)
     options = slurm | pairs(how.slurm)
     watching.show_plan(study)
     if dry_run:
@@ -102,16 +104,16 @@ def sweep(
     with heard, watching.shown(study) as show:
         for _ in study.follow() if study.batches and not numbers else study.carry_out(launcher, numbers):
             show()
-    watching.report(study, launcher, given(grid, how, out, data_dir, checkpoint_every))
+    watching.report(study, launcher, given(grid, how, out, data_dir, checkpoint_every, log))
     if study.interrupts:
         sys.exit(130)
     if study.failures:
         sys.exit(1)
 
 
-def given(grid: Path, how: How, out: Path, data_dir: Path | None, checkpoint_every: float) -> str:
+def given(grid: Path, how: How, out: Path, data_dir: Path | None, checkpoint_every: float, log: tuple[str, ...]) -> str:
     """The command that was given, to be given again."""
-    places = {"out": out, "data_dir": data_dir, "checkpoint_every": checkpoint_every}
+    places = {"out": out, "data_dir": data_dir, "checkpoint_every": checkpoint_every, "log": log}
     usual = asdict(How()) | {name: inspect.signature(sweep).parameters[name].default for name in places}
     words = ["nodepert", "sweep", str(grid)]
     for name, value in (asdict(how) | places).items():
@@ -126,11 +128,13 @@ def check(study: Sweep, numbers: Sequence[int], how: How) -> None:
 
     from nodepert.building import precheck
     from nodepert.data import load_dataset
+    from nodepert.trackers import trackers
 
     if how.launcher != "debug":  # the GPUs are for the workers
         jax.config.update("jax_platforms", "cpu")
     runs = [study.runs[i] for i in numbers]
     precheck(runs)
+    trackers(study.log)
     for spec in dict.fromkeys(run.dataset for run in runs):  # fetched once, before several jobs ask for it
         load_dataset(spec, study.data_dir)
 

@@ -13,35 +13,52 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from nodepert.callbacks import Callback, StateOf
 from nodepert.config import Run
 from nodepert.rows import Row, diverged, mean_error
 
 if TYPE_CHECKING:  # the runner imports JAX, and a list of names needs none
-    from nodepert.runner import OnRow, Result
+    from nodepert.runner import Result
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)  # no folded rows in a pipe
 
 
 @contextmanager
-def progress(labels: Sequence[str], runs: Sequence[Run]) -> Iterator[OnRow]:
-    """A bar with the accuracies so far on a terminal; a plain line per run and epoch elsewhere. Yields `on_row`."""
+def progress(named: dict[Run, str]) -> Iterator[Callback]:
+    """A bar with the accuracies so far on a terminal; a plain line per run and epoch elsewhere. `named`: labels."""
     if not console.is_terminal:
-        yield lambda row, i: print(f"{labels[i]}  {summary(row)}", flush=True)
+        yield Lines(named)
         return
-    console.print(escape(labels[0] if len(runs) == 1 else f"{len(runs)} runs: {', '.join(dict.fromkeys(labels))}"))
-    last: dict[int, Row] = {}
+    labels = list(dict.fromkeys(named.values()))
+    console.print(escape(labels[0] if len(named) == 1 else f"{len(named)} runs: {', '.join(labels)}"))
     figures = TextColumn("{task.fields[row]}")
     columns = SpinnerColumn(), BarColumn(bar_width=16), MofNCompleteColumn(), TimeElapsedColumn(), figures
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=sum(run.epochs for run in runs), row="compiling")
+        yield Bar(bar, list(named))
 
-        def on_row(row, i):
-            last[i] = row
-            done = sum(runs[k].epochs if diverged(r) else r["epoch"] for k, r in last.items())
-            figures = (f"{split} {between([r[f'{split}_acc'] for r in last.values()])}" for split in ("train", "test"))
-            bar.update(task, completed=done, row="  ".join(figures))
 
-        yield on_row
+class Lines(Callback):
+    """A line per run and epoch."""
+
+    def __init__(self, named: dict[Run, str]):
+        self.named = named
+
+    def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
+        print(f"{self.named[run]}  {summary(row)}", flush=True)
+
+
+class Bar(Callback):
+    """A bar of all epochs."""
+
+    def __init__(self, bar: Progress, runs: Sequence[Run]):
+        self.bar, self.last = bar, dict[Run, Row]()
+        self.task = bar.add_task("", total=sum(run.epochs for run in runs), row="compiling")
+
+    def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
+        self.last[run] = row
+        done = sum(r.epochs if diverged(row) else row["epoch"] for r, row in self.last.items())
+        figures = (f"{split} {between([r[f'{split}_acc'] for r in self.last.values()])}" for split in ("train", "test"))
+        self.bar.update(self.task, completed=done, row="  ".join(figures))
 
 
 def between(values: Sequence[float]) -> str:

@@ -10,6 +10,10 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from nodepert.callbacks import Callback, StateOf
+from nodepert.config import Run
+from nodepert.rows import Row
+
 STOPPING = "stopping after this epoch, with checkpoints (Ctrl-C again: at once)"
 
 
@@ -33,11 +37,15 @@ def counted(heard: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class Stopping:
-    """Whether this process has been asked to stop; `begun`: whether there is anything to be kept yet."""
+class Stopping(Callback):
+    """Whether this process has been asked to stop."""
 
     def __init__(self, say: Callable[[str], None]):
-        self.say, self.begun, self.count = say, False, 0
+        self.say, self.count = say, 0
+        self.begun = False  # whether there is anything to be kept yet
+
+    def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
+        self.begun = True
 
     def __call__(self) -> bool:
         return self.count > 0

@@ -24,6 +24,7 @@ class Job(NamedTuple):
     data_dir: Path | None
     checkpoint_every: float
     runs: list[Run]
+    log: tuple[str, ...] = ()  # trackers, as specs
 
     def folders(self) -> list[Path]:
         """The runs' folders."""
@@ -83,7 +84,8 @@ def read_job(path: Path) -> Job:
     try:
         data_dir = told["data_dir"] and Path(told["data_dir"])
         runs = [from_dict(values) for values in told["runs"]]
-        return Job(str(told["name"]), Path(told["out"]), data_dir, float(told["checkpoint_every"]), runs)
+        log = tuple(map(str, told.get("log", ())))  # until 0.1 there was none
+        return Job(str(told["name"]), Path(told["out"]), data_dir, float(told["checkpoint_every"]), runs, log)
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{path} is not a job of this NodePert: {error}") from None
 

@@ -133,10 +133,12 @@ class Keeper:
             folder.end(status, rows)
             self.open.discard(i)
 
-    def broke(self, error: BaseException) -> None:
-        """Say of all runs that are not through that they were interrupted, or failed and why."""
+    def broke(self, error: BaseException) -> str:
+        """Say of all runs that are not through that they were interrupted, or failed and why; the word for it."""
         failed = isinstance(error, Exception) and not isinstance(error, Stopped)
         said = " ".join(f"{'' if isinstance(error, UserError) else type(error).__name__ + ': '}{error}".split())[:500]
+        word = FAILED if failed else INTERRUPTED
         for i in self.open:
             with suppress(UserError):  # the disk may be full
-                self.folders[i].set_status(FAILED if failed else INTERRUPTED, **({"reason": said} if failed else {}))
+                self.folders[i].set_status(word, **({"reason": said} if failed else {}))
+        return word

@@ -13,6 +13,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a file: import the package, not its modules by their bare names
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from nodepert.callbacks import Callback
 from nodepert.cli import fail, reported
 from nodepert.config import Run, checked
 from nodepert.store import COLUMNS, append_rows, checked_name
@@ -80,13 +81,14 @@ def main(argv: list[str] | None = None) -> None:
         from nodepert.display import summary
         from nodepert.runner import train
 
-        def on_row(row):
-            print(summary(row), flush=True)
-            if args.log_expdata:
-                append_rows(table, [{k: row[k] for k in COLUMNS[:4]} | settings])
+        class Rows(Callback):
+            def on_epoch(self, run, row, state):
+                print(summary(row), flush=True)
+                if args.log_expdata:
+                    append_rows(table, [{k: row[k] for k in COLUMNS[:4]} | settings])
 
         print(f"Dataset: {run.dataset}\nNetwork: {run.network}\nUpdate rule: {run.rule}")
-        result = train(run, on_row=on_row)
+        result = train(run, callbacks=[Rows()])
         if result.status != "finished":
             print(result.status)
 

@@ -35,7 +35,10 @@ def table(kind: str) -> dict[str, Entry]:
             raise UserError(f"the package {line.package} brings a {kind} '{name}', but that name is taken by {owner}; "
                             "uninstall one")  # fmt: skip
         lines[name] = line
-    return lines
+    return lines | OWN.get(kind, {})
+
+
+OWN: dict[str, dict[str, Entry]] = {}  # kind, name: what `register` was given, in this process
 
 
 @functools.cache
@@ -136,6 +139,8 @@ def make(kind: str, spec: str | Spec, *context: Any) -> Any:
 def resolve(kind: str, name: str) -> Callable[..., Any]:
     """The registered factory itself. Raises UserError where a plug-in's cannot be imported."""
     line = entry(kind, name)
+    if line.factory:
+        return line.factory
     module, _, attribute = line.target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -176,7 +181,7 @@ def _parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
 def _described(kind: str, name: str) -> Described:
     """Signature and docstring: of what comes with NodePert without importing it, of a plug-in by importing it."""
     line = entry(kind, name)
-    return (None if line.package else read(line.target)) or described(resolve(kind, name))
+    return (None if line.package or line.factory else read(line.target)) or described(resolve(kind, name))
 
 
 def _usage(parameters: dict[str, inspect.Parameter]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from nodepert import checkpoints, devices
 from nodepert.building import build, groups, precheck
 from nodepert.cache import keep_programs
+from nodepert.callbacks import All, Callback, nothing
 from nodepert.checkpoints import Checkpoint
 from nodepert.config import Run, checked, run_id
 from nodepert.core import Params
@@ -23,8 +25,8 @@ from nodepert.registry import UserError
 from nodepert.replicas import Epoch, fit_all
 from nodepert.rows import Row
 from nodepert.store import RunFolder
+from nodepert.training import State
 
-OnRow = Callable[..., Any]
 IN_USE = "in use by another process"
 
 
@@ -52,7 +54,7 @@ def train(
     *,
     data_dir: str | Path | None = None,
     data: Dataset | None = None,
-    on_row: OnRow = lambda row, *_: None,
+    callbacks: Sequence[Callback] = (),
     name: str | None = None,
     out: str | Path = "runs",
     checkpoint_every: float = 60.0,
@@ -60,14 +62,14 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     **how: Any,
 ) -> Result | list[Result]:
-    """Train one run and give its `Result`, or a list of runs and give theirs. `on_row` is called with each row as it
-    comes, of a list with (row, i).
+    """Train one run and give its `Result`, or a list of runs and give theirs. `callbacks` are told of each row as it
+    comes (callbacks.py).
 
     Runs of a list that differ in numbers only (seed, lr, wd, whatever a rule or an optimizer takes as a float) are
     replicas of one compiled program, and each has the rows that it would have alone. `how`: lanes, on and memory, as
     replicas.fit_all takes them.
 
-    Of several processes (see devices.py) the first one writes, and calls `on_row`.
+    Of several processes (see devices.py) the first one writes, and tells the callbacks.
 
     With a `name` runs are also kept, in `<out>/<name>/<id>/`: metrics.csv is whole after every epoch, and a run that is
     finished there is not computed again. An interrupted one goes on from its last checkpoint, and ends with the bits
@@ -91,8 +93,7 @@ def train(
     if data is None:
         precheck(several)  # a wrong option is found before a missing or slow data set
     sets = {spec: data or load_dataset(spec, data_dir) for spec in dict.fromkeys(checked(r).dataset for r in several)}
-    told = (lambda row, i: on_row(row)) if isinstance(runs, Run) else on_row
-    work = _Work(several, sets, how, told, stop, checkpoint_every)
+    work = _Work(several, sets, how, _told(callbacks), stop, checkpoint_every)
     found = work.carried_out(name, out, skip)
     return found[0] if isinstance(runs, Run) else found
 
@@ -100,9 +101,9 @@ def train(
 class _Work:
     """Runs that are carried out together."""
 
-    def __init__(self, runs: Sequence[Run], sets: dict[str, Dataset], how: dict[str, Any], on_row: OnRow,
+    def __init__(self, runs: Sequence[Run], sets: dict[str, Dataset], how: dict[str, Any], told: Callback,
                  stop: Callable[[], bool], every: float):  # fmt: skip
-        self.runs, self.sets, self.how, self.on_row, self.stop, self.every = runs, sets, how, on_row, stop, every
+        self.runs, self.sets, self.how, self.told, self.stop, self.every = runs, sets, how, told, stop, every
         self.results: dict[int, Result] = {}
 
     def carried_out(self, name: str | None, out: str | Path, skip: bool) -> list[Result]:
@@ -140,8 +141,10 @@ class _Work:
                 folder = folders.get(i)
                 self.results[i] = Result(run, folder.rows() if folder else [], folder.status if folder else "finished",
                                          None, folder and folder.path)  # fmt: skip
+                self.told.on_begin(run, folder and folder.path)
                 for row in self.results[i].rows:
-                    self.on_row(row, i)
+                    self.told.on_epoch(run, row, nothing)
+                self.told.on_end(run, self.results[i].status)
         return folders
 
     def epochs(self, numbers: Sequence[int], begun: Sequence[Checkpoint] = ()) -> Iterator[Epoch]:
@@ -159,14 +162,16 @@ class _Work:
             source = self.sets[checked(self.runs[numbers[0]]).dataset].source
             for i, folder in folders.items():
                 folder.begin(found[i].epoch if i in found else 0, device=device(), source=source)
+            for i in numbers:
+                self.told.on_begin(self.runs[i], folders[i].path if i in folders else None)
             for i, checkpoint in found.items():
+                for row in checkpoint.rows:
+                    self.told.on_epoch(self.runs[i], row, nothing)
                 status = ended(checkpoint.rows[-1], self.runs[i].epochs)
                 if status:  # it was killed just before its status was written
                     checkpoints.keep_last(folders[i].path)
                     keeper.end(i, status, checkpoint.rows)
                     self.result(i, checkpoint.rows, status, checkpoint.state.params, folders[i])
-                for row in checkpoint.rows:
-                    self.on_row(row, i)
             going = {i: checkpoint for i, checkpoint in found.items() if i not in self.results}
             for epoch in sorted({checkpoint.epoch for checkpoint in going.values()}):
                 own = [i for i in going if going[i].epoch == epoch]
@@ -175,7 +180,10 @@ class _Work:
             if fresh := [i for i in numbers if i not in found]:
                 self.follow(fresh, trained if trained and not found else self.epochs(fresh), keeper, {})
         except BaseException as error:
-            keeper.broke(error)
+            word = keeper.broke(error)
+            for i in numbers:
+                if i not in self.results:
+                    self.told.on_end(self.runs[i], word)
             raise
 
     def follow(
@@ -194,16 +202,31 @@ class _Work:
                 status = ended(row, self.runs[i].epochs)
                 now = state(k) if status or checkpoint else None  # a computation of all processes
                 keeper.row(i, rows[i], now if alone else None)
+                self.told.on_epoch(self.runs[i], row, partial(_copied, state, k))
                 if now and status:
                     self.result(i, rows[i], status, now.params, keeper.folders.get(i))
-                if devices.writes():
-                    self.on_row(row, i)
             if stopping and any(i not in self.results for i in numbers):
                 raise Stopped
 
     def result(self, i: int, rows: list[Row], status: str, params: Params, folder: RunFolder | None) -> None:
         params = jax.tree.map(jnp.asarray, jax.device_get(params))  # not bound to the devices of the group
         self.results[i] = Result(self.runs[i], rows, status, params, folder and folder.path)
+        self.told.on_end(self.runs[i], status)
+
+
+def _told(callbacks: Sequence[Callback]) -> Callback:
+    """Who is told, in this process. Raises UserError for what is no callback."""
+    for one in callbacks:
+        if not isinstance(one, Callback):
+            raise UserError(f"callbacks are instances of npt.Callback; got {type(one).__name__}")
+    return All(callbacks if devices.writes() else ())
+
+
+def _copied(state: Callable[[int], State], k: int) -> State:
+    """A state that outlives the next epoch. Raises UserError where several processes have it."""
+    if jax.process_count() > 1:
+        raise UserError("a callback cannot ask for the state of training that several processes share")
+    return jax.tree.map(jnp.asarray, jax.device_get(state(k)))
 
 
 def device() -> str:

@@ -58,7 +58,7 @@ class Failure(NamedTuple):
 
 @dataclass
 class Sweep:
-    """Runs of one study. `per_job`: at most so many runs of a group go into one job (0: all of them)."""
+    """Runs of one study. `per_job`: at most so many runs of a group go into one job (0: all); `log`: trackers."""
 
     name: str
     runs: list[Run]
@@ -66,6 +66,7 @@ class Sweep:
     data_dir: Path | None = None
     checkpoint_every: float = 60.0
     per_job: int = 0
+    log: tuple[str, ...] = ()
     stands: list[Standing] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -107,7 +108,8 @@ class Sweep:
         """Write jobs for these runs and give them to a launcher. Raises UserError."""
         parts = self.jobs(numbers)
         out, data_dir = self.out.absolute(), self.data_dir and self.data_dir.absolute()
-        made = [Job(self.name, out, data_dir, self.checkpoint_every, [self.runs[i] for i in part]) for part in parts]
+        made = [Job(self.name, out, data_dir, self.checkpoint_every, [self.runs[i] for i in part], self.log)
+                for part in parts]  # fmt: skip
         paths = write_jobs(made)
         launcher.submit(paths)
         self.batches.append(Batch(launcher, paths, parts, [State("waiting")] * len(parts)))

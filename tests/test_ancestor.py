@@ -127,8 +127,8 @@ def logged(monkeypatch, *arguments):
 
     row = {"epoch": 0, "epoch_time": 0.5, "train_acc": 9.0, "test_acc": 8.0, "train_loss": 0.2, "test_loss": 0.3}
 
-    def train(run, on_row):
-        on_row(row)
+    def train(run, callbacks):
+        callbacks[0].on_epoch(run, row, None)
         return runner.Result(run, [row], "finished")
 
     monkeypatch.setattr(runner, "train", train)

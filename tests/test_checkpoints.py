@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sweeps import flip, truncate
+from told import Told
 
 import nodepert as npt
 from nodepert import checkpoints, runner
@@ -130,7 +131,9 @@ def test_interrupted_runs_go_on_and_end_with_the_same_bits(monkeypatch, tmp_path
 
     monkeypatch.setattr(runner, "fit_all", watched)
     table = []
-    again = npt.train(RUNS, name="n", out=tmp_path, on_row=lambda row, i: table.append((i, row["epoch"])))
+    again = npt.train(
+        RUNS, name="n", out=tmp_path, callbacks=[Told(lambda run, row: table.append((RUNS.index(run), row["epoch"])))]
+    )
     assert min(started) == 2  # nothing was begun anew
     for a, b in zip(whole, again, strict=True):
         assert without_times(a.rows) == without_times(b.rows) and len(b.rows) == 5

@@ -317,7 +317,7 @@ def test_training_that_is_asked_to_stop_does_so_after_an_epoch_with_a_checkpoint
 
 
 def test_a_second_ctrl_c_ends_training_at_once_and_keeps_whole_rows(work, monkeypatch):
-    from nodepert import cli, interrupts
+    from nodepert import interrupts
 
     stopping, said = interrupts.Stopping(lambda text: said.append(text)), []
     with pytest.raises(KeyboardInterrupt):

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from sweeps import flip, grid, truncate
+from told import Told
 
 import nodepert as npt
 from nodepert import checkpoints, cli, keeping, leases, records
@@ -124,7 +125,7 @@ def test_the_owner_of_a_lease_that_was_taken_over_writes_nothing_more(tmp_path):
     with pytest.raises(RuntimeError, match="enough"):
         taken = []
 
-        def on_row(row):
+        def on_row(run, row):
             folder = tmp_path / "study" / run_id(RUN)
             if row["epoch"] == 1 and not taken:
                 taken.append((folder / "metrics.csv").read_bytes())
@@ -134,7 +135,7 @@ def test_the_owner_of_a_lease_that_was_taken_over_writes_nothing_more(tmp_path):
                 assert (folder / "metrics.csv").read_bytes() == taken[0]
                 raise RuntimeError("enough")
 
-        npt.train(RUN, name="study", out=tmp_path, on_row=on_row, checkpoint_every=0.0)
+        npt.train(RUN, name="study", out=tmp_path, callbacks=[Told(on_row)], checkpoint_every=0.0)
 
 
 def test_a_lease_of_a_living_process_is_respected_and_a_dead_one_taken_over(tmp_path):

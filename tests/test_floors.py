@@ -9,13 +9,13 @@ import nodepert
 
 PACKAGE = Path(nodepert.__file__).parent
 FLOORS = {  # longest match wins
-    "arguments": 0, "noise": 0, "spec": 0, "rows": 0, "signatures": 0.1, "catalogue": 0.1, "registry": 0.2, "core": 0.5,
-    "wiring": 0.6,
+    "arguments": 0, "noise": 0, "spec": 0, "rows": 0, "signatures": 0.1, "catalogue": 0.1, "registry": 0.2,
+    "registering": 0.3, "core": 0.5, "wiring": 0.6,
     "losses": 1, "models": 1, "data": 1, "optimizers": 1, "adapters": 1, "rules": 1.5,
     "hyper": 1.4, "devices": 1.9, "training": 2, "replicas": 2.1, "diagnostics": 2, "testing": 2.5, "drawing": 2.9,
     "experiments": 3,
-    "config": 4, "cache": 4, "records": 4, "leases": 4, "store": 4.1, "building": 4.1, "checkpoints": 4.15,
-    "grid": 4.15, "keeping": 4.18, "jobs": 4.2, "interrupts": 4,
+    "config": 4, "callbacks": 4.05, "cache": 4, "records": 4, "leases": 4, "store": 4.1, "building": 4.1,
+    "checkpoints": 4.15, "trackers": 4.3, "grid": 4.15, "keeping": 4.18, "jobs": 4.2, "interrupts": 4.1,
     "plots": 4.2, "results": 4.2, "filters": 4.25, "runner": 4.2, "conduct": 4.3, "report": 4.3, "sweeping": 4.4,
     "display": 5, "cli_check": 5.05, "cli_doctor": 5.05, "cli_info": 5.05, "cli_grid": 5.05,
     "cli_experiment": 5.05, "cli_runs": 5.05, "cli_report": 5.05,
@@ -23,7 +23,8 @@ FLOORS = {  # longest match wins
     "cli": 5.1, "main": 5.2, "__main__": 5.2,
 }  # fmt: skip
 # Packages whose files use each other:
-INSIDE = ("models", "data", "rules", "adapters", "diagnostics", "testing", "experiments", "launch", "report")
+INSIDE = ("models", "data", "rules", "adapters", "diagnostics", "testing", "experiments", "launch", "report",
+          "trackers")  # fmt: skip
 HEAVY = ("matplotlib", "pandas", "tyro", "rich", "argparse", "submitit")  # for floor 4 and above
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from told import Told
 
 import nodepert as npt
 from nodepert import cli, devices, display, replicas
@@ -112,7 +113,7 @@ def test_runs_fall_into_groups_by_what_is_not_a_number():
 def test_runs_of_several_groups_come_back_in_their_order():
     runs = [BASE, replace(BASE, network="fc(width=5)"), replace(BASE, seed=1), replace(BASE, epochs=1)]
     rows = []
-    results = npt.train(runs, on_row=lambda row, i: rows.append((i, row["epoch"])))
+    results = npt.train(runs, callbacks=[Told(lambda run, row: rows.append((runs.index(run), row["epoch"])))])
     assert [r.run for r in results] == runs
     assert [len(r.rows) for r in results] == [4, 4, 4, 2]
     assert sorted(rows) == [(i, e) for i, n in enumerate([4, 4, 4, 2]) for e in range(n)]
@@ -173,13 +174,13 @@ def test_what_was_finished_is_read_back_and_the_others_are_trained(tmp_path):
 
 
 def test_an_interruption_keeps_the_rows_of_every_replica(tmp_path):
-    def stop(row, i):
-        if (row["epoch"], i) == (2, 1):
+    def stop(run, row):
+        if (row["epoch"], run) == (2, RUNS[1]):
             raise KeyboardInterrupt
 
     later = replace(BASE, network="fc(width=3)")  # another group, which is not reached
     with pytest.raises(KeyboardInterrupt):
-        npt.train([*RUNS, later], name="study", out=tmp_path, on_row=stop)
+        npt.train([*RUNS, later], name="study", out=tmp_path, callbacks=[Told(stop)])
     records = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("study/*/config.json"))]
     assert sorted(r["status"] for r in records) == ["diverged at epoch 1", *["interrupted"] * 3]
     assert len(list(tmp_path.glob("study/*"))) == 4  # nothing is left of the group that was not reached

@@ -10,6 +10,7 @@ from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
+from told import Told
 
 from nodepert import cli, keeping, records, runner
 from nodepert.config import Run, checked, complete, run_id
@@ -58,11 +59,11 @@ def content(folder):
 
 
 def stop_at(epoch):
-    def on_row(row):
+    def stop(run, row):
         if row["epoch"] == epoch:
             raise KeyboardInterrupt
 
-    return on_row
+    return [Told(stop)]
 
 
 def opened(out, name, data="20+5-abc"):
@@ -118,7 +119,9 @@ def test_the_same_run_has_the_same_bits_and_another_seed_has_not(finished):
 def test_a_finished_run_is_read_back_and_not_computed_again(finished, monkeypatch):
     monkeypatch.setattr(runner, "fit_all", never)
     before, seen = content(finished.folder), []
-    again = train(RUN, name="study", out=finished.folder.parents[1], on_row=seen.append)
+    again = train(
+        RUN, name="study", out=finished.folder.parents[1], callbacks=[Told(lambda run, row: seen.append(row))]
+    )
     assert again.rows == seen == finished.rows and again.status == "finished"
     assert content(finished.folder) == before
 
@@ -127,7 +130,7 @@ def test_an_interrupted_run_keeps_its_rows_and_started_again_is_whole_and_the_sa
     folder = tmp_path / "runs" / "default" / run_id(RUN)
     for epoch in (2, 1):  # the second time it gets less far: the longer table stays
         with pytest.raises(KeyboardInterrupt):
-            train(RUN, name="default", on_row=stop_at(epoch))
+            train(RUN, name="default", callbacks=stop_at(epoch))
         assert metrics(table(folder)) == metrics(finished.rows[:3])
         assert record(folder)["status"] == "interrupted"
         assert set(content(folder)) == {"config.json", "metrics.csv"}

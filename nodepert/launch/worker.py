@@ -13,17 +13,20 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from nodepert.callbacks import Callback, StateOf, nothing
+from nodepert.config import Run
 from nodepert.interrupts import Stopped
 from nodepert.jobs import STOPPED, Job, read_job
 from nodepert.registry import UserError
+from nodepert.rows import Row
 
 
-class Asked:
-    """What signals have asked for, and whether any epoch was trained since the start."""
+class Asked(Callback):
+    """What signals have asked for, and how many epochs were trained since the start."""
 
     def __init__(self, *numbers: signal.Signals):
         self.signal: int | None = None
@@ -39,38 +42,31 @@ class Asked:
     def stop(self) -> bool:
         return self.signal is not None
 
-    def trained(self) -> None:
-        self.epochs += 1
+    def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
+        self.epochs += row["epoch"] > 0 and state is not nothing
 
 
-def train_job(job: Job, stop: Callable[[], bool], on_epoch: Callable[[], None] = lambda: None) -> None:
+def train_job(job: Job, stop: Callable[[], bool], callbacks: Sequence[Callback] = ()) -> None:
     """Train a job's runs, but those that are through or that other processes are at; rows go to standard output.
 
-    `on_epoch` is called when one was trained. Raises Stopped when asked to stop.
+    Raises Stopped when asked to stop.
     """
     from nodepert import devices
 
     devices.cores_apart(len(job.runs))
     from nodepert import runner
     from nodepert.cli_grid import labels
-    from nodepert.display import summary
+    from nodepert.display import Lines
+    from nodepert.trackers import trackers
 
-    named = labels(job.runs)
-    seen: set[int] = set()
-
-    def on_row(row, i):
-        if row["epoch"] > 0 and i in seen:  # the first row may have been read back
-            on_epoch()
-        seen.add(i)
-        print(f"{named[i]}  {summary(row)}", flush=True)
-
+    lines = Lines(dict(zip(job.runs, labels(job.runs), strict=True)))
     runner.train(job.runs, name=job.name, out=job.out, data_dir=job.data_dir, checkpoint_every=job.checkpoint_every,
-                 on_row=on_row, skip=True, stop=stop)  # fmt: skip
+                 callbacks=[lines, *callbacks, *trackers(job.log)], skip=True, stop=stop)  # fmt: skip
 
 
 def carry_out(path: Path, asked: Asked) -> None:
     """Train the runs of the job in a file. Raises Stopped when asked to stop."""
-    train_job(read_job(path), asked.stop, asked.trained)
+    train_job(read_job(path), asked.stop, [asked])
 
 
 def on_slurm(path: str) -> None:
