@@ -214,7 +214,7 @@ def _execute(runs: Sequence[Run], where: Where, named: Sequence[str]):
     """Train runs with progress on the terminal, and keep them."""
     import jax
 
-    from nodepert import devices, display, runner
+    from nodepert import devices, display, live, runner
     from nodepert.trackers import trackers
 
     if where.spread_batch and len(runs) > 1:
@@ -228,7 +228,7 @@ def _execute(runs: Sequence[Run], where: Where, named: Sequence[str]):
         print("--spread-batch: JAX has one device here, which takes the whole batch")
     sent = trackers(where.log) if devices.writes() else []
     stopping = Stopping(display.console.print)
-    shown = display.progress(dict(zip(runs, named, strict=True)))
+    shown = live.progress(dict(zip(runs, named, strict=True)))
     with shown as show, counted(stopping.heard):
         results = runner.train(runs, callbacks=[show, stopping, *sent], name=where.name, out=where.out,
                                data_dir=where.data_dir, checkpoint_every=where.checkpoint_every, stop=stopping,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from nodepert.callbacks import Callback, StateOf
@@ -23,20 +21,6 @@ if TYPE_CHECKING:  # the runner imports JAX, and a list of names needs none
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)  # no folded rows in a pipe
 
 
-@contextmanager
-def progress(named: dict[Run, str]) -> Iterator[Callback]:
-    """A bar with the accuracies so far on a terminal; a plain line per run and epoch elsewhere. `named`: labels."""
-    if not console.is_terminal:
-        yield Lines(named)
-        return
-    labels = list(dict.fromkeys(named.values()))
-    console.print(escape(labels[0] if len(named) == 1 else f"{len(named)} runs: {', '.join(labels)}"))
-    figures = TextColumn("{task.fields[row]}")
-    columns = SpinnerColumn(), BarColumn(bar_width=16), MofNCompleteColumn(), TimeElapsedColumn(), figures
-    with Progress(*columns, console=console) as bar:
-        yield Bar(bar, list(named))
-
-
 class Lines(Callback):
     """A line per run and epoch."""
 
@@ -45,20 +29,6 @@ class Lines(Callback):
 
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
         print(f"{self.named[run]}  {summary(row)}", flush=True)
-
-
-class Bar(Callback):
-    """A bar of all epochs."""
-
-    def __init__(self, bar: Progress, runs: Sequence[Run]):
-        self.bar, self.last = bar, dict[Run, Row]()
-        self.task = bar.add_task("", total=sum(run.epochs for run in runs), row="compiling")
-
-    def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
-        self.last[run] = row
-        done = sum(r.epochs if diverged(row) else row["epoch"] for r, row in self.last.items())
-        figures = (f"{split} {between([r[f'{split}_acc'] for r in self.last.values()])}" for split in ("train", "test"))
-        self.bar.update(self.task, completed=done, row="  ".join(figures))
 
 
 def between(values: Sequence[float]) -> str:

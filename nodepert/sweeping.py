@@ -25,11 +25,12 @@ PAUSE = 1.0  # seconds between looks at the store
 
 
 class Standing(NamedTuple):
-    """How a run stands, by its folder: status ("" before it begins), last epoch, its row."""
+    """How a run stands, by its folder: status ("" before it begins), last epoch, its row, its test accuracies."""
 
     status: str = ""
     epoch: int = 0
     row: dict[str, Any] | None = None
+    curve: tuple[float, ...] = ()
 
     @property
     def through(self) -> bool:
@@ -189,7 +190,8 @@ def look(folder: Path) -> Standing:
     status, rows = found.standing, found.rows()
     if through(status) and not found.done_with(rows):
         status = RUNNING  # its table is damaged
-    return Standing(status, rows[-1]["epoch"] if rows else 0, rows[-1] if rows else None)
+    last = rows[-1] if rows else None
+    return Standing(status, last["epoch"] if last else 0, last, tuple(row["test_acc"] for row in rows))
 
 
 def mark_failed(folder: Path, why: str, since: str) -> str:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Group
-from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
-from nodepert import display
+from nodepert import display, live
 from nodepert.building import groups
 from nodepert.cli_grid import labels
 from nodepert.config import Run
@@ -54,20 +51,13 @@ def cost(study: Sweep, found: Sequence[Sequence[int]]) -> str:
         if ours and not times:
             return f"{epochs:,} epochs to train"
         seconds += sum(left[i] for i in ours) * sum(times) / len(times) if ours else 0
-    return f"{epochs:,} epochs to train" + (f", about {duration(seconds)}" if epochs else "")
+    return f"{epochs:,} epochs to train" + (f", about {live.duration(seconds)}" if epochs else "")
 
 
 def said(runs: Sequence[Run], option: str) -> str:
     """The value of an option, or how many there are."""
     values: list[Any] = list(dict.fromkeys(getattr(run, option) for run in runs))
     return values[0] if len(values) == 1 else f"{values[0]} and {len(values) - 1} more"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def on_interrupt(study: Sweep, launcher: Any) -> Callable[[], None]:
@@ -85,14 +75,14 @@ def on_interrupt(study: Sweep, launcher: Any) -> Callable[[], None]:
 
 @contextmanager
 def shown(study: Sweep) -> Iterator[Callable[[], None]]:
-    """Yields what shows how the sweep stands: a table that is renewed on a terminal, lines of what is new elsewhere."""
+    """Yields what shows how the sweep stands: runs with their curves on a terminal, lines of what is new elsewhere."""
     named = labels(study.runs)
-    start, before = time.monotonic(), sum(stand.epoch for stand in study.stands)
     if not display.console.is_terminal:
         yield _lines(study, named)
         return
-    with Live(console=display.console, refresh_per_second=4, transient=True) as live:
-        yield lambda: live.update(Group(_table(study), _rest(study, time.monotonic() - start, before)))
+    before = sum(stand.epoch for stand in study.stands)
+    with live.drawn(lambda: _standing(study, named), lambda seconds: _footer(study, seconds, before)):
+        yield lambda: None
 
 
 def _lines(study: Sweep, named: Sequence[str]) -> Callable[[], None]:
@@ -117,40 +107,36 @@ def _figure(stand: Standing) -> str:
     return f", test {stand.row['test_acc']:.1f}%" if stand.row and stand.status == "finished" else ""
 
 
-def _table(study: Sweep) -> Table:
-    """A line per job."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("job")
-    table.add_column("runs of", overflow="ellipsis", no_wrap=True)
-    for column in ("done", "epochs", "test %", ""):
-        table.add_column(column, justify="right", no_wrap=True)
-    shown = [(batch, k) for batch in study.batches for k in range(len(batch.paths))]
-    order = {"running": 0, "failed": 1, "waiting": 2, "stopped": 3, "ended": 4}
-    shown.sort(key=lambda one: order[one[0].states[one[1]].word])
-    for batch, k in shown[:20]:
-        numbers = batch.runs[k]
-        stands = [study.stands[i] for i in numbers]
-        epochs = sum(
-            study.runs[i].epochs if stand.through else stand.epoch for i, stand in zip(numbers, stands, strict=True)
-        )
-        accuracies = [stand.row["test_acc"] for stand in stands if stand.row]
-        table.add_row(batch.paths[k].stem, escape(study.runs[numbers[0]].rule if numbers else ""),
-                      f"{sum(stand.through for stand in stands)}/{len(stands)}",
-                      f"{epochs}/{sum(study.runs[i].epochs for i in numbers)}",
-                      display.between(accuracies) if accuracies else "", batch.states[k].word)  # fmt: skip
-    if len(shown) > 20:
-        table.add_row("...", f"{len(shown) - 20} more", "", "", "", "")
-    return table
+def _standing(study: Sweep, named: Sequence[str]) -> list[live.Line]:
+    """The runs that are in jobs, as they stand; those of jobs that failed or wait say so."""
+    jobs = {i: state.word for batch in study.batches for runs, state in zip(batch.runs, batch.states, strict=True)
+            for i in runs}  # fmt: skip
+    words = [_word(stand, jobs.get(i, "")) for i, stand in enumerate(study.stands)]
+    return [live.Line(named[i], stand.curve, stand.epoch, study.runs[i].epochs, word)
+            for i, (stand, word) in enumerate(zip(study.stands, words, strict=True))
+            if i in jobs or stand.status == RUNNING]  # fmt: skip
 
 
-def _rest(study: Sweep, seconds: float, before: int) -> Text:
-    """How much is done, and how long the rest will take at this pace."""
+def _word(stand: Standing, job: str) -> str:
+    """How a run stands, where its job is known: a run that was interrupted and waits for its job waits."""
+    if stand.through or job == FAILED:
+        return stand.status if stand.through else FAILED
+    return stand.status if job != "waiting" and stand.status in ("", RUNNING, FAILED) else ""
+
+
+def _footer(study: Sweep, seconds: float, before: int) -> list[str]:
+    """How many jobs and runs stand how, and how long the rest will take at this pace."""
     stands = list(zip(study.runs, study.stands, strict=True))
     left = sum(run.epochs - stand.epoch for run, stand in stands if not stand.through)
     trained = sum(stand.epoch for stand in study.stands) - before
-    rest = f", about {duration(seconds * left / trained)} left" if trained and left else ""
+    words = Counter(state.word for batch in study.batches for state in batch.states)
+    jobs = [f"{words[word]} {word}" for word in ("running", "waiting", "failed") if words[word]]
     done = sum(stand.through for stand in study.stands)
-    return Text(f"{done}/{len(study.runs)} runs, {duration(seconds)}{rest}")
+    return [
+        f"{done:,}/{len(study.runs):,} runs",
+        f"jobs: {' '.join(jobs) or 'none'}",
+        live.pace(trained, left, seconds),
+    ]
 
 
 def report(study: Sweep, launcher: Any, command: str) -> None:
