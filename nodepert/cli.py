@@ -1,4 +1,4 @@
-"""The command line: `nodepert train | compare | check | experiment | sweep | runs | results | report | list | data`.
+"""The command line, `nodepert train | compare | check | experiment | sweep | ...`: one function per command.
 
 Bad input is one line on stderr and exit status 2.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -129,9 +129,21 @@ def compare(
     print(f"picture: {path}")
 
 
+def completion(shell: tyro.conf.Positional[Literal["bash", "zsh", "tcsh"]]) -> None:
+    """Print a script by which a shell completes commands and options at the tab key.
+
+    Example: nodepert completion bash > ~/.local/share/bash-completion/completions/nodepert
+
+    Args:
+        shell: Yours.
+    """
+    _parse(["--tyro-print-completion", shell])
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare, "check": check_rules, "experiment": overview, "sweep": sweep, "runs": cli_runs.runs,
     "results": cli_runs.results, "report": report, "list": listing, "data": data, "doctor": doctor,
+    "completion": completion,
 }  # fmt: skip
 
 

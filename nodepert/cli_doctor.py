@@ -15,9 +15,11 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 PACKAGES = ["jax", "jaxlib", "optax", "numpy", "orbax-checkpoint", "filelock", "matplotlib", "pandas"]
-EXTRAS = {"flax": "flax", "equinox": "equinox", "slurm": "submitit", "parquet": "pyarrow", "report": "plotly"}
+EXTRAS = {"flax": "flax", "equinox": "equinox", "slurm": "submitit", "parquet": "pyarrow", "report": "plotly",
+          "tensorboard": "tensorboardX", "wandb": "wandb"}  # fmt: skip
 WHAT_FOR = {"flax": "npt.from_flax", "equinox": "npt.from_equinox", "slurm": "nodepert sweep --launcher slurm",
-            "parquet": "nodepert results --to FILE.parquet", "report": "nodepert report"}  # fmt: skip
+            "parquet": "nodepert results --to FILE.parquet", "report": "nodepert report",
+            "tensorboard": "--log tensorboard", "wandb": "--log wandb"}  # fmt: skip
 
 
 class Finding(NamedTuple):
@@ -31,6 +33,8 @@ class Finding(NamedTuple):
 
 def doctor(out: Path = Path("runs"), data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None) -> None:
     """Say what is on this machine: versions, devices, data, caches, Slurm; what is missing, and what to type for it.
+
+    Example: nodepert doctor --data-dir ~/data
 
     Args:
         out: Folder of results that is looked at.

@@ -17,6 +17,8 @@ def listing(
 ) -> None:
     """List what is registered, with its arguments and a sentence each.
 
+    Example: nodepert list rules optimizers
+
     Args:
         kinds: Only these kinds.
     """

@@ -17,30 +17,40 @@ def report(
     to: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
 ) -> None:
     """Write a report of a study: a table with a line per group of runs that differ in seed only, learning curves, heat
-    maps where two numbers vary, the commands and versions.
+    maps where two numbers vary, the commands and versions. Or of an experiment: its findings, figure and rows.
 
     HTML is one file that needs no network. Markdown has the table, for LaTeX as well.
 
     Example: nodepert report weight-decay --to weight-decay.html
 
     Args:
-        name: The study.
+        name: The study (runs in OUT/NAME), or an experiment (OUT/NAME.json or OUT/experiments/NAME.json).
         out: Folder of all results.
-        to: The file, .html or .md; else OUT/NAME/report.html.
+        to: The file, .html or .md; else OUT/NAME/report.html, or NAME.html beside an experiment.
     """
+    from nodepert.report import experiment
     from nodepert.report.gathering import gather
     from nodepert.report.html import html, plotly_js
     from nodepert.report.markdown import markdown
 
     if to and to.suffix not in (".html", ".md"):
         raise UserError(f"cannot tell the format of {to}: its name must end in .html or .md")
-    write = markdown if to and to.suffix == ".md" else html
-    if write is html:
+    as_text = bool(to and to.suffix == ".md")
+    if not as_text:
         plotly_js()  # missing is told before anything is read
-    data = gather(name, out)
-    path = to or out / name / "report.html"
+    record = None if (out / name).is_dir() else experiment.find(name, out)
+    if record:
+        found = experiment.gather_experiment(record)
+        path = to or record.with_suffix(".html")
+        text = (experiment.markdown_of_experiment if as_text else experiment.html_of_experiment)(found)
+        said = f"{len(found['rows']):,} rows of {name}, {len(found['findings'])} findings"
+    else:
+        data = gather(name, out)
+        path = to or out / name / "report.html"
+        text = (markdown if as_text else html)(data)
+        count, groups = sum(data["statuses"].values()), len(data["groups"])
+        said = f"{count:,} run{'s' * (count > 1)} in {groups:,} group{'s' * (groups > 1)}"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, write(data))
-    count, groups = sum(data["statuses"].values()), len(data["groups"])
-    print(f"{path}: {count:,} run{'s' * (count > 1)} in {groups:,} group{'s' * (groups > 1)}")
+    write_whole(path, text)
+    print(f"{path}: {said}")

@@ -6,8 +6,6 @@ after each part, so that an experiment which was interrupted goes on, and one wh
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -17,14 +15,14 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from nodepert.cache import keep_programs
+from nodepert.conducted import FORMAT, VERSION, read_record, read_rows
 from nodepert.experiments.experiment import Experiment, Finding, Part, Row, build, of_part, options
 from nodepert.plots import saved
-from nodepert.records import read_text, write_whole, writing
+from nodepert.records import write_whole, writing
 from nodepert.registry import UserError
 from nodepert.runner import device
 from nodepert.store import to_csv, versions
 
-FORMAT, VERSION = "nodepert-experiment", 1
 # Figures are 7 inches wide; in a column of 9 cm, half of that, letters of 12 points are as large as a footnote's.
 TYPE: Any = {"font.size": 12, "axes.titlesize": 12, "legend.fontsize": 11}
 
@@ -104,28 +102,12 @@ def drawn(experiment: Experiment, rows: Sequence[Row], stem: Path) -> Path:
         return saved(figure, stem.with_name(f"{stem.name}.png"))
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of an experiment's table: whole numbers, numbers and words. Raises UserError where it is no table."""
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path))))
-    except csv.Error as error:
-        raise UserError(f"{path} is not a table ({error}); move it away") from None
-    if any(None in row or None in row.values() for row in rows):
-        raise UserError(f"{path} is damaged: a row has more or fewer columns than the first line; move it away")
-    return [{name: _value(text) for name, text in row.items()} for row in rows]
-
-
 def _opened(path: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """The record of this experiment, the one that is there or a new one."""
     new = {"format": FORMAT, "version": VERSION, **asked, "done": [], "seconds": 0.0}
     if not path.exists():
         return new | {"device": device(), "versions": versions()}
-    try:
-        record = json.loads(read_text(path))
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict) or (record.get("format"), record.get("version")) != (FORMAT, VERSION):
-        raise UserError(f"{path} is not the record of an experiment that this NodePert reads; move it away")
+    record = read_record(path)
     for key, value in asked.items():
         if record.get(key) != value:
             raise UserError(f"{path} has {record.get('experiment')} with other options ({_differing(record, asked)}); "
@@ -146,15 +128,6 @@ def _differing(record: dict[str, Any], asked: dict[str, Any]) -> str:
 
 def _of(part: Part, row: Row) -> bool:
     return all(row.get(key) == value for key, value in part.items())
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _json(record: dict[str, Any]) -> str:

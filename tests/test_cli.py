@@ -246,8 +246,14 @@ BAD = {  # command, and what the line must say; @ stands for the folder of `plac
     "similar option": (["train", "--rul", "np"], "--rule"),
     "no number": (["train", "--epochs", "ten"], "--epochs"),
     "no value": (["train", "--epochs"], "epochs needs a value"),
-    "no command": ([], "train, compare, check, experiment, sweep, runs, results, report, list, data, doctor"),
-    "command": (["trian"], "train, compare, check, experiment, sweep, runs, results, report, list, data, doctor"),
+    "no command": (
+        [],
+        "train, compare, check, experiment, sweep, runs, results, report, list, data, doctor, completion",
+    ),
+    "command": (
+        ["trian"],
+        "train, compare, check, experiment, sweep, runs, results, report, list, data, doctor, completion",
+    ),
     "kind": (["list", "rule"], "'datasets', 'optimizers'"),
     "no rules": (["compare", *TINY], "--rules"),
     "one rule": (["compare", *TINY, "--rules", "np"], "two or more rules"),
@@ -284,6 +290,22 @@ def test_bad_input_ends_the_process_with_status_2_and_no_traceback(what, work, p
     status, out, err = run(*at(places, *command))
     assert (status, out) == (2, "") and says_so(err, *at(places, part)), err
     assert files(work) == []
+
+
+def test_a_shell_completes_commands_and_options(work, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["completion", "bash"])
+    assert not stop.value.code
+    (work / "script").write_text(capsys.readouterr().out)
+
+    def completed(*words):
+        program = f"""source ./script; COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}
+            COMP_LINE="{" ".join(words)}"; COMP_POINT=${{#COMP_LINE}}; _tyro_nodepert; echo "${{COMPREPLY[@]}}" """
+        return subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True).stdout.split()
+
+    assert completed("nodepert", "tra") == ["train"]
+    assert {"results", "report"} <= set(completed("nodepert", "re"))
+    assert set(completed("nodepert", "train", "--checkpoint")) == {"--checkpoint-every"}
 
 
 # ------------------------------------------------------------------------------------------ being stopped

@@ -10,14 +10,14 @@ import json
 import math
 import re
 import shlex
-import shutil
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from browser import chromium as chromium
+from browser import opening
 
 import nodepert as npt
 from nodepert import cli
@@ -344,41 +344,12 @@ def test_a_report_imports_neither_jax_nor_pandas(study):
 
 # -------------------------------------------------------------------------------------------- in a browser
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    """A Chromium with a profile of its own."""
-    if not CHROMIUM:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    api = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install playwright")
-    profile = tmp_path_factory.mktemp("profile")
-    with api.sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            str(profile), executable_path=CHROMIUM, args=FLAGS, viewport={"width": 1200, "height": 900}
-        )
-        yield context
-        context.close()
-
 
 @pytest.fixture
 def opened(chromium, study):
-    """The report, opened; no error on its console, no request but for the file itself, until the test is over."""
-    tab = chromium.new_page()
-    said, asked = [], []
-    tab.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("request", lambda request: asked.append(request.url))
-    start = time.monotonic()
-    tab.goto(study[1].as_uri())
-    tab.wait_for_selector("#curves .scatterlayer .trace")
-    tab.seconds = time.monotonic() - start
-    yield tab
-    tab.close()
-    assert said == [] and [url for url in asked if not url.startswith(("data:", "blob:"))] == [study[1].as_uri()]
+    """The report, opened, until the test is over."""
+    with opening(chromium, study[1]) as tab:
+        yield tab
 
 
 def lines(tab):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -30,34 +30,48 @@ from nodepert.report.figures import (
 )
 
 POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src"
-SCRIPTS = ("figures.js", "curves.js", "map.js", "page.js")  # one after another
+STUDY = ("figures.js", "table.js", "curves.js", "map.js", "page.js")  # one after another
 
 
 def html(data: Mapping[str, Any]) -> str:
-    """The text of a report, of what `gather` gives. Raises UserError where plotly is missing."""
-    library, own = plotly_js(), script()
-    shared = [f"<div><dt>{escape(key)}</dt> <dd>{escape(text)}</dd></div>" for key, text in common(data).items()]
-    commands = "\n".join(escape(group["command"]) for group in data["groups"])
-    return Template(_file("report.html")).substitute(
-        policy=escape(" ".join([POLICY, *(f"'{_digest(code)}'" for code in (library, own))])),
+    """The text of a study's report, of what `gather` gives. Raises UserError where plotly is missing."""
+    return page(
+        "report.html",
+        STUDY,
+        data,
         study=escape(data["study"]),
         headline=escape(headline(data)),
-        common=f"<dl>{''.join(shared)}</dl>" if shared else "",
-        head="".join(_heading(text) for text in headings(data)),
+        common=pairs(common(data)),
+        head="".join(heading(text) for text in headings(data)),
         rows="\n".join(_row(i, group, left(data)) for i, group in enumerate(data["groups"])),
         note=escape(NOTE),
-        commands=commands,
+        commands="\n".join(escape(group["command"]) for group in data["groups"]),
         sources="".join(f"<li>{escape(text)}</li>" for text in sources(data)),
+    )
+
+
+def page(template: str, scripts: Sequence[str], data: Mapping[str, Any], **parts: str) -> str:
+    """A template filled with its parts, the data and the scripts. Raises UserError where plotly is missing."""
+    library, own = plotly_js(), script(scripts)
+    return Template(_file(template)).substitute(
+        policy=escape(" ".join([POLICY, *(f"'{_digest(code)}'" for code in (library, own))])),
         style=_file("report.css"),
         data=embedded(data),
         plotly=library,
         script=own,
+        **parts,
     )
 
 
-def script() -> str:
+def script(names: Sequence[str] = STUDY) -> str:
     """Our own JavaScript, whose names stay inside of it."""
-    return '"use strict";\n{\n' + "\n".join(map(_file, SCRIPTS)) + "}\n"
+    return '"use strict";\n{\n' + "\n".join(map(_file, names)) + "}\n"
+
+
+def pairs(found: Mapping[str, str]) -> str:
+    """Names and what they stand for."""
+    shown = [f"<div><dt>{escape(key)}</dt> <dd>{escape(text)}</dd></div>" for key, text in found.items()]
+    return f"<dl>{''.join(shown)}</dl>" if shown else ""
 
 
 def plotly_js() -> str:
@@ -74,7 +88,7 @@ def embedded(data: Mapping[str, Any]) -> str:
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _heading(text: str) -> str:
+def heading(text: str) -> str:
     return f'<th scope="col" aria-sort="none"><button type="button">{escape(text)}</button></th>'
 
 

@@ -22,18 +22,18 @@ def markdown(data: Mapping[str, Any]) -> str:
     for group in data["groups"]:
         rows.append([*(options(group)[key] for key in columns), *cells(group), epochs(group)])
         told.append("; ".join(standing(group["statuses"])))
-    table = [[*map(escaped, row), escaped(text)] for row, text in zip(rows, told, strict=True)]
+    lines = [[*map(escaped, row), escaped(text)] for row, text in zip(rows, told, strict=True)]
     shared = ", ".join(f"{key} {text}" for key, text in common(data).items())
     parts = [
         f"# {escaped(data['study'])}",
         escaped(headline(data) + "."),
         escaped(f"All with {shared}.") if shared else "",
-        _table(head, table, len(columns)),
+        table(head, lines, len(columns)),
         escaped(NOTE),
         "For LaTeX (package booktabs):",
-        _fenced("latex", latex(head[:-1], rows, len(columns))),
+        fenced("latex", latex(head[:-1], rows, len(columns))),
         "The commands:",
-        _fenced("sh", "\n".join(group["command"] for group in data["groups"])),
+        fenced("sh", "\n".join(group["command"] for group in data["groups"])),
         "\n".join(f"- {escaped(text)}" for text in sources(data)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -56,12 +56,13 @@ def latex(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int) -> str
                       r"\end{tabular}"])  # fmt: skip
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> str:
+    """A table in Markdown; the first columns and the last are `texts`, the others figures."""
     rule = ["---" if i < texts or i == len(head) - 1 else "---:" for i in range(len(head))]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
 
 
-def _fenced(language: str, text: str) -> str:
+def fenced(language: str, text: str) -> str:
     """A block of code; a fence longer than any that is in it."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text}\n{fence}"
