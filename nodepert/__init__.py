@@ -17,7 +17,7 @@ _WHERE = {
     "spec": ["UserError"],
     "adapters.equinox": ["from_equinox"],
     "adapters.flax": ["from_flax"],
-    "data": ["DataError", "DataNotFound", "Dataset", "load_dataset"],
+    "data": ["DataError", "DataNotFound", "Dataset", "load_dataset", "make_dataset"],
     "config": ["Run"],
     "trackers": ["make_tracker"],
     "callbacks": ["Callback"],
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from nodepert.data import DataNotFound as DataNotFound
     from nodepert.data import Dataset as Dataset
     from nodepert.data import load_dataset as load_dataset
+    from nodepert.data import make_dataset as make_dataset
     from nodepert.diagnostics import Check as Check
     from nodepert.diagnostics import check as check
     from nodepert.grid import Grid as Grid

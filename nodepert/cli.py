@@ -164,7 +164,7 @@ def reported() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (KeyboardInterrupt, Stopped) as stop:
-        more = "; the same command goes on from the checkpoint" if isinstance(stop, Stopped) else ""
+        more = "; the same command goes on where it was" if isinstance(stop, Stopped) else ""
         print(f"nodepert: interrupted{more}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(130)  # at once: an ordinary exit while XLA compiles or computes can crash

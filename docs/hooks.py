@@ -1,0 +1,67 @@
+"""What the pages take from the code when the site is built: `<!-- nodepert: ... -->` becomes what there is.
+
+<!-- nodepert: rule np -->       the arguments of a rule, its cost and its bias, as the registry has them
+<!-- nodepert: rules -->         a table of all rules
+<!-- nodepert: registry -->      everything that is registered
+<!-- nodepert: commands -->      the help of every command
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+from nodepert.registry import BUILT_IN, about, facts, names, plural, usage
+
+
+def on_page_markdown(markdown, **_):
+    return re.sub(r"<!-- nodepert: (\w+) ?([\w-]*) -->", lambda m: SAID[m[1]](*filter(None, [m[2]])), markdown)
+
+
+def rule(name):
+    takes = usage("rule", name)
+    rows = [*([("Arguments", f"`{takes}`")] if takes else []), *facts("rule", name).items()]
+    return f"| Spec | `{name}` |\n|---|---|\n" + "\n".join(f"| **{key}** | {cell(text)} |" for key, text in rows)
+
+
+def rules():
+    rows = [f"| [`{n}`]({n}.md) | {cell(about('rule', n))} | {cell(facts('rule', n)['Cost'])} | "
+            f"{cell(facts('rule', n)['Bias'])} |" for n in names("rule") if n != "exact"]  # fmt: skip
+    return "\n".join(["| rule | | cost, in forward passes | bias |", "|---|---|---|---|", *rows])
+
+
+def registry():
+    parts = []
+    for kind in BUILT_IN:
+        parts += [f"## {plural(kind).capitalize()}", "| name | | arguments |", "|---|---|---|"]
+        for name in names(kind):
+            takes = usage(kind, name)
+            parts.append(f"| `{name}` | {cell(about(kind, name))} | {f'`{cell(takes)}`' if takes else ''} |")
+        parts.append("")
+    return "\n".join(parts).replace("|\n## ", "|\n\n## ").replace("\n| name", "\n\n| name")
+
+
+def commands():
+    from nodepert.cli import COMMANDS
+
+    parts = []
+    for name in ("train", *COMMANDS):
+        parts += [f"## nodepert {name}", "```text", helped(name), "```"]
+    return "\n\n".join(["\n".join(parts[i : i + 4]) for i in range(0, len(parts), 4)])
+
+
+def helped(name):
+    """What `nodepert NAME --help` says, 100 columns wide."""
+    env = {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "PATH": "", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-m", "nodepert", name, "--help"], env=env, capture_output=True, text=True,
+                          check=True)  # fmt: skip
+    return done.stdout.strip()
+
+
+def cell(text):
+    """A text in a cell of a table."""
+    return text.replace("|", r"\|").replace("<", "&lt;")
+
+
+SAID = {"rule": rule, "rules": rules, "registry": registry, "commands": commands}
