@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: example test lint format install test-slow benchmark benchmarks experiments fashion clean help
+.PHONY: docs example test lint format install test-slow benchmark benchmarks experiments fashion clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make benchmarks all benchmarks (half an hour; NODEPERT_DATA_DIR=DIR says where MNIST is)"
 	@echo "make experiments  every experiment, small: docs/figures (half an hour; what is there is kept)"
 	@echo "make fashion    every rule on Fashion-MNIST: experiments/fashion.md and .png (half an hour)"
+	@echo "make docs       the documentation, in build/site/index.html; its links are checked"
 	@echo "make install    only the environment, in $(VENV); then: source $(VENV)/bin/activate"
 
 example: $(VENV)/.installed
@@ -46,6 +47,10 @@ experiments: $(VENV)/.installed-dev
 	for name in $$($(BIN)/python -c "from nodepert.registry import names; print(*names('experiment'))"); do \
 		$(BIN)/nodepert experiment $$name --scale small --out docs/figures || exit 1; done
 	$(BIN)/python -m pytest -q tests/test_experiments.py -k findings_hold
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	cd build/site && ../../$(BIN)/linkchecker --no-status --no-robots index.html
 
 fashion: $(VENV)/.installed
 	$(BIN)/python experiments/fashion.py
