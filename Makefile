@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: docs example test lint format install test-slow benchmark benchmarks experiments fashion clean help
+.PHONY: docs figures example test lint format install test-slow benchmark benchmarks experiments fashion clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make benchmark  time of the np step over the sgd step, per network"
 	@echo "make benchmarks all benchmarks (half an hour; NODEPERT_DATA_DIR=DIR says where MNIST is)"
 	@echo "make experiments  every experiment, small: docs/figures (half an hour; what is there is kept)"
+	@echo "make figures    the figures of the rules' pages and of the concepts (drawn from the table that is there)"
 	@echo "make fashion    every rule on Fashion-MNIST: experiments/fashion.md and .png (half an hour)"
 	@echo "make docs       the documentation, in build/site/index.html; its links are checked"
 	@echo "make install    only the environment, in $(VENV); then: source $(VENV)/bin/activate"
@@ -51,6 +52,10 @@ experiments: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	cd build/site && ../../$(BIN)/linkchecker --no-status --no-robots index.html
+
+figures: $(VENV)/.installed-dev
+	$(BIN)/python experiments/rule_figures.py
+	$(BIN)/python experiments/estimators.py
 
 fashion: $(VENV)/.installed
 	$(BIN)/python experiments/fashion.py

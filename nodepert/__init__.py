@@ -15,7 +15,7 @@ _WHERE = {
     "core": ["Info", "Model", "Rule", "backprop", "plain", "pullback"],
     "rules.node": ["node_perturbation"],
     "spec": ["UserError"],
-    "adapters.equinox": ["from_equinox"],
+    "adapters.equinox": ["from_equinox", "with_params"],
     "adapters.flax": ["from_flax"],
     "data": ["DataError", "DataNotFound", "Dataset", "load_dataset", "make_dataset"],
     "config": ["Run"],
@@ -37,6 +37,7 @@ __all__ = sorted(_MODULE)  # pyright: ignore[reportUnsupportedDunderAll]
 if TYPE_CHECKING:
     from nodepert import experiments as experiments
     from nodepert.adapters.equinox import from_equinox as from_equinox
+    from nodepert.adapters.equinox import with_params as with_params
     from nodepert.adapters.flax import from_flax as from_flax
     from nodepert.building import make_model as make_model
     from nodepert.building import make_rule as make_rule

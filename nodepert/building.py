@@ -11,7 +11,8 @@ from nodepert.config import Run, checked
 from nodepert.core import Loss, Model, Rule
 from nodepert.data import Dataset
 from nodepert.hyper import Hyper, structure
-from nodepert.registry import UserError, check, full, make, make_loss
+from nodepert.registry import UserError, check, entry, full, make, make_loss
+from nodepert.spec import Spec, parse
 from nodepert.training import rehearse
 
 
@@ -44,13 +45,24 @@ def build(runs: Sequence[Run], data: Dataset) -> Built:
 
 
 def precheck(runs: Sequence[Run]) -> None:
-    """Check all that can be checked before the data are there, on a stand-in for their shape. Raises UserError."""
+    """Check all that can be checked before the data are there, on a stand-in for their shape. Raises UserError.
+
+    Not so for a network or data of the user's own, which may be made for one shape: training checks them.
+    """
     for group in groups(runs):
         run = checked(runs[group[0]])
+        if any(entry(kind, name).own for kind in ("network", "dataset") for name in within(getattr(run, kind))):
+            continue
         model = make_model(run.network, (32, 32, 3), 10)
         batch = jax.ShapeDtypeStruct((2, 32, 32, 3), "float32"), jax.ShapeDtypeStruct((2,), "int32")
         hypers = [hyper(runs[i]) for i in group]
         rehearse(model, make_loss(run.loss), hypers, batch, batchsize=run.batchsize, epochs=run.epochs)
+
+
+def within(spec: str | Spec) -> list[str]:
+    """The names in a spec: its own, and those of what it goes around."""
+    spec = parse(spec) if isinstance(spec, str) else spec
+    return [spec.name, *(name for inner in spec.args if isinstance(inner, Spec) for name in within(inner))]
 
 
 def hyper(run: Run) -> Hyper:

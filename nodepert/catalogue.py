@@ -15,6 +15,11 @@ class Entry(NamedTuple):
     package: str = ""  # the plug-in it comes from
     factory: Callable[..., Any] | None = None  # in place of a target: what this process has registered
 
+    @property
+    def own(self) -> bool:
+        """Whether it is the user's, and does not come with NodePert."""
+        return bool(self.package or self.factory)
+
 
 BUILT_IN: dict[str, dict[str, Entry]] = {
     "rule": {

@@ -32,8 +32,13 @@ def register(kind: str, name: str, factory: Callable[..., Any], *, loss: str = "
         plain = False
     if not plain:
         raise UserError(f"the name '{name}' cannot stand in a spec: letters, digits, _ and - in between")
-    if name in ALIASES.get(kind, {}) or name in {**BUILT_IN[kind], **dict(plugins(kind))}:
-        raise UserError(f"the name '{name}' is taken by a {kind} that is there; choose another")
+    others = {**dict.fromkeys(ALIASES.get(kind, {}), "NodePert"), **dict.fromkeys(BUILT_IN[kind], "NodePert"),
+              **{other: f"the package {line.package}" for other, line in plugins(kind)}}  # fmt: skip
+    if name in others:
+        raise UserError(f"the name '{name}' is taken by a {kind} of {others[name]}; choose another")
+    if isinstance(factory, tuple):  # a Model, a Rule, a Dataset
+        made = type(factory).__name__
+        raise UserError(f"this is a {made}; register takes the function that makes it, as in lambda ...: {kind}")
     try:
         found = described(factory).parameters
     except (TypeError, NameError) as error:

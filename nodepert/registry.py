@@ -58,7 +58,7 @@ def entry(kind: str, name: str) -> Entry:
     name = ALIASES.get(kind, {}).get(name, name)
     lines = table(kind)
     if name not in lines:
-        near = get_close_matches(name, lines, n=1)
+        near = get_close_matches(name, lines, n=1, cutoff=0.5 if len(name) < 4 else 0.6)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
         raise UserError(f"unknown {kind} '{name}'{hint}; there are: {', '.join(lines)}")
     return lines[name]
@@ -181,7 +181,7 @@ def _parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
 def _described(kind: str, name: str) -> Described:
     """Signature and docstring: of what comes with NodePert without importing it, of a plug-in by importing it."""
     line = entry(kind, name)
-    return (None if line.package or line.factory else read(line.target)) or described(resolve(kind, name))
+    return (None if line.own else read(line.target)) or described(resolve(kind, name))
 
 
 def _usage(parameters: dict[str, inspect.Parameter]) -> str:

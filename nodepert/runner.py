@@ -19,6 +19,7 @@ from nodepert.checkpoints import Checkpoint
 from nodepert.config import Run, checked, run_id
 from nodepert.core import Params
 from nodepert.data import Dataset, load_dataset
+from nodepert.data.dataset import sound
 from nodepert.interrupts import Stopped
 from nodepert.keeping import Keeper, begun, checked_interval, ended, open_folders
 from nodepert.registry import UserError
@@ -92,6 +93,8 @@ def train(
         devices.cores_apart(len(several))
     if data is None:
         precheck(several)  # a wrong option is found before a missing or slow data set
+    else:
+        sound(data)
     sets = {spec: data or load_dataset(spec, data_dir) for spec in dict.fromkeys(checked(r).dataset for r in several)}
     work = _Work(several, sets, how, _told(callbacks), stop, checkpoint_every)
     found = work.carried_out(name, out, skip)

@@ -170,5 +170,10 @@ def rehearse(
 
     try:
         jax.eval_shape(step, jax.random.key(0), *batch)
+    except UserError:
+        raise
     except ValueError as error:  # of the network, the rule or the loss, against its contract
-        raise error if isinstance(error, UserError) else UserError(str(error)) from error
+        raise UserError(str(error)) from error
+    except Exception as error:  # of a network or a rule of the user's own
+        what = f"the network, the rule or the loss fails on inputs of shape {tuple(batch[0].shape)}"
+        raise UserError(f"{what}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}") from error

@@ -74,25 +74,27 @@ class Reader:
             assert grid.runs and checked_options(grid.slurm) == grid.slurm
         elif language in ("sh", ""):
             for line in code.replace("\\\n", " ").splitlines():
-                if words := shlex.split(line, comments=True):
-                    self.command(words, shorter(line))
+                if words := shlex.split(shorter(line), comments=True):
+                    self.command(words, line)
         else:
             assert language in SPOKEN, f"blocks of {language} are not known to the test"
 
     def command(self, words, line):
-        words = [w for w in words if not re.fullmatch(r"[A-Z_]+=\S*", w)]
+        while setting := re.fullmatch(r"([A-Z_]+)=(\S*)", words[0]):
+            self.monkeypatch.setenv(*setting.groups())
+            words = words[1:]
         first = Path(words[0]).name
         if first == "make":
             assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(), f"there is no target {words[1]}"
         elif words[:2] == ["pip", "install"] and words[-1] != ".":
             known = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.M)
-            assert all(extra in known for extra in re.findall(r"\[([\w,]+)\]", line)[0].split(","))
+            assert all(extra in known for extra in re.findall(r"[\w]+", "".join(re.findall(r"\[(.*?)\]", line))))
         elif words[:2] == ["pip", "install"]:
             self.installed = self.folder / "installed"
             self.execute("-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index",
                          "--target", str(self.installed), ".")  # fmt: skip
         elif first in ("python", "pytest", "nodepert"):
-            self.own_command(first, shlex.split(line, comments=True)[1:])
+            self.own_command(first, words[1:])
         else:
             assert first in ELSEWHERE, f"the test does not know the command {first}"
 

@@ -19,7 +19,8 @@ EVERY = names("experiment")
 NAME, PARTS = "linear-theory", 2  # what the tests of conduct itself use
 
 
-LONG = ("delta-loss", "alignment", "adam", "linesearch")  # each has a test of its own at smoke
+# Each has a test of its own at smoke, or at a little less:
+LONG = ("delta-loss", "alignment", "adam", "linesearch", "width-scaling", "stabilise", "rules", "mismatch")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in EVERY])

@@ -133,7 +133,8 @@ def test_the_summary_is_mean_and_standard_error_of_the_last_rows(study, data):
             found = group["summary"][name]
             assert found["n"] == len(own)
             assert found["mean"] == (pytest.approx(own[name].mean(), rel=1e-12) if len(own) else None)
-            assert found["error"] == (pytest.approx(own[name].sem(), rel=1e-9) if len(own) > 1 else None)
+            told = len(own) > 1 and name != "seconds"  # replicas share their time
+            assert found["error"] == (pytest.approx(own[name].sem(), rel=1e-9) if told else None)
 
 
 def test_how_runs_stand_is_said(data, page):
@@ -263,7 +264,7 @@ def test_the_commands_train_these_very_runs(study, data, monkeypatch):
 def test_versions_device_and_data_are_told(study, page):
     text = study[1].read_text()
     (source,) = json.loads(page.scripts[0])["provenance"]
-    assert source["runs"] == 24 and source["device"] == "cpu (<b>cpu</b>)" and source["data"] == "0123456789ab"
+    assert source["runs"] == 24 and source["device"] == "cpu (<b>cpu</b>)" and source["data"].startswith("0123456789ab")
     assert "nodepert 0.1.0, jax " in source["versions"] and "cpu (&lt;b&gt;cpu&lt;/b&gt;)" in text
 
 

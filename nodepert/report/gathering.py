@@ -106,11 +106,13 @@ def counted(own: Sequence[Kept]) -> tuple[str, list[int]]:
 
 
 def summary(own: Sequence[Kept]) -> dict[str, dict[str, Any]]:
-    """Mean, standard error over the runs (None of one) and number of the last figures, and of seconds an epoch."""
+    """Mean, standard error over the runs (None of one) and number of the last figures; the mean of seconds an epoch."""
     values = {name: [run.rows[-1][name] for run in own] for name in FIGURES}
     timed = [[row["epoch_time"] for row in run.rows[1:]] for run in own]
     values["seconds"] = [fmean(times) for times in timed if times]
-    return {name: _measured([v for v in found if math.isfinite(v)]) for name, found in values.items()}
+    found = {name: _measured([v for v in each if math.isfinite(v)]) for name, each in values.items()}
+    found["seconds"]["error"] = None  # replicas of one program share their time
+    return found
 
 
 def _measured(values: Sequence[float]) -> dict[str, Any]:
@@ -170,7 +172,7 @@ def provenance(runs: Sequence[Kept]) -> list[dict[str, Any]]:
         versions = run.made["versions"]
         texts = [f"{k} {v}" for k, v in versions.items()] if isinstance(versions, dict) else []
         device, data = (str(run.made[key] or "") for key in ("device", "data"))
-        found[one_line(", ".join(texts)), one_line(device), one_line(data)[:12]] += 1
+        found[one_line(", ".join(texts)), one_line(device), one_line(data)[:40]] += 1
     return [{"versions": versions, "device": device, "data": data, "runs": count}
             for (versions, device, data), count in found.most_common()]  # fmt: skip
 

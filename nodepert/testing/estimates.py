@@ -41,6 +41,7 @@ def check_unbiased(where: str, estimates: dict[str, np.ndarray], exact: dict[str
 def check_factor(where: str, along: np.ndarray) -> float:
     """The mean of draws along the gradient, in units of its length, must be 1; gives the standard error."""
     mean, error = along.mean(), along.std() / len(along) ** 0.5
-    found = f"its mean is {mean:.3f} +- {error:.3f} times the gradient, not 1; is a factor or a sign wrong?"
+    found = (f"its mean is {mean:.3f} +- {error:.3f} times the gradient, not 1; is a factor or a sign wrong, or is "
+             "noise shared by examples whose losses are averaged?")  # fmt: skip
     require(abs(mean - 1) <= max(FACTOR_Z * error, 1e-4), where, found)
     return float(error)

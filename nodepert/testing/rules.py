@@ -50,8 +50,9 @@ def check_rule(
     rule that differs from its default one.
 
     Gradients, state and Info have their structure, shapes and dtypes, for any batch size and in bfloat16; one key gives
-    the same bits twice; a step compiles once, and runs under jit, scan and vmap; no key is used twice; float arguments
-    may be traced; a scalar loss is refused; a loss that must not be differentiated is not.
+    the same bits twice; a step compiles once, and runs under jit, scan and vmap; no key is consumed twice, as far as
+    JAX's own check sees; float arguments may be traced; a scalar loss is refused; a loss that must not be
+    differentiated is not.
 
     An exact rule gives the gradient. An unbiased one gives it as the mean of `draws` draws or a few more, once its
     state has met the examples: a wrong factor (1.15 in all), a wrong sign, and noise shared by examples whose losses
