@@ -19,6 +19,18 @@ def on_page_markdown(markdown, **_):
     return re.sub(r"<!-- nodepert: (\w+) ?([\w-]*) -->", lambda m: SAID[m[1]](*filter(None, [m[2]])), markdown)
 
 
+def on_post_page(output, page, **_):
+    """Links of notebooks, which are left as they are written: from pages to what is built of them."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return output
+    return re.sub(r'href="((?!https?:)[^"#]+)\.(?:md|ipynb)([#"])', lambda m: f'href="{built(m[1])}.html{m[2]}', output)
+
+
+def built(stem):
+    """The name of a page's HTML file, without its suffix."""
+    return re.sub(r"(^|/)README$", r"\1index", stem)
+
+
 def rule(name):
     takes = usage("rule", name)
     rows = [*([("Arguments", f"`{takes}`")] if takes else []), *facts("rule", name).items()]
@@ -52,8 +64,8 @@ def commands():
 
 
 def helped(name):
-    """What `nodepert NAME --help` says, 100 columns wide."""
-    env = {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "PATH": "", "JAX_PLATFORMS": "cpu"}
+    """What `nodepert NAME --help` says, 80 columns wide."""
+    env = {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1", "PATH": "", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-m", "nodepert", name, "--help"], env=env, capture_output=True, text=True,
                           check=True)  # fmt: skip
     return done.stdout.strip()
