@@ -39,9 +39,10 @@ UNITS = [(page, i) for page in PAGES for i, text in enumerate(sections(page)) if
 
 
 def unit(page, i):
-    """Experiments are run at smoke elsewhere as well (test_experiments.py)."""
-    name, marks = f"{page.relative_to(ROOT)}-{i}", [pytest.mark.slow] if page.parent.name == "experiments" else []
-    return pytest.param(page, i, id=name, marks=marks)
+    """Slow are the pages of experiments, which are run at smoke elsewhere as well (test_experiments.py), and those of
+    rules but one, which are alike."""
+    slow = page.parent.name == "experiments" or (page.parent.name == "rules" and page.stem not in ("index", "np"))
+    return pytest.param(page, i, id=f"{page.relative_to(ROOT)}-{i}", marks=[pytest.mark.slow] * slow)
 
 
 @pytest.mark.parametrize("page, i", [unit(page, i) for page, i in UNITS])
