@@ -242,7 +242,7 @@ def _execute(runs: Sequence[Run], where: Where, named: Sequence[str]):
     stopping = Stopping(display.console.print)
     shown = live.progress(dict(zip(runs, named, strict=True)))
     with shown as show, counted(stopping.heard):
-        results = runner.train(runs, callbacks=[show, stopping, *sent], name=where.name, out=where.out,
+        results = runner.train(runs, callbacks=[show, *sent], name=where.name, out=where.out,
                                data_dir=where.data_dir, checkpoint_every=where.checkpoint_every, stop=stopping,
                                **how)  # fmt: skip
     if not devices.writes():

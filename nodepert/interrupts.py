@@ -10,10 +10,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from nodepert.callbacks import Callback, StateOf
-from nodepert.config import Run
-from nodepert.rows import Row
-
 STOPPING = "stopping after this epoch, with checkpoints (Ctrl-C again: at once)"
 
 
@@ -37,17 +33,15 @@ def counted(heard: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class Stopping(Callback):
-    """Whether this process has been asked to stop."""
+class Stopping:
+    """Whether this process has been asked to stop; training asks after each epoch, in every process of a job."""
 
     def __init__(self, say: Callable[[str], None]):
         self.say, self.count = say, 0
         self.begun = False  # whether there is anything to be kept yet
 
-    def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
-        self.begun = True
-
     def __call__(self) -> bool:
+        self.begun = True
         return self.count > 0
 
     def heard(self) -> None:

@@ -181,6 +181,12 @@ def test_a_tracker_that_fails_is_warned_of_once_and_training_goes_on(monkeypatch
     assert "--log broken failed, and is left out" in caplog.text and "no space left" in caplog.text
 
 
+def test_a_tracker_that_is_no_callback_is_refused_before_anything_is_trained():
+    npt.register("tracker", "nothing", lambda: None)
+    with pytest.raises(npt.UserError, match=r"tracker 'nothing' gives NoneType, and not an npt\.Callback"):
+        npt.make_tracker("nothing")
+
+
 @pytest.mark.parametrize("spec, extra", [("tensorboard", "tensorboard"), ("wandb", "wandb")])
 def test_a_library_that_is_missing_is_one_line_before_anything_is_written(spec, extra, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, {"tensorboard": "tensorboardX", "wandb": "wandb"}[spec], None)
