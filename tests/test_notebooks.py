@@ -41,7 +41,9 @@ def test_it_runs_without_an_error_and_says_nothing_on_stderr(path, tmp_path, mon
     kernel = AsyncKernelManager(kernel_spec_manager=ThisEnvironment())
     work = tmp_path / "work"
     work.mkdir()
-    NotebookClient(notebook, km=kernel, timeout=300, resources={"metadata": {"path": str(work)}}).execute()
+    NotebookClient(notebook, km=kernel, timeout=300, resources={"metadata": {"path": str(work)}}).execute(
+        cleanup_kc=True
+    )  # the kernel ends with it
     assert not [output.text for output in outputs(notebook, "stream") if output.name == "stderr"]
     said = [[bool(cell.get("outputs")) for cell in one.cells] for one in (notebook, nbformat.read(path, as_version=4))]
     assert said[0] == said[1]  # a stream may come in more parts or fewer
