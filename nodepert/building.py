@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 
+from nodepert import devices
 from nodepert.config import Run, checked
 from nodepert.core import Loss, Model, Rule
 from nodepert.data import Dataset
 from nodepert.hyper import Hyper, structure
-from nodepert.registry import UserError, check, entry, full, make, make_loss
-from nodepert.spec import Spec, parse
+from nodepert.registry import UserError, check, entry, full, make, make_loss, within
 from nodepert.training import rehearse
 
 
@@ -49,20 +49,16 @@ def precheck(runs: Sequence[Run]) -> None:
 
     Not so for a network or data of the user's own, which may be made for one shape: training checks them.
     """
+    devices.start()
     for group in groups(runs):
         run = checked(runs[group[0]])
-        if any(entry(kind, name).own for kind in ("network", "dataset") for name in within(getattr(run, kind))):
+        if any(entry(kind, name).own for kind in ("network", "dataset") for name in within(kind, getattr(run, kind))):
             continue
         model = make_model(run.network, (32, 32, 3), 10)
         batch = jax.ShapeDtypeStruct((2, 32, 32, 3), "float32"), jax.ShapeDtypeStruct((2,), "int32")
         hypers = [hyper(runs[i]) for i in group]
-        rehearse(model, make_loss(run.loss), hypers, batch, batchsize=run.batchsize, epochs=run.epochs)
-
-
-def within(spec: str | Spec) -> list[str]:
-    """The names in a spec: its own, and those of what it goes around."""
-    spec = parse(spec) if isinstance(spec, str) else spec
-    return [spec.name, *(name for inner in spec.args if isinstance(inner, Spec) for name in within(inner))]
+        rehearse(model, make_loss(run.loss), hypers, batch, batchsize=run.batchsize, epochs=run.epochs,
+                 of=f" (network {run.network}, rule {run.rule}, loss {run.loss}, tried on made-up images)")  # fmt: skip
 
 
 def hyper(run: Run) -> Hyper:

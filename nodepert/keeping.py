@@ -20,6 +20,7 @@ from nodepert.data import Dataset
 from nodepert.data.dataset import fingerprint
 from nodepert.hyper import stacked
 from nodepert.interrupts import Stopped
+from nodepert.provenance import own_code
 from nodepert.registry import UserError
 from nodepert.rows import Row, diverged
 from nodepert.store import FAILED, FINISHED, INTERRUPTED, Occupied, RunFolder, open_run
@@ -53,7 +54,8 @@ def open_folders(
     folders: dict[int, RunFolder] = {}
     for i, run in enumerate(runs):
         try:
-            folder = stack.enter_context(open_run(Path(out), name, run, prints[checked(run).dataset], not skip))
+            told = prints[checked(run).dataset], not skip, own_code(run)
+            folder = stack.enter_context(open_run(Path(out), name, run, *told))
         except Occupied:
             if not skip:
                 raise

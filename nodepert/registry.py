@@ -114,6 +114,13 @@ def short(kind: str, spec: str | Spec) -> Spec:
     return Spec(spec.name, tuple(map(trimmed, spec.args)), said)
 
 
+def within(kind: str, spec: str | Spec) -> list[str]:
+    """The names in a spec: its own, and those of the specs in it. Raises UserError."""
+    spec = check(kind, spec)
+    values = [*spec.args, *(value for _, value in spec.kwargs)]
+    return [spec.name, *(name for inner in values if isinstance(inner, Spec) for name in within(kind, inner))]
+
+
 def make_loss(spec: str | Spec) -> Callable[..., Any]:
     """A per-example loss by spec: `make_loss("cross-entropy")(outputs, targets) -> (B,)`. Raises UserError."""
     spec = check("loss", spec)

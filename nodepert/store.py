@@ -112,12 +112,15 @@ class RunFolder:
 
 
 @contextmanager
-def open_run(out: Path, name: str, run: Run, data: str, patient: bool = False) -> Iterator[RunFolder]:
+def open_run(
+    out: Path, name: str, run: Run, data: str, patient: bool = False, own: dict[str, str] | None = None
+) -> Iterator[RunFolder]:
     """The folder of this run, made if need be, and held; `done` says whether the run is through.
 
-    `data` is the fingerprint of the data; `patient` as of a lease. A record that is damaged is set aside, with a
-    warning, and made anew. Raises Occupied where another process is at this run; UserError for a name that is no
-    folder name, a place that cannot be written, a folder that holds something else.
+    `data` is the fingerprint of the data, `own` what `own_code` says of the run's specs (provenance.py); `patient` as
+    of a lease. A record that is damaged is set aside, with a warning, and made anew. Raises Occupied where another
+    process is at this run; UserError for a name that is no folder name, a place that cannot be written, a folder that
+    holds something else, such as this run on other data, or of another rule of the same name.
     """
     path = Path(out) / checked_name(name) / run_id(run)
     with writing(path):
@@ -128,7 +131,7 @@ def open_run(out: Path, name: str, run: Run, data: str, patient: bool = False) -
     try:
         with writing(path):
             clear_strays(path)
-        yield _opened(path, run, data, lease.held)
+        yield _opened(path, run, {"data": data} | ({"own": own} if own else {}), lease.held)
     finally:
         lease.release()
         with suppress(OSError):
@@ -142,18 +145,22 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _opened(path: Path, run: Run, data: str, held: Callable[[], bool]) -> RunFolder:
-    """The folder with the record that is there, or a new one; what is damaged is set aside."""
+def _opened(path: Path, run: Run, used: dict[str, Any], held: Callable[[], bool]) -> RunFolder:
+    """The folder with the record that is there, or a new one; what is damaged is set aside. `used`: data and code."""
     config, place = complete(run), path / "config.json"
-    new = {"format": FORMAT, "id": path.name, "config": config, "data": data, "status": RUNNING, "started": now()}
+    new = {"format": FORMAT, "id": path.name, "config": config, **used, "status": RUNNING, "started": now()}
     record = new
     if place.exists():
         try:
             record = read_record(place)
             if record["config"] != config:
                 raise Damaged(f"{place} describes another run than its folder's name says")
-            if record.get("data") != data:
+            if record.get("data") != used["data"]:
                 raise UserError(f"{path} holds this run on other data ({record.get('source')}); give another --name")
+            code, before = used.get("own", {}), record.get("own", {})
+            if other := [what for what in code if code[what] != before.get(what, code[what])]:
+                raise UserError(f"{path} holds this run of another {other[0]}, whose code has changed since; "
+                                "give another --name, or delete what is there")  # fmt: skip
         except Damaged as error:
             aside = place.with_name("config.json.damaged")
             log.warning("%s; it is kept as %s, and the run goes on from what else is there", error, aside.name)

@@ -15,7 +15,7 @@ FLOORS = {  # longest match wins
     "hyper": 1.4, "devices": 1.9, "training": 2, "replicas": 2.1, "diagnostics": 2, "testing": 2.5, "drawing": 2.9,
     "experiments": 3,
     "config": 4, "callbacks": 4.05, "cache": 4, "records": 4, "leases": 4, "store": 4.1, "building": 4.1,
-    "checkpoints": 4.15, "trackers": 4.3, "grid": 4.15, "keeping": 4.18, "jobs": 4.2, "interrupts": 4.1,
+    "checkpoints": 4.15, "trackers": 4.3, "provenance": 4.1, "grid": 4.15, "keeping": 4.18, "jobs": 4.2, "interrupts": 4.1,
     "plots": 4.2, "results": 4.2, "filters": 4.25, "runner": 4.2, "conducted": 4.2, "conduct": 4.3,
     "report": 4.3, "sweeping": 4.4,
     "display": 5, "live": 5.02, "cli_check": 5.05, "cli_doctor": 5.05, "cli_info": 5.05, "cli_grid": 5.05,
