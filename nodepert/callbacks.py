@@ -9,17 +9,39 @@ npt.train(runs, callbacks=[Show()])
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodepert.config import Run
 from nodepert.rows import Row
+from nodepert.spec import UserError
 
 if TYPE_CHECKING:  # the command line needs no JAX to list names
     from nodepert.training import State
 
-StateOf = Callable[[], "State | None"]
+log = logging.getLogger("nodepert")
+
+
+class StateOf:
+    """`state` of on_epoch: the state of training after that epoch, fetched when it is called. `read_back`: whether the
+    row is of an earlier attempt, without a state."""
+
+    def __init__(self, fetch: Callable[[], State] | None = None):
+        self._fetch, self._over = fetch, False
+        self.read_back = fetch is None
+
+    def __call__(self) -> State | None:
+        """A copy of yours; None of a row that was read back. Raises UserError once on_epoch is through."""
+        if self._over:
+            raise UserError("state() is that of the epoch that on_epoch tells of: call it there, and keep what it gives")
+        return self._fetch() if self._fetch else None
+
+    def end(self) -> None:
+        """The next epoch overwrites it."""
+        self._over = True
 
 
 class Callback:
@@ -34,32 +56,45 @@ class Callback:
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
         """A row of a run: epoch, epoch_time, train_acc, ...; epoch 0 is the network before training.
 
-        `state()` fetches the state of training after this epoch: params, and those of rule and optimizer. It is a copy
-        of yours, made when you ask; None of rows that an earlier attempt has trained, which come first, all of them.
+        `state()`, called here, fetches the state of training after this epoch: params, and those of rule and optimizer.
+        It is a copy of yours; None of rows that an earlier attempt has trained, which come first, all of them.
         """
 
     def on_end(self, run: Run, status: str) -> None:
-        """A run ends: "finished", "diverged at epoch e", "interrupted" or "failed"."""
-
-
-def nothing() -> None:
-    """The state of a row that was read back."""
+        """A run that has begun ends, in this word as in its record: "finished", "diverged at epoch e", "interrupted" or
+        "failed"; where a callback ends the training as well."""
 
 
 class All(Callback):
-    """Several callbacks as one."""
+    """Several callbacks as one. Each is told of the end of what it was told begins, once, whatever others raise."""
 
     def __init__(self, callbacks: Sequence[Callback]):
         self.callbacks = list(callbacks)
+        self.begun: dict[Run, list[Callback]] = {}
 
     def on_begin(self, run: Run, folder: Path | None) -> None:
+        told = self.begun.setdefault(run, [])
         for one in self.callbacks:
             one.on_begin(run, folder)
+            told.append(one)
 
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
-        for one in self.callbacks:
-            one.on_epoch(run, dict(row), state)
+        try:
+            for one in self.callbacks:
+                one.on_epoch(run, dict(row), state)
+        finally:
+            state.end()
 
     def on_end(self, run: Run, status: str) -> None:
-        for one in self.callbacks:
-            one.on_end(run, status)
+        with ExitStack() as stack:  # it calls all of them, the last first
+            for one in reversed(self.begun.pop(run, [])):
+                stack.callback(one.on_end, run, status)
+
+    def broke(self, statuses: dict[Run, str], status: str) -> None:
+        """Training breaks off: whatever has begun ends, with its status or else this one. The error that broke it off
+        is the one to be raised; those of callbacks are warned of."""
+        for run in list(self.begun):
+            try:
+                self.on_end(run, statuses.get(run, status))
+            except Exception as error:
+                log.warning("a callback failed at the end of a run (%s: %s)", type(error).__name__, error)

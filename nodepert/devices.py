@@ -41,6 +41,28 @@ def cores_apart(replicas: int) -> None:
         jax.config.update("jax_num_cpu_devices", min(replicas, cores, CORES))
 
 
+def start(replicas: int = 1) -> None:
+    """Start JAX, with CPU devices for so many replicas. Raises UserError where it finds nothing to compute on."""
+    if replicas > 1:
+        cores_apart(replicas)
+    if found := trouble():
+        raise UserError("; ".join(found))
+
+
+def trouble() -> tuple[str, str] | None:
+    """What keeps JAX from starting, and what to do about it; None where it starts."""
+    try:
+        jax.devices()
+        return None
+    except (RuntimeError, AssertionError) as error:  # it asserts, without a word, that there is some device
+        why = " ".join(str(error).partition("(set JAX_PLATFORMS")[0].split())
+        asked = getattr(jax.config, "jax_platforms", None)
+    if asked:
+        return (f"JAX finds no device for JAX_PLATFORMS={asked}{f': {why}' if why else ''}",
+                "unset JAX_PLATFORMS to take what there is, or set it to cpu")  # fmt: skip
+    return f"JAX cannot start{f': {why}' if why else ''}", "install it again: pip install --force-reinstall jax jaxlib"
+
+
 def mesh(replicas: int, devices: Sequence[Any] | None = None) -> Mesh:
     """Replicas spread over the devices; a single run's batch, where `devices` are given, over these.
 
@@ -112,6 +134,20 @@ def joined() -> None:
 def writes() -> bool:
     """Whether this process is the one that writes files and speaks on the terminal."""
     return jax.process_index() == 0
+
+
+def by_first(f: Callable[[], Any]) -> Any:
+    """f() of the process that writes, None in the others. Raises UserError in all of them where it does: no process
+    waits for one that has stopped."""
+    found = refused = None
+    if writes():
+        try:
+            found = f()
+        except UserError as error:
+            refused = error
+    if agreed([refused is not None])[0]:
+        raise refused or UserError("the first process of this job could not begin; it says why")
+    return found
 
 
 def agreed(flags: Sequence[bool]) -> list[bool]:

@@ -7,25 +7,32 @@ code, for one); what is counted is not.
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-STOPPING = "stopping after this epoch, with checkpoints (Ctrl-C again: at once)"
+STOPPING = "stopping after this epoch (Ctrl-C again: at once)"
 
 
 class Stopped(Exception):
-    """Training was asked to stop, and did at the end of an epoch, with a checkpoint."""
+    """Training was asked to stop, and did at the end of an epoch; the text says what is left of it."""
 
 
 @contextmanager
 def counted(heard: Callable[[], None]) -> Iterator[None]:
-    """Call `heard` at each Ctrl-C and SIGTERM, in place of ending the process. For the main thread."""
+    """Call `heard` at each Ctrl-C and SIGTERM, in place of ending the process.
+
+    Not so at a signal that is ignored, as a shell has it for what runs in the background; nor outside of the main
+    thread, where Python hears none.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if main and signal.getsignal(n) is not signal.SIG_IGN]
 
     def hear(*_):
         with suppress(RuntimeError):  # it may come in the middle of a line that is being written, and say nothing then
             heard()
 
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, hear) for number in numbers}
     try:
         yield
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import resource
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import jax
 
-from nodepert import checkpoints
+from nodepert import checkpoints, files
 from nodepert.building import build
 from nodepert.checkpoints import Checkpoint
 from nodepert.config import Run, checked
@@ -26,7 +25,6 @@ from nodepert.rows import Row, diverged
 from nodepert.store import FAILED, FINISHED, INTERRUPTED, Occupied, RunFolder, open_run
 from nodepert.training import State, program, task_data
 
-FILES = 256  # open at a time, beside the runs' leases
 log = logging.getLogger("nodepert")
 
 
@@ -43,13 +41,7 @@ def open_folders(
 
     Raises UserError, Occupied among them, as `open_run`, and where so many files cannot be open.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = len(runs) + FILES
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        if hard != resource.RLIM_INFINITY and hard < needed:
-            raise UserError(f"{len(runs):,} runs at once need {needed:,} open files, and this system allows {hard:,} "
-                            "(ulimit -n); train them in parts")  # fmt: skip
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    files.make_room(len(runs))
     prints = {spec: fingerprint(data) for spec, data in sets.items()}
     folders: dict[int, RunFolder] = {}
     for i, run in enumerate(runs):
@@ -77,6 +69,11 @@ def _mend(folder: RunFolder) -> None:
 def ended(row: Row, epochs: int) -> str | None:
     """The status of a run of which this is the last row, if that ends it."""
     return f"diverged at epoch {row['epoch']}" if diverged(row) else FINISHED if row["epoch"] == epochs else None
+
+
+def word_for(error: BaseException) -> str:
+    """The status of runs that this broke off."""
+    return FAILED if isinstance(error, Exception) and not isinstance(error, Stopped) else INTERRUPTED
 
 
 def begun(runs: Sequence[Run], sets: dict[str, Dataset], folders: dict[int, RunFolder]) -> dict[int, Checkpoint]:
@@ -135,12 +132,10 @@ class Keeper:
             folder.end(status, rows)
             self.open.discard(i)
 
-    def broke(self, error: BaseException) -> str:
-        """Say of all runs that are not through that they were interrupted, or failed and why; the word for it."""
-        failed = isinstance(error, Exception) and not isinstance(error, Stopped)
+    def broke(self, error: BaseException) -> None:
+        """Say of all runs that are not through that they were interrupted, or failed and why."""
+        word = word_for(error)
         said = " ".join(f"{'' if isinstance(error, UserError) else type(error).__name__ + ': '}{error}".split())[:500]
-        word = FAILED if failed else INTERRUPTED
         for i in self.open:
             with suppress(UserError):  # the disk may be full
-                self.folders[i].set_status(word, **({"reason": said} if failed else {}))
-        return word
+                self.folders[i].set_status(word, **({"reason": said} if word == FAILED else {}))

@@ -16,7 +16,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from nodepert.callbacks import Callback, StateOf, nothing
+from nodepert.callbacks import Callback, StateOf
 from nodepert.config import Run
 from nodepert.display import Lines, console
 from nodepert.rows import Row
@@ -123,7 +123,7 @@ class Board(Callback):
 
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
         self.curves[run].append(row["test_acc"])
-        self.read_back += state is nothing and row["epoch"] > 0
+        self.read_back += state.read_back and row["epoch"] > 0
 
     def on_end(self, run: Run, status: str) -> None:
         self.words[run] = status

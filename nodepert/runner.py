@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -14,14 +14,14 @@ import jax.numpy as jnp
 from nodepert import checkpoints, devices
 from nodepert.building import build, groups, precheck
 from nodepert.cache import keep_programs
-from nodepert.callbacks import All, Callback, nothing
+from nodepert.callbacks import All, Callback, StateOf
 from nodepert.checkpoints import Checkpoint
 from nodepert.config import Run, checked, run_id
 from nodepert.core import Params
 from nodepert.data import Dataset, load_dataset
 from nodepert.data.dataset import sound
 from nodepert.interrupts import Stopped
-from nodepert.keeping import Keeper, begun, checked_interval, ended, open_folders
+from nodepert.keeping import Keeper, begun, checked_interval, ended, open_folders, word_for
 from nodepert.registry import UserError
 from nodepert.replicas import Epoch, fit_all
 from nodepert.rows import Row
@@ -55,7 +55,7 @@ def train(
     *,
     data_dir: str | Path | None = None,
     data: Dataset | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Iterable[Callback] = (),
     name: str | None = None,
     out: str | Path = "runs",
     checkpoint_every: float = 60.0,
@@ -78,7 +78,8 @@ def train(
     (0: after each), and a last one that stays. A run that another process is at is an error, or with `skip` left to it
     (status "in use by another process").
 
-    Where `stop()` is true after an epoch, checkpoints are written and `Stopped` is raised. Raises UserError for
+    Where `stop()` is true after an epoch, checkpoints are written and `Stopped` is raised, whose text says what is left.
+    Raises UserError for
     anything in a run or the data that the user can put right.
     """
     several = [runs] if isinstance(runs, Run) else list(runs)
@@ -104,13 +105,21 @@ def train(
 class _Work:
     """Runs that are carried out together."""
 
-    def __init__(self, runs: Sequence[Run], sets: dict[str, Dataset], how: dict[str, Any], told: Callback,
+    def __init__(self, runs: Sequence[Run], sets: dict[str, Dataset], how: dict[str, Any], told: All,
                  stop: Callable[[], bool], every: float):  # fmt: skip
         self.runs, self.sets, self.how, self.told, self.stop, self.every = runs, sets, how, told, stop, every
         self.results: dict[int, Result] = {}
 
     def carried_out(self, name: str | None, out: str | Path, skip: bool) -> list[Result]:
         """All results, in order."""
+        try:
+            self.carry_out(name, out, skip)
+        except BaseException as error:
+            self.told.broke({result.run: result.status for result in self.results.values()}, word_for(error))
+            raise
+        return [self.results[i] for i in range(len(self.runs))]
+
+    def carry_out(self, name: str | None, out: str | Path, skip: bool) -> None:
         # `fit_all` complains about sizes and rates now, so that nothing is written for a run that cannot start.
         work = [(numbers, self.epochs(numbers)) for numbers in groups(self.runs)]
         with ExitStack() as stack:
@@ -118,22 +127,12 @@ class _Work:
             for numbers, trained in work:
                 left = [i for i in numbers if i not in self.results]
                 if left:
-                    self.group(
-                        left, trained if left == numbers else None, {i: folders[i] for i in left if i in folders}
-                    )
-        return [self.results[i] for i in range(len(self.runs))]
+                    own = {i: folders[i] for i in left if i in folders}
+                    self.group(left, trained if left == numbers else None, own)
 
     def folders(self, stack: ExitStack, name: str, out: str | Path, skip: bool) -> dict[int, RunFolder]:
         """The runs' folders, in the process that writes; what needs no training has its result then."""
-        folders: dict[int, RunFolder] = {}
-        refused = None
-        if devices.writes():
-            try:
-                folders = open_folders(stack, self.runs, self.sets, name, out, skip)
-            except UserError as error:
-                refused = error
-        if devices.agreed([refused is not None])[0]:  # so that no process waits for one that has stopped
-            raise refused or UserError("the first process of this job could not begin; it says why")
+        folders = devices.by_first(lambda: open_folders(stack, self.runs, self.sets, name, out, skip)) or {}
         count = range(len(self.runs))
         done = devices.agreed([i in folders and folders[i].done for i in count])
         free = devices.agreed([i in folders for i in count])
@@ -146,7 +145,7 @@ class _Work:
                                          None, folder and folder.path)  # fmt: skip
                 self.told.on_begin(run, folder and folder.path)
                 for row in self.results[i].rows:
-                    self.told.on_epoch(run, row, nothing)
+                    self.told.on_epoch(run, row, StateOf())
                 self.told.on_end(run, self.results[i].status)
         return folders
 
@@ -169,12 +168,13 @@ class _Work:
                 self.told.on_begin(self.runs[i], folders[i].path if i in folders else None)
             for i, checkpoint in found.items():
                 for row in checkpoint.rows:
-                    self.told.on_epoch(self.runs[i], row, nothing)
+                    self.told.on_epoch(self.runs[i], row, StateOf())
                 status = ended(checkpoint.rows[-1], self.runs[i].epochs)
                 if status:  # it was killed just before its status was written
                     checkpoints.keep_last(folders[i].path)
                     keeper.end(i, status, checkpoint.rows)
                     self.result(i, checkpoint.rows, status, checkpoint.state.params, folders[i])
+                    self.told.on_end(self.runs[i], status)
             going = {i: checkpoint for i, checkpoint in found.items() if i not in self.results}
             for epoch in sorted({checkpoint.epoch for checkpoint in going.values()}):
                 own = [i for i in going if going[i].epoch == epoch]
@@ -183,10 +183,7 @@ class _Work:
             if fresh := [i for i in numbers if i not in found]:
                 self.follow(fresh, trained if trained and not found else self.epochs(fresh), keeper, {})
         except BaseException as error:
-            word = keeper.broke(error)
-            for i in numbers:
-                if i not in self.results:
-                    self.told.on_end(self.runs[i], word)
+            keeper.broke(error)
             raise
 
     def follow(
@@ -205,20 +202,24 @@ class _Work:
                 status = ended(row, self.runs[i].epochs)
                 now = state(k) if status or checkpoint else None  # a computation of all processes
                 keeper.row(i, rows[i], now if alone else None)
-                self.told.on_epoch(self.runs[i], row, partial(_copied, state, k))
                 if now and status:
                     self.result(i, rows[i], status, now.params, keeper.folders.get(i))
-            if stopping and any(i not in self.results for i in numbers):
-                raise Stopped
+                self.told.on_epoch(self.runs[i], row, StateOf(partial(_copied, state, k)))
+                if status:
+                    self.told.on_end(self.runs[i], status)
+            if stopping and len(self.results) < len(self.runs):
+                raise Stopped(f"the same command {'goes on where it was' if alone and keeper.folders else 'begins anew'}")
 
     def result(self, i: int, rows: list[Row], status: str, params: Params, folder: RunFolder | None) -> None:
         params = jax.tree.map(jnp.asarray, jax.device_get(params))  # not bound to the devices of the group
         self.results[i] = Result(self.runs[i], rows, status, params, folder and folder.path)
-        self.told.on_end(self.runs[i], status)
 
 
-def _told(callbacks: Sequence[Callback]) -> Callback:
+def _told(callbacks: Iterable[Callback]) -> All:
     """Who is told, in this process. Raises UserError for what is no callback."""
+    if not isinstance(callbacks, Iterable):
+        raise UserError(f"callbacks is a list, as in callbacks=[Show()]; got {type(callbacks).__name__}")
+    callbacks = list(callbacks)
     for one in callbacks:
         if not isinstance(one, Callback):
             raise UserError(f"callbacks are instances of npt.Callback; got {type(one).__name__}")

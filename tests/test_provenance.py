@@ -9,7 +9,8 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from test_callbacks import RUN, half, own  # noqa: F401
+from test_callbacks import RUN
+from test_registering import half, own  # noqa: F401
 
 import nodepert as npt
 from nodepert import runner

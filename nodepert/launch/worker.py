@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from nodepert.callbacks import Callback, StateOf, nothing
+from nodepert.callbacks import Callback, StateOf
 from nodepert.config import Run
 from nodepert.interrupts import Stopped
 from nodepert.jobs import STOPPED, Job, read_job
@@ -43,7 +43,7 @@ class Asked(Callback):
         return self.signal is not None
 
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
-        self.epochs += row["epoch"] > 0 and state is not nothing
+        self.epochs += row["epoch"] > 0 and not state.read_back
 
 
 def train_job(job: Job, stop: Callable[[], bool], callbacks: Sequence[Callback] = ()) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nodepert import files
 from nodepert.callbacks import Callback, StateOf
 from nodepert.config import Run, complete
 from nodepert.registry import UserError
@@ -16,8 +17,8 @@ from nodepert.trackers.tracker import figures, folder_name, study_of, title
 def tensorboard(*, dir: str = "") -> Callback:
     """Event files for TensorBoard: accuracy/train, accuracy/test, loss/train, loss/test, seconds/epoch against epochs.
 
-    They go to `dir`, or to OUT/NAME/tensorboard, one folder per run. A run that goes on after an interruption is
-    written again from its first row, in place of what was there.
+    They go to `dir`, or to OUT/NAME/tensorboard, one folder per run. A run that goes on after an interruption, or is
+    read back, is written again from its first row, in place of what was there. Each run has a file open while it trains.
 
     Raises UserError where tensorboardX is missing.
     """
@@ -33,6 +34,7 @@ class TensorBoard(Callback):
         self.make, self.dir, self.writers = writer, dir, dict[Run, Any]()
 
     def on_begin(self, run: Run, folder: Path | None) -> None:
+        files.check_room()  # one file a run
         place = Path(self.dir) if self.dir else study_of(folder)[1] / "tensorboard"
         writer = self.writers[run] = self.make(str(place / folder_name(title(run))), purge_step=0)
         writer.add_text("configuration", f"```json\n{json.dumps(complete(run), indent=1)}\n```")

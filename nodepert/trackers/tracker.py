@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,9 @@ def study_of(folder: Path | None) -> tuple[str, Path]:
 
 
 def folder_name(text: str) -> str:
-    """A text as the name of a folder."""
-    return re.sub(r"[^\w=.,+()-]+", "_", text)[:200]
+    """A text as the name of a folder: of a long one both ends, since a title ends with the run's id."""
+    name = re.sub(r"[^\w=.,+()-]+", "_", text)
+    return name if len(name) <= 200 else f"{name[:180]}...{name[-13:]}"
 
 
 def figures(row: Row) -> dict[str, float]:
@@ -56,10 +58,11 @@ def figures(row: Row) -> dict[str, float]:
 
 
 class Surviving(Callback):
-    """A tracker whose failures are warned of: after the first it is left out."""
+    """A tracker whose failures are warned of: after the first it is left out, and what it has open is closed."""
 
     def __init__(self, spec: str, tracker: Callback):
         self.spec, self.tracker, self.failed = spec, tracker, False
+        self.begun: dict[Run, None] = {}
 
     def _call(self, method: Callable[..., None], *arguments: Any) -> None:
         if self.failed:
@@ -70,12 +73,17 @@ class Surviving(Callback):
             self.failed = True
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             log.warning("--log %s failed, and is left out from here on; training goes on (%s)", self.spec, said)
+            for run in self.begun:
+                with suppress(Exception):
+                    self.tracker.on_end(run, "left out")
 
     def on_begin(self, run: Run, folder: Path | None) -> None:
+        self.begun[run] = None
         self._call(self.tracker.on_begin, run, folder)
 
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
         self._call(self.tracker.on_epoch, run, row, state)
 
     def on_end(self, run: Run, status: str) -> None:
+        self.begun.pop(run, None)
         self._call(self.tracker.on_end, run, status)

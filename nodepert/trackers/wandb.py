@@ -10,6 +10,7 @@ from nodepert.callbacks import Callback, StateOf
 from nodepert.config import Run, complete, run_id
 from nodepert.registry import UserError
 from nodepert.rows import Row
+from nodepert.store import through
 from nodepert.trackers.tracker import figures, study_of, title
 
 
@@ -62,4 +63,4 @@ class WeightsAndBiases(Callback):
     def on_end(self, run: Run, status: str) -> None:
         own = self.runs.pop(run)
         own.summary["status"] = status
-        own.finish(exit_code=0 if status not in ("failed", "interrupted") else 1)
+        own.finish(exit_code=0 if through(status) else 1)
