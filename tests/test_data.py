@@ -233,7 +233,7 @@ def test_labels_out_of_range(tmp_path):
 
 def test_empty_set(tmp_path):
     write_mnist(tmp_path / "mnist", n=(0, 4))
-    refusal("mnist", tmp_path, tmp_path / "mnist", "no train images")
+    refusal("mnist", tmp_path, tmp_path / "mnist", "no train inputs")
 
 
 @pytest.mark.parametrize(("change", "says"), [
@@ -503,9 +503,9 @@ def test_subset(tmp_path):
     np.testing.assert_array_equal(part.test_y, whole.test_y[:5])
     assert part.train_x.base is None  # the rest can be freed
     for spec in ("digits(train=1438)", "digits(train=-1)"):
-        with pytest.raises(registry.UserError, match="there are 1,437 train images"):
+        with pytest.raises(registry.UserError, match="there are 1,437 train inputs"):
             load_dataset(spec)
-    with pytest.raises(registry.UserError, match="there are 360 test images"):
+    with pytest.raises(registry.UserError, match="there are 360 test inputs"):
         load_dataset("digits(test=361)")
 
 
@@ -597,20 +597,55 @@ def test_whole_numbers_train_as_they_do_as_floats(monkeypatch):
     ("change", "says"),
     [
         ({"train_y": np.zeros(20)}, "train labels must be whole numbers; got float64"),
-        ({"train_y": np.zeros(19, int)}, "20 train images but labels of shape"),
+        ({"train_y": np.zeros(19, int)}, "20 train inputs but labels of shape"),
         ({"test_y": -np.ones(20, int)}, "test labels from -1 to -1"),
-        ({"train_x": np.zeros(20)}, "must be uint8 (N, H, W, C), or numbers (N, ..., C); got float64 (20,)"),
+        ({"train_x": np.zeros(20)}, "train inputs must be numbers (N, ..., C); got float64 (20,)"),
         ({"train_x": np.full((20, 3), np.nan)}, "train inputs hold nan or inf"),
-        ({"train_x": np.array([["a"] * 3] * 20)}, "or numbers"),
-        ({"test_x": np.zeros((20, 4))}, "training images are (3,) but test images (4,)"),
+        ({"train_x": np.full((20, 3), 1e300)}, "or are too large for float32"),
+        ({"train_x": np.array([["a"] * 3] * 20)}, "must be numbers"),
+        ({"train_x": [[1.0], [2.0, 3.0]]}, "must be"),
+        ({"test_x": np.zeros((20, 4))}, "training inputs are (3,) but test inputs (4,)"),
         (
             {"train_x": np.zeros((20, 2, 2, 3), "uint8"), "test_x": np.zeros((20, 2, 2, 3))},
-            "uint8 but test images float32",
+            "uint8 but test inputs float",
         ),
-        ({"train_x": np.zeros((0, 3)), "train_y": np.zeros(0, int)}, "holds no train images"),
+        ({"train_x": np.zeros((0, 3)), "train_y": np.zeros(0, int)}, "holds no train inputs"),
     ],
 )
 def test_arrays_that_do_not_go_together_are_an_error_that_says_why(change, says):
     x, y = own()
     with pytest.raises(npt.DataError, match=re.escape(says)):
         npt.make_dataset(**{"train_x": x, "train_y": y, "test_x": x, "test_y": y} | change)
+
+
+def test_bytes_of_any_shape_are_inputs_and_a_constant_feature_stays_small():
+    x = np.random.default_rng(0).integers(0, 255, (20, 3), dtype=np.uint8)
+    data = npt.make_dataset(x, np.arange(20) % 3, x, np.arange(20) % 3)
+    assert data.train_x.dtype == np.uint8 and data.std.shape == (3,)
+    np.testing.assert_allclose(data.std, x.std(0), rtol=1e-6)
+    x = np.random.default_rng(0).normal(size=(997, 3)).astype(np.float32)
+    x[:, 1] = 0.1
+    data = npt.make_dataset(x, np.arange(997) % 3, x, np.arange(997) % 3)
+    assert data.std[1] == 1 and abs(data.standardised(x)).max() < 10
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"test_x": np.zeros((20, 2), np.float32)}, "training inputs are (3,) but test inputs (2,)"),
+        ({"train_y": np.zeros(20)}, "labels must be whole numbers; got float64"),
+        ({"train_x": np.zeros((20, 3)), "test_x": np.zeros((20, 3))}, "must be uint8 or float32; got float64"),
+        ({"mean": np.zeros(2)}, "mean must be 3 numbers"),
+        ({"std": np.array([1, 0, 1])}, "std must be 3 numbers, one for each channel or feature, above 0"),
+        ({"std": np.array([1, np.nan, 1])}, "std must be 3 numbers"),
+        ({"train_x": [[0.0] * 3] * 20}, "train_x must be an array; got list"),
+    ],
+)
+def test_data_that_are_given_are_held_to_what_a_dataset_is_and_not_copied(change, says):
+    x, y = own()
+    good = npt.make_dataset(x, y, x, y, name="digits")
+    assert dataset.sound(good) is good
+    with pytest.raises(npt.DataError, match=re.escape(says)):
+        npt.train(npt.Run(dataset="digits"), data=good._replace(**change))
+    with pytest.raises(npt.DataError, match=r"takes a Dataset, as .*; got str"):
+        npt.train(npt.Run(dataset="digits"), data="digits")

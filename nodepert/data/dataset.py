@@ -34,7 +34,7 @@ class Dataset(NamedTuple):
     """Inputs, images most often; the training step standardises them with `(x - mean) / std`. See `make_dataset`."""
 
     name: str
-    train_x: np.ndarray  # uint8 (N, H, W, C), which stay so; or float32 (N, ..., C)
+    train_x: np.ndarray  # (N, ..., C), as images (N, H, W, C); uint8, which stay so, or float32
     train_y: np.ndarray  # int32 (N,), in 0..classes-1
     test_x: np.ndarray
     test_y: np.ndarray
@@ -63,25 +63,37 @@ def make_dataset(
 ) -> Dataset:
     """A data set of your own arrays, for `npt.register("dataset", "mine", lambda data_dir: data)`.
 
-    Inputs are images, uint8 (N, H, W, C), which stay so in memory; or numbers of any shape (N, ..., C), which become
-    float32. Both are standardised in the training step, by mean and standard deviation of each of the C channels, or
+    Inputs are numbers of any shape (N, ..., C), as images (N, H, W, C): uint8 stay so in memory, others become
+    float32. They are standardised in the training step, by mean and standard deviation of each of the C channels, or
     features, over the training inputs. Labels are whole numbers from 0, (N,); `classes` how many of them there are, by
     default as many as the labels tell.
 
     Raises DataError where the arrays do not fit each other, or hold what is no number.
     """
-    arrays = Arrays(*map(np.asarray, (train_x, train_y, test_x, test_y)))
-    for split, y in (("train", arrays.train_y), ("test", arrays.test_y)):
-        if y.dtype.kind not in "iu":
-            raise DataError(f"{name}: {split} labels must be whole numbers; got {y.dtype}")
-    found = 1 + max((int(y.max()) for y in (arrays.train_y, arrays.test_y) if y.size), default=0)
+    try:
+        arrays = Arrays(*map(np.asarray, (train_x, train_y, test_x, test_y)))
+    except ValueError as error:  # rows of several lengths
+        raise DataError(f"arrays of '{name}' must be arrays of numbers: {error}") from None
+    found = 1 + max(
+        (int(y.max()) for y in (arrays.train_y, arrays.test_y) if y.size and y.dtype.kind in "iu"), default=0
+    )
     return build(name, arrays, found if classes is None else classes, f"arrays of '{name}'")
 
 
 def sound(data: Dataset) -> Dataset:
-    """These data, once they are known to keep to what `Dataset` says. Raises DataError."""
-    for split, x, y in (("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y)):
-        _split(data.name, split, np.asarray(x), np.asarray(y), data.classes, f"data '{data.name}'", 0)
+    """These data, once they are known to keep to what `Dataset` says; nothing is copied. Raises DataError."""
+    if not isinstance(data, Dataset):
+        raise DataError(f"data= takes a Dataset, as npt.make_dataset gives it; got {type(data).__name__}")
+    source = f"data '{data.name}'"
+    _check(Arrays(data.train_x, data.train_y, data.test_x, data.test_y), data.classes, source)
+    for split, x in (("train", data.train_x), ("test", data.test_x)):
+        if x.dtype not in (np.uint8, np.float32):
+            raise DataError(f"{source}: {split} inputs must be uint8 or float32; got {x.dtype}")
+    channels = data.train_x.shape[-1:]
+    for name, figure in (("mean", data.mean), ("std", data.std)):
+        if np.shape(figure) != channels or not np.isfinite(figure).all() or (name == "std" and np.min(figure) <= 0):
+            raise DataError(f"{source}: {name} must be {channels[0]} numbers, one for each channel or feature"
+                            f"{', above 0' * (name == 'std')}; npt.make_dataset finds them")  # fmt: skip
     return data
 
 
@@ -99,12 +111,16 @@ def build(name: str, arrays: Arrays, classes: int, source: str, train: int = 0, 
     `mean` and `std` are those of the training images that are kept. Raises DataError where the arrays do not fit
     each other, and UserError for a subset larger than its split.
     """
-    train_x, train_y = _split(name, "train", arrays.train_x, arrays.train_y, classes, source, train)
-    test_x, test_y = _split(name, "test", arrays.test_x, arrays.test_y, classes, source, test)
-    if train_x.shape[1:] != test_x.shape[1:]:
-        raise DataError(f"{source}: training images are {train_x.shape[1:]} but test images {test_x.shape[1:]}")
-    if train_x.dtype != test_x.dtype:
-        raise DataError(f"{source}: training images are {train_x.dtype} but test images {test_x.dtype}")
+    _check(arrays, classes, source)
+    splits = []
+    for split, x, y, first in (("train", arrays.train_x, arrays.train_y, train),
+                               ("test", arrays.test_x, arrays.test_y, test)):  # fmt: skip
+        if not 0 <= first <= len(x):
+            raise registry.UserError(f"{name}: {split}={first}, but there are {len(x):,} {split} inputs (0 takes all)")
+        if 0 < first < len(x):
+            x, y = x[:first].copy(), y[:first]  # a copy, so that the rest can be freed
+        splits += [np.ascontiguousarray(x if x.dtype == np.uint8 else x.astype(np.float32)), y.astype(np.int32)]
+    train_x, train_y, test_x, test_y = splits
     mean, std = statistics(train_x)
     return Dataset(name, train_x, train_y, test_x, test_y, classes, mean, std, source)
 
@@ -118,7 +134,8 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if images.dtype != np.uint8:
         flat = images.reshape(-1, channels)
         mean, std = flat.mean(0, dtype=np.float64), flat.std(0, dtype=np.float64)
-        return mean.astype(np.float32), np.where(std == 0, 1, std).astype(np.float32)
+        constant = flat.min(0) == flat.max(0)  # its std may be a rounding error
+        return mean.astype(np.float32), np.where(constant, 1, std).astype(np.float32)
     counts = np.zeros((channels, 256), np.int64)
     block = max(1, _BLOCK // images[0].size)
     for start in range(0, len(images), block):
@@ -132,24 +149,31 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), np.where(std == 0, 1, std).astype(np.float32)
 
 
-def _split(
-    name: str, split: str, x: np.ndarray, y: np.ndarray, classes: int, source: str, first: int
-) -> tuple[np.ndarray, np.ndarray]:
-    if x.dtype.kind in "fiu" and x.dtype != np.uint8 and x.ndim >= 2:
-        x = x.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise DataError(f"{source}: {split} inputs hold nan or inf")
-    elif x.ndim != 4 or x.dtype != np.uint8:
-        raise DataError(f"{source}: {split} images must be uint8 (N, H, W, C), or numbers (N, ..., C); "
-                        f"got {x.dtype} {x.shape}")  # fmt: skip
+def _check(arrays: Arrays, classes: int, source: str) -> None:
+    """Raises DataError where the splits are no arrays, not what they should be, or of different inputs."""
+    for name, array in arrays._asdict().items():
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"{source}: {name} must be an array; got {type(array).__name__}")
+    _check_split("train", arrays.train_x, arrays.train_y, classes, source)
+    _check_split("test", arrays.test_x, arrays.test_y, classes, source)
+    x, other = arrays.train_x, arrays.test_x
+    if x.shape[1:] != other.shape[1:]:
+        raise DataError(f"{source}: training inputs are {x.shape[1:]} but test inputs {other.shape[1:]}")
+    if (x.dtype == np.uint8) != (other.dtype == np.uint8):
+        raise DataError(f"{source}: training inputs are {x.dtype} but test inputs {other.dtype}")
+
+
+def _check_split(split: str, x: np.ndarray, y: np.ndarray, classes: int, source: str) -> None:
+    """Raises DataError where inputs and labels of one split are not what they should be."""
+    if x.dtype.kind not in "fiu" or x.ndim < 2:
+        raise DataError(f"{source}: {split} inputs must be numbers (N, ..., C); got {x.dtype} {x.shape}")
+    if len(x) == 0 or 0 in x.shape:
+        raise DataError(f"{source}: holds no {split} inputs")
+    if x.dtype.kind == "f" and not (np.isfinite(x).all() and np.abs(x).max() <= np.finfo(np.float32).max):
+        raise DataError(f"{source}: {split} inputs hold nan or inf, or are too large for float32")
     if y.shape != (len(x),):
-        raise DataError(f"{source}: {len(x):,} {split} images but labels of shape {y.shape}")
-    if len(x) == 0:
-        raise DataError(f"{source}: holds no {split} images")
+        raise DataError(f"{source}: {len(x):,} {split} inputs but labels of shape {y.shape}")
+    if y.dtype.kind not in "iu":
+        raise DataError(f"{source}: {split} labels must be whole numbers; got {y.dtype}")
     if y.min() < 0 or y.max() >= classes:
         raise DataError(f"{source}: {split} labels from {y.min()} to {y.max()}; they must be in 0..{classes - 1}")
-    if not 0 <= first <= len(x):
-        raise registry.UserError(f"{name}: {split}={first}, but there are {len(x):,} {split} images (0 takes all)")
-    if 0 < first < len(x):
-        x, y = x[:first].copy(), y[:first]  # a copy, so that the rest can be freed
-    return np.ascontiguousarray(x), y.astype(np.int32)
