@@ -36,7 +36,7 @@ class StateOf:
     def __call__(self) -> State | None:
         """A copy of yours; None of a row that was read back. Raises UserError once on_epoch is through."""
         if self._over:
-            raise UserError("state() is that of the epoch that on_epoch tells of: call it there, and keep what it gives")
+            raise UserError("state() is of the epoch that on_epoch tells of: call it there, and keep what it gives")
         return self._fetch() if self._fetch else None
 
     def end(self) -> None:

@@ -115,3 +115,10 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
 ALIASES = {"rule": {"bp": "sgd"}}
 # Leading parameters of a factory that NodePert supplies itself; those after the `*` belong to the spec.
 CONTEXT = {"rule": 2, "network": 2, "loss": 2, "dataset": 1, "optimizer": 2, "experiment": 1, "tracker": 0}
+GIVES = {
+    "rule": "nodepert.core:Rule",
+    "network": "nodepert.core:Model",
+    "optimizer": "optax:GradientTransformation",
+    "dataset": "nodepert.data.dataset:Dataset",
+    "tracker": "nodepert.callbacks:Callback",
+}  # what a factory makes

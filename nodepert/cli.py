@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from nodepert import cli_runs
+from nodepert import cli_line, cli_runs
 from nodepert.cli_check import check as check_rules
 from nodepert.cli_doctor import doctor
 from nodepert.cli_experiment import command_of, overview
 from nodepert.cli_grid import combinations, grid_of, labels
 from nodepert.cli_info import data, listing
+from nodepert.cli_line import Words
 from nodepert.cli_report import report
 from nodepert.cli_sweep import sweep
 from nodepert.config import Run, Task
@@ -47,7 +46,7 @@ class Where:
     """Folder that holds the data files; else NODEPERT_DATA_DIR, the user's cache, then a download."""
     checkpoint_every: float = 60.0
     """Seconds between checkpoints, from which interrupted runs go on; 0 for one after every epoch."""
-    log: tuple[str, ...] = ()
+    log: Words = ()
     """Send rows elsewhere, too: tensorboard, wandb, as specs. See 'nodepert list trackers'."""
     spread_batch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """For one large run: spread each batch over all devices. (Several runs are spread over them anyway.)"""
@@ -68,7 +67,7 @@ def train_from(defaults: Run) -> Callable[..., None]:
 
         Runs that differ in numbers only (seed, lr, wd, a rule's sigma, ...) train as replicas of one program.
 
-        Example: nodepert train --dataset mnist5k --rule 'np(samples=4, noise=rademacher)' --lr 1e-3 3e-3 --seeds 0..4
+        Example: nodepert train --dataset mnist5k --rule 'np(samples=4)' --seeds 0..4
 
         Args:
             grid: The runs.
@@ -79,7 +78,7 @@ def train_from(defaults: Run) -> Callable[..., None]:
 
         runs = combinations(grid)
         results = _execute(runs, where, labels(runs))
-        display.console.print(display.results(labels(runs, apart=["seed"]), results))
+        display.console.print(display.results(labels(runs, apart=["seed", "lr"]), results))
         if len(results) == 1:
             print(f"rows: {results[0].folder}/metrics.csv")
         else:
@@ -90,12 +89,12 @@ def train_from(defaults: Run) -> Callable[..., None]:
 
 
 def compare(
-    rules: tuple[str, ...],
+    rules: Words,
     task: Flat[Task] = Task(),
     where: Flat[Where] = Where(name="compare"),
     lr: tuple[float, ...] = (3e-4,),
-    optimizer: tuple[str, ...] = ("adam(schedule=cosine)",),
-    seeds: tuple[str, ...] = (),
+    optimizer: Words = ("adam(schedule=cosine)",),
+    seeds: Words = (),
 ) -> None:
     """Train two or more rules on one task and draw them into one picture.
 
@@ -121,7 +120,7 @@ def compare(
             for rule, optimizer, rate in variants for seed in several]  # fmt: skip
     legends, named = labels(runs, apart=["seed"]), labels(runs)
     results = _execute(runs, where, named)
-    display.console.print(display.results(legends, results))
+    display.console.print(display.results(labels(runs, apart=["seed", "lr"]), results))
     curves: dict[str, list] = {}
     for label, result in zip(legends, results, strict=True):
         curves.setdefault(label, []).append(result.rows)
@@ -129,13 +128,15 @@ def compare(
     print(f"picture: {path}")
 
 
-def completion(shell: tyro.conf.Positional[Literal["bash", "zsh", "tcsh"]]) -> None:
+def completion(
+    shell: Annotated[tyro.conf.Positional[Literal["bash", "zsh", "tcsh"]], tyro.conf.arg(metavar="SHELL")],
+) -> None:
     """Print a script by which a shell completes commands and options at the tab key.
 
-    Example: nodepert completion bash > ~/.local/share/bash-completion/completions/nodepert
+    Example: nodepert completion bash >> ~/.bash_completion
 
     Args:
-        shell: Yours.
+        shell: bash, zsh or tcsh.
     """
     _parse(["--tyro-print-completion", shell])
 
@@ -145,6 +146,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "results": cli_runs.results, "report": report, "list": listing, "data": data, "doctor": doctor,
     "completion": completion,
 }  # fmt: skip
+ABOUT = "Learning by perturbation. 'nodepert COMMAND --help' has the options of a command, and an example."
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -164,7 +166,7 @@ def reported() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (KeyboardInterrupt, Stopped) as stop:
-        more = "; the same command goes on where it was" if isinstance(stop, Stopped) else ""
+        more = f"; {stop}" if isinstance(stop, Stopped) else ""
         print(f"nodepert: interrupted{more}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(130)  # at once: an ordinary exit while XLA compiles or computes can crash
@@ -181,45 +183,23 @@ def fail(error: object) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> Callable[[], None]:
-    """The command that the arguments ask for, ready to be called. What tyro frames in boxes becomes one line."""
+    """The command that the arguments ask for, ready to be called. Raises UserError where they are wrong."""
+    cli_line.given[:] = arguments
+    first = arguments[0] if arguments else ""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path, nargs="?")
     config = finder.parse_known_args(arguments)[0].config
     if config:
         from nodepert.store import load_run
-    if list(arguments[:1]) == ["experiment"] and arguments[1:] and not arguments[1].startswith("-"):
-        command = _later(command_of(arguments[1], arguments[2:]))
-        ask = partial(tyro.cli, command, args=list(arguments[2:]), prog=f"nodepert experiment {arguments[1]}")
-    else:
-        app = tyro.extras.SubcommandApp()
-        for name, command in {"train": train_from(load_run(config) if config else Run()), **COMMANDS}.items():
-            app.command(name=name)(_later(command))
-        ask = partial(app.cli, args=list(arguments), prog="nodepert", description="Learning by perturbation.")
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return ask()
-    except SystemExit as stop:
-        if stop.code:
-            fail(f"{_complaint(said.getvalue())} (see nodepert --help)")
-        raise
-
-
-def _complaint(box: str) -> str:
-    """What tyro says in the first part of its box, and what it suggests in the second, as one line."""
-    box = re.sub(r"\x1b\[[0-9;]*m", "", box)  # colours, on a terminal
-    inside = " ".join(line.strip("│ ") for line in box.splitlines()[1:-1])
-    first, *others = (part.split() for part in re.split("─{5,}", inside))
-    hints = [part[: 4 if part[0] == "Perhaps" else None] for part in others if part[:1] in (["Available"], ["Perhaps"])]
-    return "; ".join(" ".join(part) for part in [first, *hints])
-
-
-def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
-    @wraps(command)
-    def bound(*args, **kwargs):
-        return partial(command, *args, **kwargs)
-
-    return bound
+    if first == "experiment" and arguments[1:] and not arguments[1].startswith("-"):
+        command, prog = cli_line.later(command_of(arguments[1], arguments[2:])), f"nodepert experiment {arguments[1]}"
+        return cli_line.asked(partial(tyro.cli, command, args=list(arguments[2:]), prog=prog), prog)
+    app = tyro.extras.SubcommandApp()
+    commands = {"train": train_from(load_run(config) if config else Run()), **COMMANDS}
+    for name, command in commands.items():
+        app.command(name=name)(cli_line.later(command, brief=first not in commands))
+    ask = partial(app.cli, args=list(arguments), prog="nodepert", description=ABOUT)
+    return cli_line.asked(ask, f"nodepert {first}" if first in commands else "nodepert")
 
 
 def _execute(runs: Sequence[Run], where: Where, named: Sequence[str]):
@@ -235,10 +215,11 @@ def _execute(runs: Sequence[Run], where: Where, named: Sequence[str]):
         )
     if where.distributed:
         devices.joined()
+    devices.start(len(runs))
     how = {"on": jax.devices()} if where.spread_batch else {}
     if where.spread_batch and jax.device_count() == 1:
         print("--spread-batch: JAX has one device here, which takes the whole batch")
-    sent = trackers(where.log) if devices.writes() else []
+    sent = devices.by_first(lambda: trackers(where.log)) or []
     stopping = Stopping(display.console.print)
     shown = live.progress(dict(zip(runs, named, strict=True)))
     with shown as show, counted(stopping.heard):

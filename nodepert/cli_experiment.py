@@ -92,7 +92,7 @@ def carry_out(name: str, place: Place, given: dict[str, Any]) -> None:
     from nodepert import devices, display
     from nodepert.conduct import conduct
 
-    devices.cores_apart(os.cpu_count() or 1)
+    devices.start(os.cpu_count() or 1)
 
     def on_part(i: int, of: int, part: dict[str, Any], seconds: float | None) -> None:
         said = ", ".join(f"{key} {value}" for key, value in part.items()) or name

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from nodepert.records import write_whole, writing
-from nodepert.registry import UserError
+from nodepert.records import check_target, write_whole
+from nodepert.registry import UserError, names
+from nodepert.spec import did_you_mean
 
 
 def report(
@@ -26,15 +27,16 @@ def report(
     Args:
         name: The study (runs in OUT/NAME), or an experiment (OUT/NAME.json or OUT/experiments/NAME.json).
         out: Folder of all results.
-        to: The file, .html or .md; else OUT/NAME/report.html, or NAME.html beside an experiment.
+        to: The file, .html or .md, in a folder that is there; else OUT/NAME/report.html, or NAME.html beside an
+            experiment.
     """
     from nodepert.report import experiment
     from nodepert.report.gathering import gather
     from nodepert.report.html import html, plotly_js
     from nodepert.report.markdown import markdown
 
-    if to and to.suffix not in (".html", ".md"):
-        raise UserError(f"cannot tell the format of {to}: its name must end in .html or .md")
+    if to:
+        check_target(to, ".html", ".md")
     as_text = bool(to and to.suffix == ".md")
     if not as_text:
         plotly_js()  # missing is told before anything is read
@@ -44,13 +46,27 @@ def report(
         path = to or record.with_suffix(".html")
         text = (experiment.markdown_of_experiment if as_text else experiment.html_of_experiment)(found)
         said = f"{len(found['rows']):,} rows of {name}, {len(found['findings'])} findings"
-    else:
+    elif (out / name).is_dir():
         data = gather(name, out)
         path = to or out / name / "report.html"
         text = (markdown if as_text else html)(data)
         count, groups = sum(data["statuses"].values()), len(data["groups"])
         said = f"{count:,} run{'s' * (count > 1)} in {groups:,} group{'s' * (groups > 1)}"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    else:
+        raise UserError(missing(name, out))
     write_whole(path, text)
     print(f"{path}: {said}")
+
+
+def missing(name: str, out: Path) -> str:
+    """What to do where neither a study nor an experiment of this name has left anything."""
+    from nodepert.report.experiment import find
+    from nodepert.results import studies
+
+    if name in (known := names("experiment")):
+        place = "" if out == Path("runs") else f" --out {out}"
+        return f"the experiment {name} has left nothing in {out}; to conduct it: nodepert experiment {name}{place}"
+    own = studies(out)
+    there = [*own, *(one for one in known if one not in own and find(one, out))]
+    hint = did_you_mean(name, [*own, *known])
+    return f"no study or experiment '{name}' in {out}{hint}; there are: {', '.join(there) or 'none'}"

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from nodepert import filters
+from nodepert.cli_line import Words
 from nodepert.registry import UserError
-from nodepert.results import OPTIONS, SPECS, Kept, check_suffix, differing, kept, known, load_results, write_table
+from nodepert.results import OPTIONS, SPECS, Kept, check_table, differing, kept, known, load_results, write_table
 from nodepert.spec import Spec
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ def results(
         name: The study.
         out: Folder of all results.
         last: Only the last epoch of each run.
-        to: A file to write it to, .csv or .parquet; else it is printed as CSV.
+        to: A file to write it to, .csv or .parquet, in a folder that is there; else it is printed as CSV.
     """
     if to:
-        check_suffix(to)
+        check_table(to)
     frame = load_results(name, out, last=last)
     if to:
         write_table(frame, to)
@@ -54,9 +55,7 @@ def results(
 def runs(
     names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME ...]")] = (),
     out: Path = Path("runs"),
-    where: Annotated[
-        tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]], tyro.conf.arg(metavar="OPTION=VALUE ...")
-    ] = (),
+    where: Annotated[tyro.conf.UseAppendAction[tuple[Words, ...]], tyro.conf.arg(metavar="OPTION=VALUE ...")] = (),
     status: Annotated[str | None, tyro.conf.arg(metavar="WORD")] = None,
     best: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
     sort: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None,
@@ -65,7 +64,7 @@ def runs(
 
     Without a name and without a choice of runs: which studies there are, a line each.
 
-    Example: nodepert runs rates --where rule=np lr=1e-3 lr=1e-2 network.width=100 --best 5
+    Example: nodepert runs rates --where rule=np lr=1e-3 lr=1e-2 --best 5
 
     Args:
         names: Studies.
@@ -81,7 +80,7 @@ def runs(
     found = kept(names or None, out)
     conditions = [condition for group in where for condition in group]
     if not found:
-        raise UserError(f"no readable run in {out}; nodepert train puts them into OUT/NAME/ID/")
+        raise UserError(nothing(names, out))
     if not names and not conditions and (status, best, sort) == (None, None, None):
         display.console.print(overview(found))
         return
@@ -90,6 +89,17 @@ def runs(
     found = found if best is None else filters.best(found, best)
     found = found if sort is None else filters.ordered(found, sort)
     print_runs(found)
+
+
+def nothing(names: Sequence[str], out: Path) -> str:
+    """Why there is no run to be shown."""
+    from nodepert.results import run_folders, studies
+
+    count = sum(len(run_folders(out / name)) for name in names or studies(out))
+    if not count:
+        return f"no readable run in {out}; nodepert train puts them into OUT/NAME/ID/"
+    records = "the only record cannot" if count == 1 else f"none of {count:,} records can"
+    return f"no readable run in {', '.join(str(out / name) for name in names) or out}: {records} be read"
 
 
 def print_runs(found: Sequence[Kept]) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
-import inspect
+import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from nodepert import cli_line
+from nodepert.cli_line import Words
 from nodepert.interrupts import counted
 from nodepert.registry import UserError
 
@@ -31,7 +34,7 @@ class How:
     """Worker processes side by side, on a share of the cores and GPUs each (local)."""
     runs_per_job: int = 0
     """At most so many runs in one job; 0: all runs of a group, which train as one program."""
-    slurm: tuple[str, ...] = ()
+    slurm: Words = ()
     """Options of the Slurm jobs, over those of the grid file's [slurm] table: time=60 (minutes), cpus=4, gpus=1,
     memory=8 (GB), partition=..., account=..., qos=..., constraint=..., parallel=10 (tasks at a time)."""
     command: str = ""
@@ -39,12 +42,12 @@ class How:
 
 
 def sweep(
-    grid: tyro.conf.Positional[Path],
+    grid: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="GRID")],
     how: tyro.conf.OmitArgPrefixes[How] = How(),
     out: Path = Path("runs"),
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
     checkpoint_every: float = 60.0,
-    log: tuple[str, ...] = (),
+    log: Words = (),
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     retry: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     watch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
@@ -104,22 +107,16 @@ def sweep(
     with heard, watching.shown(study) as show:
         for _ in study.follow() if study.batches and not numbers else study.carry_out(launcher, numbers):
             show()
-    watching.report(study, launcher, given(grid, how, out, data_dir, checkpoint_every, log))
+    watching.report(study, launcher, again())
     if study.interrupts:
         sys.exit(130)
     if study.failures:
         sys.exit(1)
 
 
-def given(grid: Path, how: How, out: Path, data_dir: Path | None, checkpoint_every: float, log: tuple[str, ...]) -> str:
-    """The command that was given, to be given again."""
-    places = {"out": out, "data_dir": data_dir, "checkpoint_every": checkpoint_every, "log": log}
-    usual = asdict(How()) | {name: inspect.signature(sweep).parameters[name].default for name in places}
-    words = ["nodepert", "sweep", str(grid)]
-    for name, value in (asdict(how) | places).items():
-        if value != usual[name]:
-            words += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
-    return shlex.join(words)
+def again() -> str:
+    """The command that was given, to be given again, but for which of its runs it asked."""
+    return shlex.join(["nodepert", *(word for word in cli_line.given if word not in ("--retry", "--watch"))])
 
 
 def check(study: Sweep, numbers: Sequence[int], how: How) -> None:
@@ -131,12 +128,22 @@ def check(study: Sweep, numbers: Sequence[int], how: How) -> None:
     from nodepert.trackers import trackers
 
     if how.launcher != "debug":  # the GPUs are for the workers
+        if how.launcher == "local" and os.environ.get("JAX_PLATFORMS", "cpu") not in ("", "cpu"):
+            tried_elsewhere()
         jax.config.update("jax_platforms", "cpu")
     runs = [study.runs[i] for i in numbers]
     precheck(runs)
     trackers(study.log)
     for spec in dict.fromkeys(run.dataset for run in runs):  # fetched once, before several jobs ask for it
         load_dataset(spec, study.data_dir)
+
+
+def tried_elsewhere() -> None:
+    """Start JAX as the workers will, in a process that leaves the GPUs to them. Raises UserError."""
+    program = "from nodepert import devices; print('; '.join(devices.trouble() or ()))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if said := done.stdout.strip():
+        raise UserError(said)
 
 
 def launched(how: How, study: Sweep, options: dict[str, Any]) -> tuple[Any, set[int]]:

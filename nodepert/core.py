@@ -179,7 +179,10 @@ def restricted(model: Model, names: Collection[str]) -> Model:
 
 def per_example(loss: Loss, outputs: Array, targets: Array) -> Array:
     """The loss of every example, (B,), in float32 or better. Raises ValueError for a loss of any other shape."""
-    losses = jnp.asarray(loss(outputs if outputs.dtype == jnp.float64 else outputs.astype(jnp.float32), targets))
+    losses = loss(outputs if outputs.dtype == jnp.float64 else outputs.astype(jnp.float32), targets)
+    if losses is None or callable(losses):
+        raise ValueError(f"a loss must return one number per example; this one returned {type(losses).__name__}")
+    losses = jnp.asarray(losses)
     if jnp.shape(losses) != outputs.shape[:1]:
         raise ValueError(
             f"a loss must return one number per example, shape {outputs.shape[:1]}; this one returned shape "

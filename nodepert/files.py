@@ -11,7 +11,7 @@ SPARE = 256  # for all else that is open at a time
 
 
 def make_room(runs: int) -> None:
-    """Allow this process two files for each of so many runs, one at least. Raises UserError where the system does not."""
+    """Allow this process two files for each of so many runs, one at least. Raises UserError where that cannot be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return
@@ -29,4 +29,3 @@ def check_room() -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and len(os.listdir("/dev/fd")) + SPARE // 2 > soft:
         raise OSError(f"no more than {soft:,} files may be open (ulimit -n)")
-

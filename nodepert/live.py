@@ -20,6 +20,7 @@ from nodepert.callbacks import Callback, StateOf
 from nodepert.config import Run
 from nodepert.display import Lines, console
 from nodepert.rows import Row
+from nodepert.store import through
 
 BARS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 WIDTH, LINES = 16, 14  # characters of a curve; lines of runs on a terminal
@@ -138,5 +139,5 @@ class Board(Callback):
             return ["compiling", *([f"{seconds:.0f} s"] if seconds > 3 else [])]
         done = sum(line.epoch for line in lines) - self.read_back
         left = sum(line.epochs - line.epoch for line in lines if line.word in ("", "running"))
-        through = sum(line.word not in ("", "running") for line in lines)
-        return [*([f"{through}/{len(lines)} runs"] if len(lines) > 1 else []), pace(done, left, seconds)]
+        ended = sum(through(line.word) for line in lines)
+        return [*([f"{ended}/{len(lines)} runs"] if len(lines) > 1 else []), pace(done, left, seconds)]

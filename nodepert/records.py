@@ -111,6 +111,15 @@ def writing(path: Path) -> Iterator[None]:
         ) from None
 
 
+def check_target(path: Path, *suffixes: str) -> None:
+    """Raises UserError where a file that was asked for cannot be told its format by its name, or has no folder to be
+    in: that is made for results alone (--out), and in a name it is more likely mistyped."""
+    if path.suffix not in suffixes:
+        raise UserError(f"cannot tell the format of {path}: its name must end in {' or '.join(suffixes)}")
+    if not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}; make it, or choose another place")
+
+
 def read_text(path: Path) -> str:
     """A small text file. Raises UserError where it is missing or too large, Damaged where it is no text."""
     try:

@@ -20,10 +20,10 @@ def register(kind: str, name: str, factory: Callable[..., Any], *, loss: str = "
     transformation; "dataset", (data_dir, *, ...) -> Dataset; "tracker", (*, ...) -> Callback. The arguments after the
     `*` are those of the spec, annotated float (may be traced), int, bool, str or Literal.
 
-    A run that is kept under a `name` remembers the code of what it names: where that has changed since, it is refused and
-    not read back. Other processes, the workers of a sweep among them, do not know of it: for those it goes into a package with an
-    entry point (documentation, "Your own rule"). Raises UserError for a kind that is none, a name that cannot stand in
-    a spec or is taken, and what is no factory.
+    A run that is kept under a `name` remembers the code of what it names: where that has changed since, it is refused
+    and not read back. Other processes, the workers of a sweep among them, do not know of it: for those it goes into a
+    package with an entry point (documentation, "Your own rule"). Raises UserError for a kind that is
+    none, a name that cannot stand in a spec or is taken, and what is no factory.
     """
     if kind not in CONTEXT:
         raise UserError(f"no kind '{kind}'; there are: {', '.join(CONTEXT)}")

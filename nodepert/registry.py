@@ -12,13 +12,12 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
-from nodepert.catalogue import ALIASES, BUILT_IN, CONTEXT, Entry
+from nodepert.catalogue import ALIASES, BUILT_IN, CONTEXT, GIVES, Entry
 from nodepert.signatures import Described, described, read
-from nodepert.spec import BY_NODE, Spec, UserError, parse, show
+from nodepert.spec import BY_NODE, Spec, UserError, did_you_mean, parse, show
 
 
 def names(kind: str) -> list[str]:
@@ -58,9 +57,7 @@ def entry(kind: str, name: str) -> Entry:
     name = ALIASES.get(kind, {}).get(name, name)
     lines = table(kind)
     if name not in lines:
-        near = get_close_matches(name, lines, n=1, cutoff=0.5 if len(name) < 4 else 0.6)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
-        raise UserError(f"unknown {kind} '{name}'{hint}; there are: {', '.join(lines)}")
+        raise UserError(f"unknown {kind} '{name}'{did_you_mean(name, lines)}; there are: {', '.join(lines)}")
     return lines[name]
 
 
@@ -131,16 +128,27 @@ def make(kind: str, spec: str | Spec, *context: Any) -> Any:
     """Build what a spec names: `make("rule", "np(sigma=1e-3)", model, loss)`.
 
     Numeric arguments may be traced values (a Spec is a pytree whose floats are leaves, see training.py), so that
-    this can be called inside a compiled step. Raises UserError for whatever the factory refuses.
+    this can be called inside a compiled step. Raises UserError for whatever the factory refuses, and for a factory of
+    the user's own that gives something else than it should.
     """
     spec = check(kind, spec)
     factory = resolve(kind, spec.name)
     try:
-        return factory(*context, *spec.args, **dict(spec.kwargs))
+        made = factory(*context, *spec.args, **dict(spec.kwargs))
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"{kind} '{spec}': {error}") from error
+    if kind in GIVES and not isinstance(made, imported(GIVES[kind])):
+        due = re.sub(r"[.:].*:|:", ".", GIVES[kind]).replace("nodepert", "npt")
+        raise UserError(f"{kind} '{spec}' gives {type(made).__name__}; its factory must give {due}")
+    return made
+
+
+def imported(target: str) -> Any:
+    """What "module:attribute" stands for."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def resolve(kind: str, name: str) -> Callable[..., Any]:
@@ -148,9 +156,8 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
     line = entry(kind, name)
     if line.factory:
         return line.factory
-    module, _, attribute = line.target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return imported(line.target)
     except Exception as error:
         if not line.package:
             raise

@@ -9,15 +9,14 @@ import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nodepert.config import Run, from_dict
-from nodepert.records import write_whole, writing
+from nodepert.records import check_target, write_whole
 from nodepert.registry import UserError, full, short
 from nodepert.rows import Row
-from nodepert.spec import BY_NODE, Spec, show
+from nodepert.spec import BY_NODE, Spec, did_you_mean, show
 from nodepert.store import COLUMNS, RunFolder, checked_name
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def load_results(name: str | None = None, out: str | Path = "runs", *, last: boo
 def studies(out: str | Path = "runs") -> list[str]:
     """The names of all studies in a folder: those folders that hold runs. Raises UserError where it cannot be read."""
     try:
-        return sorted(p.name for p in Path(out).iterdir() if p.is_dir() and _is_name(p.name) and _folders(p))
+        return sorted(p.name for p in Path(out).iterdir() if p.is_dir() and _is_name(p.name) and run_folders(p))
     except OSError as error:
         raise UserError(f"no runs in {out}: {(error.strerror or str(error)).lower()}; "
                         "nodepert train puts them into OUT/NAME/ID/") from None  # fmt: skip
@@ -73,11 +72,10 @@ def kept(names: Iterable[str] | None = None, out: str | Path = "runs") -> list[K
     places = {name: Path(out) / checked_name(name) for name in (studies(out) if names is None else names)}
     found: list[Kept] = []
     for study, place in places.items():
-        folders = _folders(place)
+        folders = run_folders(place)
         if not folders:
             there = studies(out)
-            near = get_close_matches(study, there, n=1)
-            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            hint = did_you_mean(study, there)
             raise UserError(f"no study '{study}' in {out}{hint}; there are: {', '.join(there) or 'none'}")
         for path in folders:
             try:
@@ -116,22 +114,19 @@ def differing(runs: Sequence[Kept]) -> list[str]:
 
 def write_table(frame: DataFrame, path: Path) -> None:
     """Write a table whole, as CSV (floats in full precision) or Parquet. Raises UserError for any other suffix."""
-    check_suffix(path)
+    check_table(path)
     if path.suffix == ".csv":
         content = frame.to_csv(index=False, lineterminator="\n").encode()
     else:
         buffer = io.BytesIO()
         frame.to_parquet(buffer, index=False, engine="pyarrow")
         content = buffer.getvalue()
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content)
 
 
-def check_suffix(path: Path) -> None:
+def check_table(path: Path) -> None:
     """Raises UserError where a table cannot be written under this name."""
-    if path.suffix not in (".csv", ".parquet"):
-        raise UserError(f"cannot tell the format of {path}: its name must end in .csv or .parquet")
+    check_target(path, ".csv", ".parquet")
     if path.suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401  # pyright: ignore[reportMissingImports]
@@ -208,7 +203,7 @@ def _changed(path: Path) -> float:
     return max(times)
 
 
-def _folders(place: Path) -> list[Path]:
+def run_folders(place: Path) -> list[Path]:
     """The runs' folders in a study's; what has no config.json is none."""
     try:
         return sorted(path for path in place.iterdir() if (path / "config.json").is_file())

@@ -78,8 +78,7 @@ def train(
     (0: after each), and a last one that stays. A run that another process is at is an error, or with `skip` left to it
     (status "in use by another process").
 
-    Where `stop()` is true after an epoch, checkpoints are written and `Stopped` is raised, whose text says what is left.
-    Raises UserError for
+    Where `stop()` is true after an epoch, checkpoints are written and `Stopped` is raised. Raises UserError for
     anything in a run or the data that the user can put right.
     """
     several = [runs] if isinstance(runs, Run) else list(runs)
@@ -208,7 +207,8 @@ class _Work:
                 if status:
                     self.told.on_end(self.runs[i], status)
             if stopping and len(self.results) < len(self.runs):
-                raise Stopped(f"the same command {'goes on where it was' if alone and keeper.folders else 'begins anew'}")
+                left = "goes on where it was" if alone and keeper.folders else "begins anew"
+                raise Stopped(f"the same command {left}")
 
     def result(self, i: int, rows: list[Row], status: str, params: Params, folder: RunFolder | None) -> None:
         params = jax.tree.map(jnp.asarray, jax.device_get(params))  # not bound to the devices of the group

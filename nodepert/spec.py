@@ -11,7 +11,9 @@ import ast
 import keyword
 import re
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 BY_NODE = "by-node"  # the name under which a map is known: kwargs are node patterns
@@ -19,6 +21,12 @@ BY_NODE = "by-node"  # the name under which a map is known: kwargs are node patt
 
 class UserError(ValueError):
     """Something the user can put right. The command line prints it as one line and exits with status 2."""
+
+
+def did_you_mean(word: str, there: Iterable[str]) -> str:
+    """What a complaint of an unknown word goes on with, where one of those that there are is like it."""
+    near = get_close_matches(word, list(there), n=1, cutoff=0.5 if len(word) < 4 else 0.6)
+    return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 @dataclass(frozen=True)

@@ -142,10 +142,18 @@ def standardised(data: dict[str, Any], pixels: Array) -> Array:
 
 
 def rehearse(
-    model: Model, loss: Loss, hypers: Sequence[Hyper], batch: Sequence[Any], *, batchsize: int, epochs: int
+    model: Model,
+    loss: Loss,
+    hypers: Sequence[Hyper],
+    batch: Sequence[Any],
+    *,
+    batchsize: int,
+    epochs: int,
+    of: str = "",
 ) -> None:
     """Check everything that can be checked without data or computation, for replicas of one structure: their numbers,
-    and one step, traced on `batch`, the shapes of (x, y) for a few examples. Raises UserError."""
+    and one step, traced on `batch`, the shapes of (x, y) for a few examples. Raises UserError; of what fails in that
+    step it says what it was a step `of`, by default the shape of its inputs."""
     if batchsize < 1:
         raise UserError(f"batchsize must be at least 1; got {batchsize}")
     if epochs < 0:
@@ -173,7 +181,7 @@ def rehearse(
     except UserError:
         raise
     except ValueError as error:  # of the network, the rule or the loss, against its contract
-        raise UserError(str(error)) from error
+        raise UserError(f"{error}{of}") from error
     except Exception as error:  # of a network or a rule of the user's own
-        what = f"the network, the rule or the loss fails on inputs of shape {tuple(batch[0].shape)}"
+        what = f"the network, the rule or the loss fails{of or f' on inputs of shape {tuple(batch[0].shape)}'}"
         raise UserError(f"{what}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}") from error

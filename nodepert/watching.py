@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,9 +24,9 @@ from nodepert.sweeping import Standing, Sweep
 def show_plan(study: Sweep) -> None:
     """A line per group: what its runs have in common, what differs, how many there are; and what it will cost."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("data", "network", "rule", "optimizer"):
+    for column in ("dataset", "network", "rule", "optimizer"):
         table.add_column(column, overflow="fold")
-    for column in ("batch", "epochs", "runs", "done"):
+    for column in ("batchsize", "epochs", "runs", "done"):
         table.add_column(column, justify="right", no_wrap=True)
     found = groups(study.runs)
     for group in found:
@@ -143,7 +144,7 @@ def report(study: Sweep, launcher: Any, command: str) -> None:
     """The table of what is through, each job that failed with the end of its log, and what to type next."""
     through = [i for i, stand in enumerate(study.stands) if stand.through]
     if through:
-        named = labels(study.runs, apart=["seed"])
+        named = labels(study.runs, apart=["seed", "lr"])
         rows = [RunFolder.read(study.folders[i]).rows() for i in through]
         results = [Result(study.runs[i], own, study.stands[i].status) for i, own in zip(through, rows, strict=True)]
         display.console.print(display.results([named[i] for i in through], results))
@@ -156,7 +157,7 @@ def report(study: Sweep, launcher: Any, command: str) -> None:
     if study.failures:
         print(f"the failed ones again: {command} --retry")
     elif study.interrupts and launcher.detaches:
-        watch = " --watch" if "--launcher slurm" in command else ""
+        watch = " --watch" if re.search(r"--launcher[ =]slurm", command) else ""
         print(f"the jobs go on; to see how they stand: {command}{watch}")
     elif len(through) < len(study.runs):
         print(f"the rest: {command}")

@@ -4,18 +4,17 @@ import csv
 import json
 import os
 import re
-import signal
 import struct
 import subprocess
 import sys
-import time
 
 import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
-from nodepert import cli, runner
+import nodepert as npt
+from nodepert import cli, display, registry, runner
 from nodepert.config import Run, complete
 from nodepert.data import DataError, download, formats
 from nodepert.plots import COLOURS
@@ -61,19 +60,19 @@ def untrained(monkeypatch):
     )
 
 
-def process(*arguments):
+def process(*arguments, platforms="cpu"):
     """The command in a process of its own; programs of JAX are compiled for the CPU, which all machines have."""
     return subprocess.Popen(
         [sys.executable, "-m", "nodepert", *arguments],
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"JAX_PLATFORMS": platforms},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def run(*arguments):
-    with process(*arguments) as started:
+def run(*arguments, **options):
+    with process(*arguments, **options) as started:
         out, err = started.communicate(timeout=120)
     return started.returncode, out, err
 
@@ -101,7 +100,7 @@ def table(folder):
 @pytest.mark.parametrize(
     ("command", "parts"),
     [
-        ([], ["train", "compare", "list", "data", "Example: nodepert compare"]),
+        ([], ["train", "compare", "list", "data", "nodepert COMMAND --help", "two or more rules on one task"]),
         (["train"], [f"--{f} {default}" for f, default in vars(Run()).items()] + ["--out runs", "--name default"]),
         (["compare"], ["--rules", "--lr 0.0003", "--epochs 10", "--optimizer adam(schedule=cosine)"]),
         (["list"], ["rules", "networks", "losses", "datasets", "optimizers"]),
@@ -246,6 +245,29 @@ BAD = {  # command, and what the line must say; @ stands for the folder of `plac
     "similar option": (["train", "--rul", "np"], "--rule"),
     "no number": (["train", "--epochs", "ten"], "--epochs"),
     "no value": (["train", "--epochs"], "epochs needs a value"),
+    "no tracker": (["train", *TINY, "--log"], "--log needs a value (see nodepert train --help)"),
+    "no seeds": (["compare", "--seeds", "--rules", "np", "sgd"], "--seeds needs a value (see nodepert compare --help)"),
+    "no condition": (["runs", "--where"], "--where needs a value (see nodepert runs --help)"),
+    "no Slurm": (["sweep", "grid.toml", "--slurm"], "--slurm needs a value (see nodepert sweep --help)"),
+    "no whole number": (["runs", "--best", "x"], "--best must be a whole number; got 'x' (see nodepert runs --help)"),
+    "whole numbers": (["train", "--epochs", "1", "2.5"], "--epochs must be a whole number; got '1', '2.5'"),
+    "rate": (["train", "--lr", "fast"], "--lr must be a number; got 'fast' (see nodepert train --help)"),
+    "seconds": (["sweep", "g", "--checkpoint-every", "x"], "--checkpoint-every must be a number; got 'x'"),
+    "near option": (["runs", "--wher", "a=b"], "unknown option --wher (did you mean --where?) (see nodepert runs --"),
+    "unknown before missing": (["compare", "--rul", "np"], "unknown option --rul (see nodepert compare --help)"),
+    "option of no command": (["--lr", "3", "train"], "unknown option --lr (see nodepert --help)"),
+    "flag with a value": (["train", "--spread-batch", "yes"], "there is no place for 'yes' here"),
+    "a word more": (["report", "x", "y"], "there is no place for 'y' here (see nodepert report --help)"),
+    "no shell": (["completion"], "error: nodepert completion needs SHELL (see nodepert completion --help)"),
+    "no study": (["results"], "error: nodepert results needs NAME (see nodepert results --help)"),
+    "no grid": (["sweep"], "error: nodepert sweep needs GRID (see nodepert sweep --help)"),
+    "near command": (["trian"], "unknown command 'trian' (did you mean 'train'?); there are: train, compare, check"),
+    "near choice": (["list", "rule"], "got 'rule' (did you mean 'rules'?) (see nodepert list --help)"),
+    "long value": (["train", "--epochs", "x" * 200], f"got '{'x' * 200}' (see"),
+    "experiment": (["experiment", "linesearch", "--scal", "x"], "(see nodepert experiment linesearch --help)"),
+    "scale": (["experiment", "adam", "--scale", "big"], "--scale must be one of smoke, small, paper; got 'big'"),
+    "folder of a report": (["report", "x", "--to", "@/no/r.html"], "cannot write @/no/r.html: there is no folder @/no"),
+    "folder of a table": (["results", "x", "--to", "@/no/r.csv"], "cannot write @/no/r.csv: there is no folder @/no"),
     "no command": (
         [],
         "train, compare, check, experiment, sweep, runs, results, report, list, data, doctor, completion",
@@ -254,7 +276,7 @@ BAD = {  # command, and what the line must say; @ stands for the folder of `plac
         ["trian"],
         "train, compare, check, experiment, sweep, runs, results, report, list, data, doctor, completion",
     ),
-    "kind": (["list", "rule"], "'datasets', 'optimizers'"),
+    "kind": (["list", "nosuch"], "kinds must be one of rules, networks, losses, datasets, optimizers, experiments"),
     "no rules": (["compare", *TINY], "--rules"),
     "one rule": (["compare", *TINY, "--rules", "np"], "two or more rules"),
     "second rule": (["compare", *TINY, "--rules", "np", "np(sigma=0)"], "sigma must be positive"),
@@ -292,6 +314,85 @@ def test_bad_input_ends_the_process_with_status_2_and_no_traceback(what, work, p
     assert files(work) == []
 
 
+@pytest.mark.parametrize("platforms", ["cuda", "nosuch"])
+@pytest.mark.parametrize("command", ["train", "compare", "check", "sweep", "debug"])
+def test_a_device_that_is_not_there_is_one_line(command, platforms, work):
+    (work / "grid.toml").write_text('dataset = "digits"\nlr = [0.1, 0.2]\n')
+    arguments = {"compare": ["compare", *TINY, "--rules", "np", "sgd"], "sweep": ["sweep", "grid.toml"],
+                 "debug": ["sweep", "grid.toml", "--launcher", "debug"]}.get(command, [command, *TINY])  # fmt: skip
+    status, _, err = run(*arguments, platforms=platforms)
+    assert status == 2 and says_so(err, f"JAX finds no device for JAX_PLATFORMS={platforms}"), err
+    assert "unset JAX_PLATFORMS" in err and files(work) == ["grid.toml"]
+
+
+def made_by(kind, made):
+    """A factory of the user's that gives `made`."""
+    return (lambda a: made) if kind == "dataset" else (lambda a, b: made)
+
+
+@pytest.mark.parametrize(
+    ("kind", "made", "says"),
+    [
+        ("rule", None, "rule 'mine' gives NoneType; its factory must give npt.Rule"),
+        ("network", (1, 2), "network 'mine' gives tuple; its factory must give npt.Model"),
+        ("dataset", {}, "dataset 'mine' gives dict; its factory must give npt.Dataset"),
+        ("optimizer", 3, "optimizer 'mine' gives int; its factory must give optax.GradientTransformation"),
+        ("loss", None, "a loss must return one number per example; this one returned NoneType"),
+        ("loss", len, "this one returned builtin_function_or_method (network fc(width=8, depth=1), rule np, loss mine"),
+        ("rule", npt.Rule(len, len), "(network fc(width=8, depth=1), rule mine, loss mse, tried on made-up images): "),
+    ],
+)
+def test_what_a_factory_of_the_users_own_gives_is_looked_at(kind, made, says, work, monkeypatch, capfd):
+    monkeypatch.setitem(registry.OWN, kind, {})
+    npt.register(kind, "mine", made_by(kind, made))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", *TINY, f"--{kind}", "mine"])
+    out, err = capfd.readouterr()
+    assert (stop.value.code, out) == (2, "") and says_so(err, says), err
+    assert "(2, 32, 32, 3)" not in err and files(work) == []
+
+
+@pytest.mark.parametrize("command", [*cli.COMMANDS, "train"])
+def test_the_example_of_a_command_fits_a_narrow_terminal(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Example: "))
+    assert len(line) <= 80 and line.startswith(f"Example: nodepert {command} ")
+    assert (cli.COMMANDS.get(command) or cli.train_from(Run())).__doc__.count(line) == 1  # it is all there
+
+
+@pytest.mark.parametrize("command", [["list"], ["experiment"], ["data"]])
+def test_a_pipe_gets_whole_cells_and_no_spaces_at_the_end_of_lines(command, capsys):
+    cli.main(command)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line != line.rstrip() or "…" in line] == []
+    if command == ["list"]:
+        assert all(any(entry.about in line for line in lines) for _, _, entry in everything())
+
+
+def test_seconds_have_three_digits_that_count():
+    assert [display.seconds(s) for s in (0.0, 0.001234, 0.05678, 12.345, 999.7)] == (
+        ["0", "0.00123", "0.0568", "12.3", "1000"]
+    )
+    assert display.summary(ROWS[0] | {"epoch_time": 0.0049}).endswith("  0.0049 s")
+
+
+def test_several_replicas_have_a_cpu_device_each(work):
+    """As many as there are cores."""
+    program = "import sys, jax; from nodepert import cli; cli.main(sys.argv[1:]); print(jax.device_count())"
+    command = [sys.executable, "-c", program, "train", *TINY, "--epochs", "1", "--seeds", "0..3"]
+    env = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    done = subprocess.run(command, env=env | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) == min(4, len(os.sched_getaffinity(0)))
+
+
+def test_a_rate_stands_in_its_own_column_alone(work, capsys):
+    cli.main(["train", *TINY, "--epochs", "1", "--lr", "0.1", "0.1234567", "0.1234569", "--seeds", "0..1"])
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if "2 finished" in line]
+    assert rows == [["np", "0.1"], ["np", "0.1234567"], ["np", "0.1234569"]]
+
+
 def test_a_shell_completes_commands_and_options(work, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["completion", "bash"])
@@ -311,48 +412,9 @@ def test_a_shell_completes_commands_and_options(work, capsys):
 # ------------------------------------------------------------------------------------------ being stopped
 
 
-def begun(work, started, epochs=3):
-    """Wait until a run that was started has written rows of so many epochs; its folder."""
-    end = time.monotonic() + 100
-    while not (found := [p.parent for p in work.glob("runs/default/*/metrics.csv") if len(table(p.parent)) >= epochs]):
-        assert started.poll() is None and time.monotonic() < end
-        time.sleep(0.05)
-    return found[0]
-
-
-LONG = ["train", "--dataset", "mnist5k", "--network", "fc(width=8)", "--epochs", "1000000"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_training_that_is_asked_to_stop_does_so_after_an_epoch_with_a_checkpoint_and_status_130(number, work):
-    with process(*LONG) as started:
-        folder = begun(work, started)
-        started.send_signal(number)
-        out, err = started.communicate(timeout=60)
-    assert started.returncode == 130 and "Traceback" not in err and "interrupted; the same command" in err
-    rows = table(folder)
-    assert record(folder)["status"] == "interrupted"
-    assert [row["epoch"] for row in rows] == [str(e) for e in range(len(rows))] and None not in rows[-1].values()
-    assert is_plain(out) and "stopping after this epoch" in out
-    assert out.count("\n") == len(rows) + 1
-    assert (folder / "checkpoints" / rows[-1]["epoch"]).is_dir()
-
-
-def test_a_second_ctrl_c_ends_training_at_once_and_keeps_whole_rows(work, monkeypatch):
-    from nodepert import interrupts
-
-    stopping, said = interrupts.Stopping(lambda text: said.append(text)), []
-    with pytest.raises(KeyboardInterrupt):
-        stopping.heard()  # nothing has begun: at once
-    stopping = interrupts.Stopping(said.append)
-    assert not stopping()  # as training asks after an epoch: now there is something to be kept
-    stopping.heard()
-    assert stopping() and said == [interrupts.STOPPING]
-    with pytest.raises(KeyboardInterrupt):
-        stopping.heard()
-
-
-def test_a_reader_that_closes_the_pipe_is_no_error(work):
-    with process("train", *TINY, "--epochs", "1") as started:
+@pytest.mark.parametrize("command", [["train", *TINY, "--epochs", "1"], ["list"], ["experiment"], ["doctor"], ["data"]])
+def test_a_reader_that_closes_the_pipe_is_no_error(command, work):
+    with process(*command) as started:
         started.stdout.close()
         assert started.stderr.read() == ""
+    assert started.returncode == 141

@@ -1,15 +1,24 @@
 """`nodepert doctor` says what is here, what is not, and what to type."""
 
 import os
+import re
 import stat
+import subprocess
+import sys
 
 import pytest
 
-from nodepert import cli, cli_doctor
+from nodepert import cli, cli_doctor, display
 
 
-def said(capsys, *arguments):
-    cli.main(["doctor", *map(str, arguments)])
+def said(capsys, *arguments, status=0):
+    """What it says. Status 1: something is missing that is needed."""
+    try:
+        cli.main(["doctor", *map(str, arguments)])
+    except SystemExit as stop:
+        assert stop.code == status
+    else:
+        assert status == 0
     out, err = capsys.readouterr()
     assert err == ""
     return out
@@ -58,6 +67,50 @@ def test_slurm_that_does_not_answer_and_a_place_that_cannot_be_written(tmp_path,
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     (tmp_path / "file").write_text("")
-    text = said(capsys, "--out", tmp_path / "file" / "runs")
-    assert "does not answer" in text and "scontrol ping says why" in text
-    assert "choose another folder" in text
+    text = said(capsys, "--out", tmp_path / "file" / "runs", status=1)
+    assert "does not answer" in text
+    _, needed, wanted = re.split("what is missing.*:", text)
+    assert needed.split() == ["results:", "choose", "another", "--out"] and "scontrol ping says why" in wanted
+
+
+def test_a_folder_of_data_that_is_not_there_is_a_row_among_the_others(tmp_path, capsys):
+    text = said(capsys, "--data-dir", tmp_path / "nowhere", status=1)
+    rows = {line.split("  ")[0]: line for line in text.split("what is missing")[0].splitlines()}
+    assert f"NO  the data folder {tmp_path / 'nowhere'} does not exist" in rows["data"]
+    assert {"python", "packages", "devices", "results", "compiled programs", "Slurm"} <= rows.keys()
+    assert "data: give a --data-dir (or NODEPERT_DATA_DIR) that is there, or none" in text
+
+
+def in_a_process(*arguments, **env):
+    """What it says in a process of its own, with status 1 and nothing on stderr."""
+    command = [sys.executable, "-m", "nodepert", "doctor", *map(str, arguments)]
+    done = subprocess.run(command, env=os.environ | env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    table, needed, *_ = re.split("what is missing.*:", done.stdout)
+    assert "results " in table and "Slurm " in table
+    return table, needed
+
+
+def test_a_device_that_is_not_there_is_a_row(tmp_path):
+    table, needed = in_a_process("--out", tmp_path, JAX_PLATFORMS="cuda")
+    assert "NO  JAX finds no device for JAX_PLATFORMS=cuda" in table and "unset JAX_PLATFORMS" in needed
+
+
+def test_an_installation_of_jax_that_is_broken_is_a_row(tmp_path):
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("raise ImportError('no jaxlib')")
+    table, needed = in_a_process("--out", tmp_path, PYTHONPATH=str(tmp_path))
+    assert "NO  ImportError: no jaxlib" in table and "devices: pip install --force-reinstall nodepert" in needed
+
+
+def test_all_lines_fold_to_the_width_of_a_terminal(bare, capsys, monkeypatch):
+    monkeypatch.setattr(display.console, "_width", 50)
+    text = said(capsys)
+    names = [line for line in text.splitlines() if not line.startswith("packages")]
+    assert max(map(len, names)) <= 50 and "nodepert data fetch" in text
+
+
+@pytest.mark.parametrize(("cores", "words"), [(1, "1 CPU core"), (2, "2 CPU cores")])
+def test_cores_are_counted(cores, words, capsys, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert f"; {words}\n" in said(capsys)

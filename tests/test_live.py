@@ -65,6 +65,8 @@ def test_the_board_says_what_came_of_each_run(monkeypatch):
     for line, result in zip(board.lines(), results, strict=True):
         assert line.curve == [row["test_acc"] for row in result.rows] and (line.epoch, line.word) == (3, "finished")
     assert board.footer(2.0) == ["2/2 runs", "2 s, 3 epochs/s"]
+    board.on_end(next(iter(runs)), "interrupted")
+    assert board.footer(2.0)[0] == "1/2 runs"
     assert "\x1b" in terminal.file.getvalue()
 
 

@@ -355,11 +355,11 @@ def test_two_processes_find_what_one_finds(tmp_path, one_device):
     for i, out in enumerate(outs):
         who = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(i)}
         command = [sys.executable, SPREAD, out, tmp_path / "runs"]
-        started.append(subprocess.Popen(command, env=environment(4, **who)))
+        started.append(subprocess.Popen(command, env=environment(2, **who)))
     assert [process.wait(timeout=300) for process in started] == [0, 0]
     found = json.loads(outs[0].read_text())
     assert not outs[1].exists()  # one process writes
-    assert (found["devices"], found["local"]) == (8, 4)
+    assert (found["devices"], found["local"]) == (4, 2)
     agree(one_device["replicas"], found["replicas"])
     agree([one_device["batch"]], [found["batch"]])
     assert len(list((tmp_path / "runs").glob("*/*/metrics.csv"))) == 5

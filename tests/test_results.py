@@ -239,7 +239,12 @@ def test_a_study_with_nothing_but_damage_is_an_empty_table(tmp_path, capsys, cap
     assert len(table) == 0 and list(table) == ["study", "id", "status", *OPTIONS, *FIGURES]
     with pytest.raises(SystemExit):
         cli.main(["runs", "--out", str(tmp_path)])
-    assert "no readable run" in capsys.readouterr().err
+    assert f"no readable run in {tmp_path}: the only record cannot be read" in capsys.readouterr().err
+    (put(tmp_path, replace(RUN, seed=1)) / "config.json").write_text("")
+    put(tmp_path, RUN, study="sound")
+    with pytest.raises(SystemExit):
+        cli.main(["runs", "study", "--out", str(tmp_path)])
+    assert f"no readable run in {tmp_path / 'study'}: none of 2 records can be read" in capsys.readouterr().err
 
 
 JSON = st.recursive(
@@ -291,9 +296,9 @@ def test_csv_gives_every_float_back(trained, tmp_path, capsys):
     out, found = trained
     cli.main(["results", "grid", "--out", str(out)])
     printed = capsys.readouterr().out
-    cli.main(["results", "grid", "--out", str(out), "--to", "new/table.csv"])
-    assert capsys.readouterr().out == "new/table.csv: 12 rows of 4 runs\n"
-    assert (tmp_path / "new" / "table.csv").read_text() == printed
+    cli.main(["results", "grid", "--out", str(out), "--to", "table.csv"])
+    assert capsys.readouterr().out == "table.csv: 12 rows of 4 runs\n"
+    assert (tmp_path / "table.csv").read_text() == printed
     rows = list(csv.DictReader(io.StringIO(printed)))
     for result in found:
         own = [line for line in rows if line["id"] == run_id(result.run)]

@@ -8,7 +8,7 @@ import time
 import pytest
 from sweeps import grid, records, results, start, sweep
 
-from nodepert import cli
+from nodepert import cli, cli_line, cli_sweep
 
 QUICK = ["--checkpoint-every", "0"]
 
@@ -98,7 +98,7 @@ def test_a_job_that_fails_harms_no_other_and_retry_does_what_is_left(undisturbed
 
 def test_ctrl_c_stops_after_the_epoch_with_checkpoints(tmp_path):
     path = grid(tmp_path, epochs=100_000)
-    process = start(path, tmp_path)
+    process = start(path, tmp_path, "--jobs", 1)
     end = time.monotonic() + 100
     while not list(tmp_path.glob("study/*/metrics.csv")):
         assert process.poll() is None and time.monotonic() < end
@@ -106,9 +106,25 @@ def test_ctrl_c_stops_after_the_epoch_with_checkpoints(tmp_path):
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "stopping after this epoch" in said and "Traceback" not in said
+    assert f"the rest: nodepert sweep {path} --out {tmp_path} --jobs 1\n" in said
     begun = records(tmp_path)
     assert begun and {record["status"] for record in begun.values()} == {"interrupted"}
     assert all(list((tmp_path / "study" / i / "checkpoints").glob("*.json")) for i in begun)
+
+
+@pytest.mark.parametrize(
+    ("words", "again"),
+    [
+        (["--jobs", "1"], "--jobs 1"),
+        (["--retry", "--out", "a b", "--runs-per-job=1"], "--out 'a b' --runs-per-job=1"),
+        (["--launcher", "slurm", "--watch"], "--launcher slurm"),
+        (["--checkpoint-every", "60.0", "--log", "tensorboard"], "--checkpoint-every 60.0 --log tensorboard"),
+    ],
+)
+def test_what_is_to_be_typed_again_is_what_was_typed(words, again, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli_line, "given", [])
+    cli._parse(["sweep", "grid.toml", *words])
+    assert cli_sweep.again() == f"nodepert sweep grid.toml {again}"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +135,7 @@ def test_ctrl_c_stops_after_the_epoch_with_checkpoints(tmp_path):
         (["--launcher", "command"], "a template is a command with {command} in it"),
         (["--launcher", "command", "--command", "bsub {jobs}"], "cannot fill in"),
         (["--launcher", "slurm", "--slurm", "time"], "--slurm takes option=value"),
-        (["--launcher", "pbs"], "invalid choice"),
+        (["--launcher", "pbs"], "--launcher must be one of local, slurm, command, debug; got 'pbs'"),
         (["--watch"], "--watch follows the jobs that Slurm has"),
         (["--checkpoint-every", "-3"], "checkpoint_every"),
     ],

@@ -163,7 +163,7 @@ def test_folders_of_long_titles_are_apart():
 
 def test_a_tracker_that_is_no_callback_is_refused_before_anything_is_trained():
     npt.register("tracker", "nothing", lambda: None)
-    with pytest.raises(npt.UserError, match=r"tracker 'nothing' gives NoneType, and not an npt\.Callback"):
+    with pytest.raises(npt.UserError, match=r"tracker 'nothing' gives NoneType; its factory must give npt\.Callback"):
         npt.make_tracker("nothing")
 
 

@@ -17,8 +17,9 @@ from nodepert.trackers.tracker import figures, folder_name, study_of, title
 def tensorboard(*, dir: str = "") -> Callback:
     """Event files for TensorBoard: accuracy/train, accuracy/test, loss/train, loss/test, seconds/epoch against epochs.
 
-    They go to `dir`, or to OUT/NAME/tensorboard, one folder per run. A run that goes on after an interruption, or is
-    read back, is written again from its first row, in place of what was there. Each run has a file open while it trains.
+    They go to `dir`, or to OUT/NAME/tensorboard, one folder per run, with a file that is open while the run trains. A
+    run that goes on after an interruption, or is read back, is written again from its first row, in place of what was
+    there.
 
     Raises UserError where tensorboardX is missing.
     """

@@ -11,7 +11,7 @@ from typing import Any
 
 from nodepert.callbacks import Callback, StateOf
 from nodepert.config import Run, run_id
-from nodepert.registry import UserError, check, make, short
+from nodepert.registry import check, make, short
 from nodepert.rows import Row
 
 FIGURES = {  # what a figure is called elsewhere: those of one chart have one beginning
@@ -24,10 +24,7 @@ log = logging.getLogger("nodepert")
 def make_tracker(spec: str) -> Callback:
     """A tracker by spec, which says what fails but never ends training. Raises UserError, also where its library is
     missing."""
-    found = make("tracker", spec)
-    if not isinstance(found, Callback):
-        raise UserError(f"tracker '{spec}' gives {type(found).__name__}, and not an npt.Callback")
-    return Surviving(str(check("tracker", spec)), found)
+    return Surviving(str(check("tracker", spec)), make("tracker", spec))
 
 
 def trackers(specs: Sequence[str]) -> list[Callback]:
