@@ -11,6 +11,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from html import unescape
+
+from latex2mathml.converter import convert
 
 from nodepert.registry import BUILT_IN, about, facts, names, plural, usage
 
@@ -20,10 +23,23 @@ def on_page_markdown(markdown, **_):
 
 
 def on_post_page(output, page, **_):
-    """Links of notebooks, which are left as they are written: from pages to what is built of them."""
+    """Of notebooks, what is left as it was written: links, from pages to what is built of them, and equations."""
     if not page.file.src_uri.endswith(".ipynb"):
         return output
+    output = re.sub(r"(?s)<div class=[^>]*jp-RenderedMarkdown.*?</div>", lambda m: equations(m[0]), output)
     return re.sub(r'href="((?!https?:)[^"#]+)\.(?:md|ipynb)([#"])', lambda m: f'href="{built(m[1])}.html{m[2]}', output)
+
+
+def equations(text):
+    """HTML with $..$ and $$..$$ as MathML, as pages have it; what is code stays."""
+
+    def shown(found):
+        block, inline = found["block"], found["inline"]
+        tex = unescape(block or inline or "")
+        return convert(tex, display="block" if block else "inline") if tex else found[0]
+
+    code = r"<(?P<tag>code|pre)\b.*?</(?P=tag)>"
+    return re.sub(rf"(?s){code}|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$]+)\$", shown, text)
 
 
 def built(stem):

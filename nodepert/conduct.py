@@ -85,7 +85,7 @@ def _conducted(name: str, experiment: Experiment, asked: dict[str, Any], place: 
         on_part(i + 1, len(experiment.parts), part, None if here else time.perf_counter() - start)
     rows = [row for rows in found.values() for row in rows]
     findings = experiment.findings(rows)
-    record["findings"] = [finding._asdict() for finding in findings]
+    record |= {"findings": [finding._asdict() for finding in findings], "picture": experiment.picture._asdict()}
     write_whole(place / f"{name}.json", _json(record))
     return Conducted(rows, findings, table, drawn(experiment, rows, place / name))
 

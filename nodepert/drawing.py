@@ -5,11 +5,21 @@ Works on the matplotlib axes that it is given, and imports nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # Okabe and Ito
 MARKERS = "osD^vPX"
+
+
+class Picture(NamedTuple):
+    """The columns of a table with which a report opens its picture; without a name it takes the first and the last."""
+
+    x: str = ""
+    y: str = ""  # "-change" is the column change with its sign turned round: what falls, drawn upwards
+    by: Sequence[str] = ()  # a line for each of their values; two columns at most
+    where: Mapping[str, Any] = {}  # the value of each of these columns in the rows that are drawn
+    log: str = ""  # axes that are logarithmic: "x", "y" or "xy"
 
 
 def style(i: int) -> dict[str, Any]:

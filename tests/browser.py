@@ -27,7 +27,7 @@ def chromium(tmp_path_factory):
 
 
 @contextmanager
-def opening(chromium, path):
+def opening(chromium, path, wait="#curves .scatterlayer .trace"):
     """A report, opened; no error on its console, no request but for the file itself, until the end of the context."""
     tab = chromium.new_page()
     said, asked = [], []
@@ -36,7 +36,7 @@ def opening(chromium, path):
     tab.on("request", lambda request: asked.append(request.url))
     start = time.monotonic()
     tab.goto(path.as_uri())
-    tab.wait_for_selector("#curves .scatterlayer .trace")
+    tab.wait_for_selector(wait)
     tab.seconds = time.monotonic() - start
     yield tab
     tab.close()

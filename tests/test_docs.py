@@ -1,7 +1,7 @@
 """What the README and the documentation say to type works: every block of code is executed, in the page's order.
 
 ```python, ```sh            executed; with `epochs N` as 1 and experiments at smoke
-```python title="file.py"   written to that file; so are blocks of other languages with a title
+```python title="file.py"   written to that file, with `epochs N` as 1; so are blocks of other languages with a title
 ```toml                     read as a grid
 ```text, ```json            not executed: what is said, or cannot be typed here
 """
@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from nodepert import cli, main
+from nodepert import cli, devices, main
 from nodepert.config import Run
 from nodepert.grid import load_grid
 from nodepert.launch.slurm import checked_options
 from nodepert.registry import names
 from nodepert.store import COLUMNS, open_run
+from nodepert.testing.common import hurried
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -45,6 +46,15 @@ def unit(page, i):
     return pytest.param(page, i, id=f"{page.relative_to(ROOT)}-{i}", marks=[pytest.mark.slow] * slow)
 
 
+@pytest.fixture(autouse=True)
+def compiling_in_a_hurry(monkeypatch):
+    """Training takes less time than its compilation where there is one epoch of it."""
+    options = devices.compiler_options() | hurried()
+    monkeypatch.setattr(devices, "compiler_options", lambda: options)
+    flags = " ".join(f"--{name}={value}".lower() for name, value in hurried().items())
+    monkeypatch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip())
+
+
 @pytest.mark.parametrize("page, i", [unit(page, i) for page, i in UNITS])
 def test_every_block_of_a_page_does_what_it_says(page, i, tmp_path, monkeypatch, capfd):
     (tmp_path / "grids").symlink_to(ROOT / "grids")
@@ -66,7 +76,7 @@ class Reader:
         if title:
             path = self.folder / title[1]
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(code)
+            path.write_text(shorter(code))
         elif language == "python":
             exec(compile(shorter(code), "a block of Python", "exec"), self.names)
         elif language == "toml":
@@ -126,7 +136,7 @@ class Reader:
 
 def shorter(code):
     """The same with fewer epochs, and experiments at their smallest."""
-    code = re.sub(r"epochs([ =])\d+", r"epochs\g<1>1", code)
+    code = re.sub(r"epochs(\s*=\s*| )\d+", r"epochs\g<1>1", code)
     return re.sub(r"--scale (small|paper)", "--scale smoke", code).replace("--out docs/figures", "--out results")
 
 

@@ -11,6 +11,7 @@ from filelock import FileLock
 import nodepert as npt
 from nodepert import cli
 from nodepert.conduct import conduct, read_rows
+from nodepert.drawing import Picture
 from nodepert.experiments import build
 from nodepert.registry import names
 
@@ -30,6 +31,9 @@ def test_an_experiment_leaves_table_figures_and_findings_and_is_not_computed_twi
     assert {type(value) for row in found.rows for value in row.values()} <= {int, float, str}
     assert any(isinstance(v, float) and math.isfinite(v) for v in found.rows[-1].values())
     assert found.figure.read_bytes().startswith(b"\x89PNG") and "<svg" in (tmp_path / f"{name}.svg").read_text()
+    picture = Picture(**json.loads((tmp_path / f"{name}.json").read_text())["picture"])
+    assert {picture.x, picture.y.removeprefix("-"), *picture.by, *picture.where} <= set(found.rows[0])
+    assert all(any(row[key] == value for row in found.rows) for key, value in picture.where.items())
     assert found.findings and all(finding.says for finding in found.findings)
     assert {path.name for path in tmp_path.iterdir()} <= {
         f"{name}.{kind}" for kind in ("csv", "json", "png", "svg")

@@ -11,8 +11,11 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
+from nodepert.testing.common import hurried
+
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "docs" / "notebooks").glob("*.ipynb"))
-SETTINGS = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compilation takes the time
+FLAGS = " ".join(f"--{name}={value}".lower() for name, value in hurried().items())
+SETTINGS = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}  # compilation takes the time
 PLACES = re.compile(r"(?<![\w./:-])(?:/(?:home|root|tmp|usr|opt|mnt|var|work|Users|private)\b|[A-Z]:\\\\)|file://")
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -162,7 +162,7 @@ def test_groups_without_a_finished_run(tmp_path):
     (group,) = gather("study", tmp_path)["groups"]
     assert group["summary"]["test_acc"] == {"mean": None, "error": None, "n": 0} and group["label"] == "np"
     for suffix in ("html", "md"):
-        cli.main(["report", "study", "--out", str(tmp_path), "--to", f"new/report.{suffix}"])
+        cli.main(["report", "study", "--out", str(tmp_path), "--to", f"report.{suffix}"])
 
 
 @pytest.mark.parametrize(
@@ -321,6 +321,11 @@ def test_what_cannot_be_is_one_line(study, tmp_path, monkeypatch, capsys):
         assert (stop.value.code, printed, err.count("\n")) == (2, "", 1) and part in err, err
 
     refused("did you mean 'study'?", "studi", "--out", str(out))
+    refused("no study or experiment 'linear-teory'", "linear-teory", "--out", str(out))
+    refused("(did you mean 'linear-theory'?); there are: study", "linear-teory", "--out", str(out))
+    refused(f"to conduct it: nodepert experiment adam --out {out}", "adam", "--out", str(out))
+    refused("there is no folder no", "study", "--out", str(out), "--to", "no/sub/report.html")
+    assert not (tmp_path / "no").exists()
     refused("must end in .html or .md", "study", "--out", str(out), "--to", "report.pdf")
     (tmp_path / "file").write_text("mine")
     refused("cannot write", "study", "--out", str(out), "--to", "file/report.html")

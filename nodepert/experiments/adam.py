@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nodepert.arguments import at_least
-from nodepert.drawing import curve, legend, style, tidy
+from nodepert.drawing import Picture, curve, legend, style, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.tasks import curves, gathered, log_spaced, make_hyper, make_task
 from nodepert.registry import UserError
@@ -100,7 +100,8 @@ def adam(
         return said
 
     pairs = [(rule, optimizer) for rule in rules for optimizer in optimizers]
-    return Experiment([{"rule": r, "optimizer": o} for r, o in pairs], rows, draw, findings, (7.0, 4.4))
+    picture = Picture("lr", "final_acc", ("rule", "optimizer"), log="x")
+    return Experiment([{"rule": r, "optimizer": o} for r, o in pairs], rows, draw, findings, picture, (7.0, 4.4))
 
 
 def reached(rows: Sequence[Row], rule: str, optimizer: str) -> dict[float, tuple[float, float]]:

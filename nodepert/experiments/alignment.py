@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nodepert.arguments import at_least
-from nodepert.drawing import COLOURS, legend, style, tidy
+from nodepert.drawing import COLOURS, Picture, legend, style, tidy
 from nodepert.experiments.cosines import cosines, known, law, unbiased
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.models.fc import fc
@@ -152,4 +152,5 @@ def alignment(
                         f" to {last['cosine']:.3g}", last["cosine"] < first["cosine"]))  # fmt: skip
         return said
 
-    return Experiment([{"width": w, "depth": d} for w, d in networks], rows, draw, findings, (7.0, 3.4))
+    picture = Picture("draws", "cosine", ("rule",), {"width": width, "depth": depth}, log="xy")
+    return Experiment([{"width": w, "depth": d} for w, d in networks], rows, draw, findings, picture, (7.0, 3.4))

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from nodepert.diagnostics.finding import ALL
+from nodepert.drawing import Picture
 from nodepert.experiments.dynamics import draw_panels, nodes, observed
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.replaying import course, replay
@@ -74,7 +75,8 @@ def crash_dynamics(
         said = [Finding(f"{len(crashed)} of {seeds} runs crash{f', at epochs {when}' if when else ''}", bool(crashed))]
         return said + (before_crashes(rule, rows, crashed) if crashed else [])
 
-    return Experiment([{"seed": seed} for seed in range(seeds)], rows, draw, findings, size=(7.0, 8.0))
+    picture = Picture("update", "norm", ("node",), {"seed": 0}, log="y")
+    return Experiment([{"seed": seed} for seed in range(seeds)], rows, draw, findings, picture, size=(7.0, 8.0))
 
 
 def before_crashes(rule: str, rows: Sequence[Row], crashed: Sequence[Sequence[Row]]) -> list[Finding]:

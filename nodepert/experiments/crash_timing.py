@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nodepert.arguments import at_least
-from nodepert.drawing import curve, legend, style, tidy
+from nodepert.drawing import Picture, curve, legend, style, tidy
 from nodepert.experiments.crashes import fate
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.tasks import curves, gathered, make_hyper, make_task
@@ -118,7 +118,8 @@ def crash_timing(
                                 f"sgd {words[1]}", low < high))  # fmt: skip
         return said
 
-    return Experiment([{"rule": rule} for rule in rules], rows, draw, findings, size=(7.0, 3.6))
+    picture = Picture("lr", "crash", ("rule",), log="x")
+    return Experiment([{"rule": rule} for rule in rules], rows, draw, findings, picture, size=(7.0, 3.6))
 
 
 def outcome(row: Row) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nodepert import devices
 from nodepert.arguments import at_least
-from nodepert.drawing import curve, legend, tidy
+from nodepert.drawing import Picture, curve, legend, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.steps import one_step_change, refuse_adapting, update_of
 from nodepert.experiments.tasks import gathered, make_hyper, make_task, train
@@ -134,7 +134,8 @@ def delta_loss(
         return said
 
     parts = [{"rule": rule, "depth": depth} for rule in rules for depth in depths]
-    return Experiment(parts, rows, draw, findings, size=(7.0, 3.6))
+    picture = Picture("epoch", "-test_change", ("depth", "rule"), log="y")
+    return Experiment(parts, rows, draw, findings, picture, size=(7.0, 3.6))
 
 
 def shares(rows: Sequence[Row], rule: str, depth: int) -> list[float]:

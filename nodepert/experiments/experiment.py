@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from nodepert.data.dataset import Dataset, load_dataset
+from nodepert.drawing import Picture
 from nodepert.registry import UserError, check, entry, resolve
 
 Row: TypeAlias = dict[str, Any]  # plain values: str, int, float (nan where there is none); all rows have the same keys
@@ -39,6 +40,7 @@ class Experiment(NamedTuple):
     rows: Callable[[Part], Iterator[Row]]  # of one part, without the part's own columns
     draw: Callable[[Any, Sequence[Row]], None]  # (matplotlib Figure, all rows)
     findings: Callable[[Sequence[Row]], list[Finding]]
+    picture: Picture = Picture()  # with which its report opens
     size: tuple[float, float] = (7.0, 3.6)  # of the figure, in inches
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nodepert.diagnostics.finding import ALL
+from nodepert.drawing import Picture
 from nodepert.experiments.dynamics import QUANTITIES, draw_panels, nodes, observed
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.replaying import epochs_of
@@ -97,4 +98,5 @@ def grad_dynamics(
                     f"from {losses[0]:.2g} to {losses[-1]:.2g}", weights[-1] > weights[0] and losses[-1] < losses[0]),
         ]  # fmt: skip
 
-    return Experiment([{"seed": seed} for seed in range(seeds)], rows, draw, findings, size=(7.0, 8.0))
+    picture = Picture("epoch", "angle", ("node",))
+    return Experiment([{"seed": seed} for seed in range(seeds)], rows, draw, findings, picture, size=(7.0, 8.0))

@@ -13,7 +13,7 @@ import numpy as np
 
 from nodepert.arguments import at_least
 from nodepert.core import Model, plain
-from nodepert.drawing import COLOURS, decades, legend, style, tidy
+from nodepert.drawing import COLOURS, Picture, decades, legend, style, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.registry import UserError, check, full, make
 from nodepert.spec import Spec
@@ -141,7 +141,8 @@ def linear_theory(
                                 max(below) < 1 < min(above)))  # fmt: skip
         return said
 
-    return Experiment([{"rule": rule} for rule in rules], rows, draw, findings)
+    picture = Picture("step", "simulated", ("rule",), {"panel": "curve"}, log="xy")
+    return Experiment([{"rule": rule} for rule in rules], rows, draw, findings, picture)
 
 
 def row(panel: str, eta: float, step: int, values: np.ndarray, theory: float) -> Row:

@@ -13,7 +13,7 @@ import numpy as np
 
 from nodepert import devices
 from nodepert.arguments import at_least
-from nodepert.drawing import curve, legend, tidy
+from nodepert.drawing import Picture, curve, legend, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.steps import one_step_change, refuse_adapting, rule_state, update_of
 from nodepert.experiments.tasks import Task, log_spaced, make_hyper, make_task
@@ -144,7 +144,8 @@ def linesearch(
         return said
 
     parts = [{"width": width, "rule": rule} for width in widths for rule in rules]
-    return Experiment(parts, rows, draw, findings, size=(7.0, 3.6))
+    picture = Picture("lr", "-change", ("width", "rule"), log="xy")
+    return Experiment(parts, rows, draw, findings, picture, size=(7.0, 3.6))
 
 
 def optimum(rows: Sequence[Row]) -> Row:

@@ -13,7 +13,7 @@ import numpy as np
 
 from nodepert.arguments import at_least
 from nodepert.core import per_example
-from nodepert.drawing import style, tidy
+from nodepert.drawing import Picture, style, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.tasks import Task, make_hyper, make_task, train
 from nodepert.registry import UserError
@@ -131,7 +131,8 @@ def loss_landscape(
                                 f"distance of {moved[rule]:.2g}", own[-1]["loss"] < own[0]["loss"]))  # fmt: skip
         return said
 
-    return Experiment([{"rule": rule} for rule in rules], rows, draw, findings, (2.0 * len(rules) + 1, 3.4))
+    picture = Picture("epoch", "loss", ("rule",), {"kind": "path"}, log="y")
+    return Experiment([{"rule": rule} for rule in rules], rows, draw, findings, picture, (2.0 * len(rules) + 1, 3.4))
 
 
 def point(kind: str, epoch: int, a: Any, b: Any, loss: float, explained: float) -> Row:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from nodepert.arguments import at_least
-from nodepert.drawing import curve, legend, tidy
+from nodepert.drawing import Picture, curve, legend, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.linear_student import in_float64, learn, squared_error, student, times
 from nodepert.registry import UserError, check, make
@@ -118,7 +118,9 @@ def mismatch(
                 said.append(Finding(says, expected))
         return said
 
-    return Experiment([{"rule": rule, "noise": float(s)} for rule in names for s in noises], rows, draw, findings)
+    picture = Picture("step", "error", ("rule", "noise"), log="xy")
+    parts = [{"rule": rule, "noise": float(s)} for rule in names for s in noises]
+    return Experiment(parts, rows, draw, findings, picture)
 
 
 def whole(rows: Sequence[Row], rule: str, noise: float) -> list[Row]:

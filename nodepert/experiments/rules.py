@@ -8,7 +8,7 @@ from statistics import fmean, median
 from typing import Any, Literal
 
 from nodepert.arguments import at_least
-from nodepert.drawing import legend, style, tidy
+from nodepert.drawing import Picture, legend, style, tidy
 from nodepert.experiments.cost import Cost
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.tasks import Task, curves, log_spaced, make_hyper, make_task
@@ -140,7 +140,8 @@ def rules(
         return said
 
     size = (7.0, 1.6 + 0.29 * len(rules))
-    return Experiment([{"rule": rule} for rule in rules], rows, draw, findings, size)
+    picture = Picture("lr", "test_acc", ("rule",), {"phase": "search"}, log="x")
+    return Experiment([{"rule": rule} for rule in rules], rows, draw, findings, picture, size)
 
 
 def finite(rows: Sequence[Row], name: str) -> list[float]:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from nodepert.arguments import at_least
-from nodepert.drawing import COLOURS, curve, decades, legend, style, tidy
+from nodepert.drawing import COLOURS, Picture, curve, decades, legend, style, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.linear_student import squared_error
 from nodepert.experiments.tasks import gathered
@@ -165,7 +165,8 @@ def stabilise(
                                 count == 0 and mean_error(final)[0] < LEARNED))  # fmt: skip
         return said
 
-    return Experiment([{"optimizer": name} for name in names.values()], rows, draw, findings, size=(7.0, 4.0))
+    picture = Picture("lr", "least", ("optimizer",), log="xy")
+    return Experiment([{"optimizer": name} for name in names.values()], rows, draw, findings, picture, size=(7.0, 4.0))
 
 
 def crashed(errors: np.ndarray) -> int | None:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from nodepert.arguments import at_least
-from nodepert.drawing import curve, legend, tidy
+from nodepert.drawing import Picture, curve, legend, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
 from nodepert.experiments.linear_student import in_float64, learn, squared_error, student, times
 from nodepert.experiments.tasks import log_spaced, make_hyper, make_task, train
@@ -147,7 +147,8 @@ def width_scaling(
 
     parts = [{"task": task, "rule": rule, "width": width}
              for task in ("teacher", "real data") for rule in names for width in widths]  # fmt: skip
-    return Experiment(parts, rows, draw, findings, size=(7.0, 4.0))
+    picture = Picture("lr", "updates", ("width", "rule"), {"task": "teacher"}, log="xy")
+    return Experiment(parts, rows, draw, findings, picture, size=(7.0, 4.0))
 
 
 def learning_time(rows: Sequence[Row], task: str, rule: str, width: int) -> tuple[float, float, float]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from nodepert.conducted import read_record, read_rows
-from nodepert.drawing import COLOURS
+from nodepert.drawing import COLOURS, Picture
 from nodepert.registry import UserError, about
 from nodepert.report.html import heading, page, pairs
 from nodepert.report.markdown import escaped, fenced, latex, table
@@ -31,7 +31,9 @@ def gather_experiment(path: Path) -> dict[str, Any]:
     record = read_record(path)
     try:
         return _gathered(path, record)
-    except (KeyError, TypeError, AttributeError):
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise UserError(f"{path} is damaged; conduct the experiment again, in another folder") from None
 
 
@@ -53,6 +55,7 @@ def _gathered(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         "findings": [{"says": str(f["says"]), "holds": f["holds"] is True} for f in record.get("findings", [])],
         "columns": list(rows[0]),
         "rows": [[_plain(value) for value in row.values()] for row in rows],
+        "picture": _picture(record.get("picture", {}), list(rows[0])),
         "figure": base64.b64encode(figure.read_bytes()).decode() if figure.is_file() else "",
         "command": shlex.join(["nodepert", "experiment", name, "--scale", str(record["scale"]), "--out",
                                str(path.parent)]),
@@ -67,7 +70,7 @@ def html_of_experiment(data: Mapping[str, Any]) -> str:
     return page(
         "experiment.html",
         SCRIPTS,
-        {key: data[key] for key in ("columns", "rows", "colours")},
+        {key: data[key] for key in ("columns", "rows", "picture", "colours")},
         name=escape(data["name"]),
         about=escape(data["about"]),
         options=pairs({"scale": data["scale"]} | data["options"]),
@@ -86,12 +89,13 @@ def markdown_of_experiment(data: Mapping[str, Any]) -> str:
     """The text of the report as Markdown; a short table of rows, and it for LaTeX as well."""
     columns, rows = data["columns"], [[shown(value) for value in row] for row in data["rows"]]
     texts = 0 if isinstance(data["rows"][0][0], int | float) else 1
+    cells = [[*map(escaped, row)] for row in rows]
     parts = [
         f"# {escaped(data['name'])}",
         escaped(data["about"]),
         escaped("; ".join(f"{key} {value}" for key, value in ({"scale": data["scale"]} | data["options"]).items())),
         "\n".join(f"- {escaped(told(finding))}" for finding in data["findings"]),
-        *([table(columns, [[escaped(text) for text in row] for row in rows], texts), "For LaTeX (package booktabs):",
+        *([table([*map(escaped, columns)], cells, texts), "For LaTeX (package booktabs):",
            fenced("latex", latex(columns, rows, texts))] if len(rows) <= LONG else
           [f"{len(rows):,} rows are in {escaped(data['name'])}.csv."]),
         "The command:",
@@ -111,8 +115,12 @@ def shown(value: Any) -> str:
     return "-" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _finding(finding: Mapping[str, Any]) -> str:
-    return f'<li class="{"yes" if finding["holds"] else "no"}">{escape(told(finding))}</li>'
+def _picture(given: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """The picture that a record asks for; a plain one of a record that says nothing of it."""
+    picture = Picture(**given)
+    if {picture.x, picture.y.removeprefix("-"), *picture.by, *picture.where} - {*columns, ""}:
+        raise ValueError("a picture of another table")
+    return picture._asdict() | {"where": {name: _plain(value) for name, value in picture.where.items()}}
 
 
 def _cell(value: Any) -> str:

@@ -1,61 +1,97 @@
-// An experiment's rows, drawn as one likes: a column against another, a line for each value of a third.
+// An experiment's rows, drawn as one likes: a column against another, a line for each value of one or two more.
 
 const FORMS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x"];
-const MANY = 14; // lines at most
-const values = (name) => data.rows.map((row) => row[data.columns.indexOf(name)]);
-const kinds = (name) => new Set(values(name));
-const numeric = data.columns.filter((name) => values(name).every((v) => v === null || typeof v === "number"));
+const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
+const MANY = 14; // lines at most, unless the experiment asks for more
+const { picture } = data;
+const figures = (name) => { // of a column, or of one with its sign turned round
+  const column = data.columns.indexOf(name), sign = column < 0 ? -1 : 1;
+  const found = data.rows.map((row) => row[column < 0 ? data.columns.indexOf(name.slice(1)) : column]);
+  return sign > 0 ? found : found.map((v) => (v === null ? v : -v));
+};
+const kinds = (name) => [...new Set(figures(name))];
+const worded = (name, value) => (typeof value === "string" ? value : `${name} ${value ?? "none"}`);
+const isFigures = (name) => kinds(name).every((v) => v === null || typeof v === "number") && kinds(name).some((v) => v !== null);
 
 function choices() {
-  const parameters = numeric.filter((name) => kinds(name).size > 1);
-  for (const id of ["x", "y"]) for (const name of parameters) option(at(id), name, name);
-  option(at("by"), "", "nothing");
-  for (const name of data.columns) if (kinds(name).size > 1 && kinds(name).size <= MANY) option(at("by"), name, name);
-  const half = parameters.slice(0, Math.max(1, Math.ceil(parameters.length / 2)));
-  const x = half.reduce((best, name) => (kinds(name).size > kinds(best).size ? name : best), half[0]);
-  const results = parameters.filter((name) => name !== x && kinds(name).size > data.rows.length / 2);
-  const words = data.columns.filter((name) => !numeric.includes(name) && kinds(name).size > 1 && kinds(name).size <= MANY);
-  at("x").value = x;
-  at("y").value = results[0] ?? parameters.find((name) => name !== x) ?? x;
-  at("by").value = words[0] ?? "";
+  const numeric = data.columns.filter(isFigures);
+  const start = { x: picture.x || numeric[0], y: picture.y || numeric.at(-1) };
+  for (const id of ["x", "y"]) {
+    for (const name of new Set([...numeric, ...Object.values(start)])) option(at(id), name, name);
+    at(id).value = start[id];
+  }
+  for (const [i, id] of ["by", "and"].entries()) {
+    option(at(id), "", "nothing");
+    for (const name of data.columns) if (kinds(name).length <= MANY || picture.by[i] === name) option(at(id), name, name);
+    at(id).value = picture.by[i] ?? "";
+  }
+  for (const [name, value] of Object.entries(picture.where)) at("where").append(only(name, value));
+  return numeric.length > 0;
 }
 
-// {x, y}: the mean of y over the rows of each x, upwards; without those that have no figure.
+// A choice of the rows that are drawn, by their value in one column.
+function only(name, value) {
+  const label = document.createElement("label"), select = document.createElement("select");
+  label.append(`only ${name} `, select);
+  select.dataset.column = name;
+  option(select, "", "all");
+  kinds(name).forEach((one, i) => option(select, i, String(one ?? "none")));
+  select.value = kinds(name).indexOf(value);
+  return label;
+}
+
+// The numbers of the rows that the filter and the choices leave.
+function asked() {
+  const wanted = [...document.querySelectorAll("#where select")].filter((select) => select.value).map((select) => {
+    const name = select.dataset.column, value = kinds(name)[select.value], all = figures(name);
+    return (i) => all[i] === value;
+  });
+  return chosen().filter((i) => wanted.every((of) => of(i)));
+}
+
+// {x, y, n}: the mean of y over the rows of each x, upwards, and how many they are; without those that have no figure.
 function means(numbers, x, y) {
   const found = new Map();
-  for (const i of numbers) {
-    const [p, q] = [data.rows[i][x], data.rows[i][y]];
-    if (p !== null && q !== null) found.set(p, [...(found.get(p) ?? []), q]);
-  }
+  for (const i of numbers) if (x[i] !== null && y[i] !== null) found.set(x[i], [...(found.get(x[i]) ?? []), y[i]]);
   const places = [...found.keys()].sort((p, q) => p - q);
   return { x: places, y: places.map((p) => mean(found.get(p))), n: places.map((p) => found.get(p).length) };
+}
+
+// [{name, values, numbers}]: the rows of each line, in the order of the values.
+function lines(by) {
+  const columns = by.map((name) => [name, figures(name), kinds(name)]), found = new Map();
+  for (const i of asked()) {
+    const values = columns.map(([, all, every]) => every.indexOf(all[i])), key = values.join();
+    const name = columns.map(([own, all]) => worded(own, all[i])).join(", ") || "all";
+    found.set(key, found.get(key) ?? { name, values, numbers: [] }).get(key).numbers.push(i);
+  }
+  return [...found.values()].sort((p, q) => p.values.map((v, e) => v - q.values[e]).find(Boolean) ?? 0);
 }
 
 const spread = (all) => all.every((v) => v > 0) && Math.max(...all) > 100 * Math.min(...all); // for a log scale
 
 function draw() {
-  const look = theme(), [x, y, by] = ["x", "y", "by"].map((id) => data.columns.indexOf(at(id).value));
-  const groups = new Map();
-  for (const i of chosen()) {
-    const key = by < 0 ? "" : data.rows[i][by];
-    groups.set(key, [...(groups.get(key) ?? []), i]);
-  }
-  const traces = [...groups].map(([key, numbers], k) => {
-    const found = means(numbers, x, y), plain = data.colours[k % data.colours.length];
-    const own = plain === "#000000" ? look.text : plain, name = by < 0 ? "all" : `${data.columns[by]} ${key}`;
+  const look = theme(), [x, y] = [at("x").value, at("y").value];
+  const by = [...new Set([at("by").value, at("and").value])].filter(Boolean);
+  const traces = lines(by).map(({ name, values: [k = 0, dash = 0], numbers }) => {
+    const found = means(numbers, figures(x), figures(y)), plain = data.colours[k % data.colours.length];
+    const own = plain === "#000000" ? look.text : plain, form = FORMS[(k + Math.floor(k / data.colours.length)) % FORMS.length];
     return {
-      x: found.x, y: found.y, name: safe(name), mode: "lines+markers", hoverinfo: "text",
-      line: { color: own, width: 2 }, marker: { color: own, symbol: FORMS[k % FORMS.length], size: 7 },
-      text: found.x.map((p, e) => `${safe(name)}<br>${safe(at("x").value)} ${digits(p)}<br>${safe(at("y").value)} ` +
+      ...(found.x.length ? { x: found.x, y: found.y, name: safe(name) } : // plotly has no legend for what is empty
+        { x: [null], y: [null], name: `${safe(name)} (no figure)` }), mode: "lines+markers",
+      line: { color: own, width: 2, dash: DASHES[dash % DASHES.length] }, marker: { color: own, symbol: form, size: 7 },
+      hoverinfo: "text", text: found.x.map((p, e) => `${safe(name)}<br>${safe(x)} ${digits(p)}<br>${safe(y)} ` +
         `${digits(found.y[e])}${found.n[e] > 1 ? ` (mean of ${found.n[e]} rows)` : ""}`),
     };
   });
-  const form = layout(look, 430);
-  Object.assign(form, { showlegend: by >= 0, legend: { orientation: "h", y: -0.25, font: { color: look.text } } });
+  const form = layout(look, 430), title = { text: safe(by.join(", ")), font: { color: look.text } };
+  Object.assign(form, { showlegend: by.length > 0, legend: { orientation: "h", y: -0.25, font: { color: look.text }, title } });
   form.margin.b = 80;
-  for (const [axis, key, id] of [["xaxis", "x", "x"], ["yaxis", "y", "y"]]) {
-    const log = spread(traces.flatMap((trace) => trace[key]));
-    Object.assign(form[axis], { title: { text: safe(at(id).value) + (log ? " (log scale)" : "") }, type: log ? "log" : "linear" });
+  for (const [axis, id, name] of [["xaxis", "x", x], ["yaxis", "y", y]]) {
+    const log = name === picture[id] ? picture.log.includes(id) : spread(traces.flatMap((trace) => trace[id]));
+    Object.assign(form[axis], {
+      title: { text: safe(name) + (log ? " (log scale)" : "") }, type: log ? "log" : "linear", exponentformat: "power",
+    });
   }
   Plotly.react("curves", traces, form, CONFIG);
 }
@@ -65,6 +101,6 @@ for (const row of rows) { // by what the table sorts: the figures themselves
     if (typeof value !== "string") row.children[i].dataset.value = value ?? "";
   });
 }
-choices();
-for (const id of ["x", "y", "by"]) at(id).addEventListener("change", draw);
+at("explore").hidden = !choices(); // of words alone there is no picture
+for (const select of document.querySelectorAll("#explore select")) select.addEventListener("change", draw);
 begin();

@@ -28,7 +28,7 @@ def markdown(data: Mapping[str, Any]) -> str:
         f"# {escaped(data['study'])}",
         escaped(headline(data) + "."),
         escaped(f"All with {shared}.") if shared else "",
-        table(head, lines, len(columns)),
+        table([*map(escaped, head)], lines, len(columns)),
         escaped(NOTE),
         "For LaTeX (package booktabs):",
         fenced("latex", latex(head[:-1], rows, len(columns))),

@@ -35,8 +35,8 @@ def decorrelate(model: Model, loss: Loss, rule: Spec, *, rate: float = 1e-3) -> 
     Raises UserError for a node whose operator is not known and whose input is not (B, m), a rule that changes the
     network itself, or params that lack R; ValueError for a rate not positive and finite.
 
-    Sources: Ahmad, Schrauwen and van Gerven 2022; Dalm, Offergeld, Ahmad and van Gerven, "Efficient deep learning with
-    decorrelated ... node perturbation".
+    Sources: Ahmad, Schrauwen and van Gerven 2022; Dalm, van Gerven and Ahmad 2023, "Effective learning with node
+    perturbation in multi-layer neural networks", arXiv 2310.00965.
     """
     positive("rate", rate)
     if make("rule", rule, model, loss).model:

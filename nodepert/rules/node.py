@@ -141,7 +141,8 @@ def layerwise_perturbation(
     `sigma` is in units of the pre-activation; `samples` draws divide the variance by their number.
     Raises ValueError for sigma not positive and finite, samples < 1, or a loss that is not per example.
 
-    Source: Dalm, Offergeld, Ahmad and van Gerven, "Efficient deep learning with decorrelated ... node perturbation".
+    Source: Dalm, van Gerven and Ahmad 2023, "Effective learning with node perturbation in multi-layer neural networks",
+    arXiv 2310.00965.
     """
     positive("sigma", sigma)
     at_least("samples", samples, 1)
@@ -190,7 +191,8 @@ def activity_perturbation(
     `sigma` is in units of the pre-activation; `samples` draws divide the variance by their number.
     Raises ValueError for sigma not positive and finite, samples < 1, or a loss that is not per example.
 
-    Source: Dalm, Offergeld, Ahmad and van Gerven, "Efficient deep learning with decorrelated ... node perturbation".
+    Source: Dalm, van Gerven and Ahmad 2023, "Effective learning with node perturbation in multi-layer neural networks",
+    arXiv 2310.00965.
     """
     positive("sigma", sigma)
     at_least("samples", samples, 1)
