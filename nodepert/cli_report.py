@@ -40,13 +40,14 @@ def report(
     as_text = bool(to and to.suffix == ".md")
     if not as_text:
         plotly_js()  # missing is told before anything is read
-    record = None if (out / name).is_dir() else experiment.find(name, out)
+    study = any((out / name).glob("*/config.json"))
+    record = None if study else experiment.find(name, out)  # beside it there may be a folder of its name
     if record:
         found = experiment.gather_experiment(record)
         path = to or record.with_suffix(".html")
         text = (experiment.markdown_of_experiment if as_text else experiment.html_of_experiment)(found)
         said = f"{len(found['rows']):,} rows of {name}, {len(found['findings'])} findings"
-    elif (out / name).is_dir():
+    elif study or (out / name).is_dir():
         data = gather(name, out)
         path = to or out / name / "report.html"
         text = (markdown if as_text else html)(data)

@@ -160,3 +160,10 @@ def test_the_makefile_has_the_targets_that_the_readme_names():
 def test_every_rule_and_experiment_has_its_page():
     assert {p.stem for p in (ROOT / "docs" / "rules").glob("*.md")} - {"index"} == {*names("rule")} - {"exact"}
     assert {p.stem for p in (ROOT / "docs" / "experiments").glob("*.md")} - {"README"} == {*names("experiment")}
+
+
+def test_equations_of_notebooks_become_mathml_and_code_stays(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    hooks = pytest.importorskip("hooks", reason="the site's libraries are not here: pip install '.[dev]'")
+    text = hooks.equations(r"<p>$x &lt; y$ and $$\frac{1}{B}$$ <code>$HOME $PATH</code></p>")
+    assert text.count("<math") == 2 and text.count('display="block"') == 1 and "<code>$HOME $PATH</code>" in text

@@ -61,6 +61,7 @@ def test_it_is_found_where_experiments_are_put(tmp_path):
     for suffix in ("json", "csv", "svg"):
         shutil.copy(FIGURES / f"adam.{suffix}", tmp_path / "experiments")
     assert find("adam", tmp_path) == tmp_path / "experiments" / "adam.json" and find("nosuch", tmp_path) is None
+    (tmp_path / "adam").mkdir()  # a folder without runs is no study
     cli.main(["report", "adam", "--out", str(tmp_path)])
     assert (tmp_path / "experiments" / "adam.html").stat().st_size < 6e6
 

@@ -84,9 +84,11 @@ function draw() {
         `${digits(found.y[e])}${found.n[e] > 1 ? ` (mean of ${found.n[e]} rows)` : ""}`),
     };
   });
-  const form = layout(look, 430), title = { text: safe(by.join(", ")), font: { color: look.text } };
-  Object.assign(form, { showlegend: by.length > 0, legend: { orientation: "h", y: -0.25, font: { color: look.text }, title } });
-  form.margin.b = 80;
+  const height = 430 + (matchMedia("(max-width: 600px)").matches ? 20 * traces.length : 0); // there a line each
+  const form = layout(look, height), title = { text: safe(by.join(", ")), font: { color: look.text } };
+  const legend = { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { color: look.text }, title };
+  Object.assign(form, { showlegend: by.length > 0, legend });
+  at("curves").style.height = `${height}px`;
   for (const [axis, id, name] of [["xaxis", "x", x], ["yaxis", "y", y]]) {
     const log = name === picture[id] ? picture.log.includes(id) : spread(traces.flatMap((trace) => trace[id]));
     Object.assign(form[axis], {
