@@ -138,7 +138,7 @@ def test_what_cannot_be_is_refused_in_one_line_and_leaves_nothing(tmp_path, caps
     assert "linear-theory knows sgd, np and wp" in refused(capsys, NAME, "--rules", "fa", *out)
     assert "inputs must be at least 1" in refused(capsys, NAME, "--inputs", "0", *out)
     assert "--scale" in refused(capsys, NAME, "--scale", "tiny", *out)
-    assert "Unrecognized options: --input" in refused(capsys, NAME, "--input", "3", *out)
+    assert "unknown option --input (did you mean --inputs?)" in refused(capsys, NAME, "--input", "3", *out)
     assert not (tmp_path / "out").exists()
     with pytest.raises(npt.UserError, match="unexpected keyword argument 'input'"):
         build(NAME, "smoke", input=3)
