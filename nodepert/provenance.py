@@ -28,7 +28,7 @@ def own_code(run: Run) -> dict[str, str]:
 
 def checksum(code: Any) -> str:
     """Of a function or class as this Python has compiled it, with the values that it closes over, and of what it uses
-    of its own package. Neither comments nor the place where it stands change it."""
+    of its own package. Neither comments and docstrings nor the place where it stands change it."""
     inner = code.func if isinstance(code, functools.partial) else code
     text = "\n".join(_parts(code, _package(inner), set()))
     return f"{sys.implementation.cache_tag}-{zlib.crc32(text.encode()):08x}"
@@ -57,7 +57,8 @@ def _parts(value: Any, package: str, seen: set[int]) -> Iterator[str]:
             yield getattr(value, "__qualname__", type(value).__qualname__)
         case types.FunctionType():
             seen.add(id(value))
-            inner = (value.__code__, value.__defaults__, value.__kwdefaults__, *_closed_over(value), *_used(value))
+            signature = value.__defaults__, value.__kwdefaults__
+            inner = (_without_docstring(value), signature, *_closed_over(value), *_used(value))
         case type():
             seen.add(id(value))
             made = ("__dict__", "__weakref__", "__module__", "__doc__", "__static_attributes__", "__firstlineno__")
@@ -68,6 +69,13 @@ def _parts(value: Any, package: str, seen: set[int]) -> Iterator[str]:
             inner = [*around, type(value), getattr(value, "__dict__", None)]
     for one in inner:
         yield from _parts(one, package, seen)
+
+
+def _without_docstring(function: types.FunctionType) -> types.CodeType:
+    """Its code; the first constant is the docstring, or None."""
+    code = function.__code__
+    kept = tuple(c for c in code.co_consts if c is not None and (not isinstance(c, str) or c != function.__doc__))
+    return code.replace(co_consts=kept)
 
 
 def _package(value: Any) -> str:

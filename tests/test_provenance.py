@@ -38,6 +38,8 @@ BASE = """
 CHANGES = {  # of the text above: (from, to, whether it is other code)
     "nothing": ("", "", False),
     "a comment": ("return SCALE * x", "return SCALE * x  # as in the paper", False),
+    "a docstring": ("A rule.", "A rule, told of better.", False),
+    "no docstring": ("        '''A rule.'''\n", "", False),
     "where it stands": ("SCALE = 2.0", "\n\n\n    SCALE = 2.0", False),
     "what is not used": ("import numpy as np", "import numpy as np\n    OTHER = 3", False),
     "a constant": ("SCALE = 2.0", "SCALE = 3.0", True),
