@@ -34,20 +34,21 @@ def report(
     from nodepert.report.gathering import gather
     from nodepert.report.html import html, plotly_js
     from nodepert.report.markdown import markdown
+    from nodepert.results import run_folders
 
     if to:
         check_target(to, ".html", ".md")
     as_text = bool(to and to.suffix == ".md")
     if not as_text:
         plotly_js()  # missing is told before anything is read
-    study = any((out / name).glob("*/config.json"))
+    study = run_folders(out / name)
     record = None if study else experiment.find(name, out)  # beside it there may be a folder of its name
     if record:
         found = experiment.gather_experiment(record)
         path = to or record.with_suffix(".html")
         text = (experiment.markdown_of_experiment if as_text else experiment.html_of_experiment)(found)
         said = f"{len(found['rows']):,} rows of {name}, {len(found['findings'])} findings"
-    elif study or (out / name).is_dir():
+    elif study:
         data = gather(name, out)
         path = to or out / name / "report.html"
         text = (markdown if as_text else html)(data)

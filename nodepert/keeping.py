@@ -44,9 +44,9 @@ def open_folders(
     files.make_room(len(runs))
     prints = {spec: fingerprint(data) for spec, data in sets.items()}
     folders: dict[int, RunFolder] = {}
-    for i, run in enumerate(runs):
+    for i, (run, own) in enumerate(zip(runs, own_code(runs), strict=True)):
         try:
-            told = prints[checked(run).dataset], not skip, own_code(run)
+            told = prints[checked(run).dataset], not skip, own
             folder = stack.enter_context(open_run(Path(out), name, run, *told))
         except Occupied:
             if not skip:

@@ -10,7 +10,7 @@ import functools
 import sys
 import types
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from nodepert.config import Run, checked
@@ -19,11 +19,19 @@ from nodepert.registry import entry, resolve, within
 KINDS = ("network", "loss", "rule", "optimizer")  # data have a fingerprint of their own
 
 
-def own_code(run: Run) -> dict[str, str]:
-    """{"rule mine": checksum} of whatever in a run's specs does not come with NodePert. Raises UserError."""
-    run = checked(run)
-    named = [(kind, name) for kind in KINDS for name in within(kind, getattr(run, kind)) if entry(kind, name).own]
-    return {f"{kind} {name}": checksum(resolve(kind, name)) for kind, name in named}
+def own_code(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """For each run {"rule mine": checksum} of whatever in its specs does not come with NodePert; each is looked at
+    once. Raises UserError."""
+
+    @functools.cache
+    def code(kind: str, name: str) -> str:
+        return checksum(resolve(kind, name))
+
+    def of(run: Run) -> dict[str, str]:
+        named = [(kind, name) for kind in KINDS for name in within(kind, getattr(run, kind)) if entry(kind, name).own]
+        return {f"{kind} {name}": code(kind, name) for kind, name in named}
+
+    return [of(checked(run)) for run in runs]
 
 
 def checksum(code: Any) -> str:

@@ -137,6 +137,7 @@ class Reader:
 def shorter(code):
     """The same with fewer epochs, and experiments at their smallest."""
     code = re.sub(r"epochs(\s*=\s*| )\d+", r"epochs\g<1>1", code)
+    code = re.sub(r"(?m)^(nodepert experiment [\w-]+)(?= )(?!.*--scale)", r"\1 --scale smoke", code)
     return re.sub(r"--scale (small|paper)", "--scale smoke", code).replace("--out docs/figures", "--out results")
 
 
