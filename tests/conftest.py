@@ -1,6 +1,7 @@
 """For every test: a random key used twice is an error, and the working folder is the test's own."""
 
 import os
+import signal
 import tempfile
 
 import jax
@@ -11,6 +12,9 @@ CACHE = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME
 jax.devices()  # JAX is started: no test decides how many CPU devices the next one has
 
 jax.config.update("jax_debug_key_reuse", True)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell: commands that tests start hear it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config):

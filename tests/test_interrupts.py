@@ -1,17 +1,32 @@
 """Ctrl-C and SIGTERM: the first stops at the end of the epoch, the second at once; rows are whole in either case."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 from test_cli import is_plain, process, record, table, work  # noqa: F401
 
 from nodepert.interrupts import counted
+
+
+@contextmanager
+def brief(*arguments, start=process):
+    """A command that does not outlive the test, nor two minutes."""
+    with start(*arguments) as started:
+        late = threading.Timer(120, started.kill)
+        late.start()
+        try:
+            yield started
+        finally:
+            late.cancel()
+            started.kill()
 
 
 def begun(place, started, epochs=3):
@@ -28,7 +43,7 @@ LONG = ["train", "--dataset", "mnist5k", "--network", "fc(width=8)", "--epochs",
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_training_that_is_asked_to_stop_does_so_after_an_epoch_with_a_checkpoint_and_status_130(number, work):  # noqa: F811
-    with process(*LONG) as started:
+    with brief(*LONG) as started:
         folder = begun(work, started)
         started.send_signal(number)
         out, err = started.communicate(timeout=60)
@@ -45,7 +60,7 @@ ENDLESS = ["train", "--dataset", "mnist5k", "--network", "fc(width=1000)", "--ru
 
 
 def test_a_second_ctrl_c_ends_training_in_the_middle_of_an_epoch_and_keeps_whole_rows(work):  # noqa: F811
-    with process(*ENDLESS) as started:
+    with brief(*ENDLESS) as started:
         folder = begun(work, started, epochs=1)
         started.send_signal(signal.SIGINT)
         while "stopping after this epoch" not in started.stdout.readline():
@@ -57,8 +72,12 @@ def test_a_second_ctrl_c_ends_training_in_the_middle_of_an_epoch_and_keeps_whole
 
 
 def test_a_command_that_runs_in_the_background_of_a_shell_does_not_hear_ctrl_c(work):  # noqa: F811
-    command = f"trap '' INT; exec {sys.executable} -m nodepert {' '.join(map(repr, LONG))} --seed 1"
-    with subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+    def start(*arguments):
+        command = f"trap '' INT; exec {shlex.join([sys.executable, '-m', 'nodepert', *arguments])}"
+        pipe = subprocess.PIPE
+        return subprocess.Popen(["sh", "-c", command], stdout=pipe, stderr=pipe, text=True)
+
+    with brief(*LONG, "--seed", "1", start=start) as started:
         folder = begun(work, started)
         started.send_signal(signal.SIGINT)
         before = len(table(folder))
