@@ -16,7 +16,7 @@ help:
 	@echo "make benchmarks all benchmarks (half an hour; NODEPERT_DATA_DIR=DIR says where MNIST is)"
 	@echo "make experiments  every experiment, small: docs/figures (half an hour; what is there is kept)"
 	@echo "make figures    the figures of the rules' pages and of the concepts (drawn from the table that is there)"
-	@echo "make fashion    every rule on Fashion-MNIST: experiments/fashion.md and .png (half an hour)"
+	@echo "make fashion    every rule on Fashion-MNIST: docs/experiments/fashion.md (half an hour)"
 	@echo "make docs       the documentation, in build/site/index.html; its links are checked"
 	@echo "make install    only the environment, in $(VENV); then: source $(VENV)/bin/activate"
 
@@ -47,18 +47,18 @@ benchmarks: $(VENV)/.installed
 experiments: $(VENV)/.installed-dev
 	for name in $$($(BIN)/python -c "from nodepert.registry import names; print(*names('experiment'))"); do \
 		$(BIN)/nodepert experiment $$name --scale small --out docs/figures || exit 1; done
-	$(BIN)/python -m pytest -q tests/test_experiments.py -k findings_hold
+	$(BIN)/python -m pytest -q tests/experiments/test_experiments.py -k findings_hold
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	cd build/site && ../../$(BIN)/linkchecker --no-status --no-robots index.html
 
 figures: $(VENV)/.installed-dev
-	$(BIN)/python experiments/rule_figures.py
-	$(BIN)/python experiments/estimators.py
+	$(BIN)/python docs/scripts/rule_figures.py
+	$(BIN)/python docs/scripts/estimators.py
 
 fashion: $(VENV)/.installed
-	$(BIN)/python experiments/fashion.py
+	$(BIN)/python docs/scripts/fashion.py
 
 install: $(VENV)/.installed-dev
 

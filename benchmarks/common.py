@@ -14,8 +14,8 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from nodepert.runner import device
-from nodepert.store import versions
+from nodepert.studies.store.run_folder import versions
+from nodepert.studies.train import device
 
 
 def facts(benchmark: str, **more: Any) -> dict[str, Any]:

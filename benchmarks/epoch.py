@@ -26,10 +26,10 @@ import tyro
 from common import facts, report
 
 import nodepert as npt
-from nodepert.building import build
-from nodepert.devices import compiler_options
-from nodepert.replicas import fit_all
-from nodepert.training import EVALUATION_BATCH
+from nodepert.studies.setup import build
+from nodepert.training.devices import compiler_options
+from nodepert.training.program import EVALUATION_BATCH
+from nodepert.training.replicas import fit_all
 
 
 @dataclass

@@ -19,7 +19,7 @@ import tyro
 from common import facts, report
 
 import nodepert as npt
-from nodepert.devices import compiler_options
+from nodepert.training.devices import compiler_options
 
 INFERENCE = "inference"
 RULES = ("sgd", "np", "np(replay=True)", "np(noise=rademacher)", "np(noise=rademacher, replay=True)",

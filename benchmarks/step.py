@@ -22,7 +22,7 @@ import tyro
 from common import facts, matmul_rate, report
 
 import nodepert as npt
-from nodepert.devices import compiler_options
+from nodepert.training.devices import compiler_options
 
 SETTINGS = {  # network: (input shape, batch size), those of the ancestor
     "fc": ((28, 28, 1), 100),

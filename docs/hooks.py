@@ -15,7 +15,8 @@ from html import unescape
 
 from latex2mathml.converter import convert
 
-from nodepert.registry import BUILT_IN, about, facts, names, plural, usage
+from nodepert.registry import about, facts, names, plural, usage
+from nodepert.registry.catalogue import BUILT_IN
 
 
 def on_page_markdown(markdown, **_):
@@ -71,7 +72,7 @@ def registry():
 
 
 def commands():
-    from nodepert.cli import COMMANDS
+    from nodepert.cli.app import COMMANDS
 
     parts = []
     for name in ("train", *COMMANDS):

@@ -12,37 +12,28 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _WHERE = {
+    "errors": ["UserError"],
     "core": ["Info", "Model", "Rule", "backprop", "plain", "pullback"],
-    "rules.node": ["node_perturbation"],
-    "spec": ["UserError"],
-    "adapters.equinox": ["from_equinox", "with_params"],
-    "adapters.flax": ["from_flax"],
+    "registry": ["make_loss", "make_model", "make_rule", "register"],
+    "models.adapters.equinox": ["from_equinox", "with_params"],
+    "models.adapters.flax": ["from_flax"],
     "data": ["DataError", "DataNotFound", "Dataset", "load_dataset", "make_dataset"],
-    "config": ["Run"],
-    "trackers": ["make_tracker"],
-    "callbacks": ["Callback"],
-    "grid": ["Grid", "load_grid", "make_grid"],
-    "registry": ["make_loss"],
-    "registering": ["register"],
-    "building": ["make_model", "make_rule"],
-    "runner": ["Result", "train"],
-    "store": ["load_run"],
+    "rules.node": ["node_perturbation"],
     "diagnostics": ["Check", "check"],
-    "plots": ["learning_curves"],
-    "results": ["load_results"],
+    "studies.run": ["Run"],
+    "studies.grid": ["Grid", "load_grid", "make_grid"],
+    "studies.callbacks": ["Callback"],
+    "studies.train": ["Result", "train"],
+    "studies.store.run_folder": ["load_run"],
+    "studies.results": ["load_results"],
+    "studies.trackers": ["make_tracker"],
+    "report.plots": ["learning_curves"],
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted(_MODULE)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from nodepert import experiments as experiments
-    from nodepert.adapters.equinox import from_equinox as from_equinox
-    from nodepert.adapters.equinox import with_params as with_params
-    from nodepert.adapters.flax import from_flax as from_flax
-    from nodepert.building import make_model as make_model
-    from nodepert.building import make_rule as make_rule
-    from nodepert.callbacks import Callback as Callback
-    from nodepert.config import Run as Run
     from nodepert.core import Info as Info
     from nodepert.core import Model as Model
     from nodepert.core import Rule as Rule
@@ -56,19 +47,26 @@ if TYPE_CHECKING:
     from nodepert.data import make_dataset as make_dataset
     from nodepert.diagnostics import Check as Check
     from nodepert.diagnostics import check as check
-    from nodepert.grid import Grid as Grid
-    from nodepert.grid import load_grid as load_grid
-    from nodepert.grid import make_grid as make_grid
-    from nodepert.plots import learning_curves as learning_curves
-    from nodepert.registering import register as register
+    from nodepert.errors import UserError as UserError
+    from nodepert.models.adapters.equinox import from_equinox as from_equinox
+    from nodepert.models.adapters.equinox import with_params as with_params
+    from nodepert.models.adapters.flax import from_flax as from_flax
     from nodepert.registry import make_loss as make_loss
-    from nodepert.results import load_results as load_results
+    from nodepert.registry import make_model as make_model
+    from nodepert.registry import make_rule as make_rule
+    from nodepert.registry import register as register
+    from nodepert.report.plots import learning_curves as learning_curves
     from nodepert.rules.node import node_perturbation as node_perturbation
-    from nodepert.runner import Result as Result
-    from nodepert.runner import train as train
-    from nodepert.spec import UserError as UserError
-    from nodepert.store import load_run as load_run
-    from nodepert.trackers import make_tracker as make_tracker
+    from nodepert.studies.callbacks import Callback as Callback
+    from nodepert.studies.grid import Grid as Grid
+    from nodepert.studies.grid import load_grid as load_grid
+    from nodepert.studies.grid import make_grid as make_grid
+    from nodepert.studies.results import load_results as load_results
+    from nodepert.studies.run import Run as Run
+    from nodepert.studies.store.run_folder import load_run as load_run
+    from nodepert.studies.trackers import make_tracker as make_tracker
+    from nodepert.studies.train import Result as Result
+    from nodepert.studies.train import train as train
 
 
 def __getattr__(name: str):

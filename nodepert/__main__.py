@@ -1,5 +1,5 @@
 """`python -m nodepert` is the command `nodepert`."""
 
-from nodepert.cli import main
+from nodepert.cli.app import main
 
 main()

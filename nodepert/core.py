@@ -193,6 +193,13 @@ def per_example(loss: Loss, outputs: Array, targets: Array) -> Array:
     return losses
 
 
+def as_values(targets: Array, outputs: Array) -> Array:
+    """Class indices as one-hot rows; values as they are."""
+    if jnp.issubdtype(targets.dtype, jnp.integer):
+        return jax.nn.one_hot(targets, outputs.shape[-1], dtype=outputs.dtype)
+    return targets
+
+
 def expand(v: Array, like: Array) -> Array:
     """(B,) -> (B, 1, ..., 1), to multiply an array of `like`'s rank."""
     return v.reshape(v.shape + (1,) * (like.ndim - 1)).astype(like.dtype)

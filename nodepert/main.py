@@ -13,10 +13,10 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a file: import the package, not its modules by their bare names
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from nodepert.callbacks import Callback
-from nodepert.cli import fail, reported
-from nodepert.config import Run, checked
-from nodepert.store import COLUMNS, append_rows, checked_name
+from nodepert.cli.app import fail, reported
+from nodepert.studies.callbacks import Callback
+from nodepert.studies.run import Run, checked
+from nodepert.studies.store.run_folder import COLUMNS, append_rows, checked_name
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,8 +78,8 @@ def main(argv: list[str] | None = None) -> None:
         run = checked(to_run(args))
         table = Path("explogs") / checked_name(args.exp_name) / f"{args.network}.csv"
 
-        from nodepert.display import summary
-        from nodepert.runner import train
+        from nodepert.cli.display import summary
+        from nodepert.studies.train import train
 
         class Rows(Callback):
             def on_epoch(self, run, row, state):

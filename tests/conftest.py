@@ -6,6 +6,8 @@ import tempfile
 
 import jax
 import pytest
+from commands import work as work
+from small import own as own
 
 CACHE = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
 

@@ -6,20 +6,11 @@ import pytest
 from jax.test_util import check_grads
 
 from nodepert import registry
-from nodepert.core import (
-    Model,
-    adding,
-    backprop,
-    node_shapes,
-    per_example,
-    plain,
-    preactivations,
-    pullback,
-)
-from nodepert.losses import cross_entropy, linear_mse, mse
+from nodepert.core import Model, adding, backprop, node_shapes, per_example, plain, preactivations, pullback
 from nodepert.models.fc import fc
 from nodepert.models.layers import dense
 from nodepert.rules.node import node_perturbation
+from nodepert.training.losses import cross_entropy, linear_mse, mse
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 

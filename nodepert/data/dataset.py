@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nodepert import registry
+from nodepert.errors import UserError
 
 _BLOCK = 1 << 24  # pixels counted at a time: np.bincount widens each to 8 bytes
 
 
-class DataError(registry.UserError):
+class DataError(UserError):
     """Data that are missing, damaged or not what they should be: one line that says which, and what to do."""
 
 
@@ -116,7 +117,7 @@ def build(name: str, arrays: Arrays, classes: int, source: str, train: int = 0, 
     for split, x, y, first in (("train", arrays.train_x, arrays.train_y, train),
                                ("test", arrays.test_x, arrays.test_y, test)):  # fmt: skip
         if not 0 <= first <= len(x):
-            raise registry.UserError(f"{name}: {split}={first}, but there are {len(x):,} {split} inputs (0 takes all)")
+            raise UserError(f"{name}: {split}={first}, but there are {len(x):,} {split} inputs (0 takes all)")
         if 0 < first < len(x):
             x, y = x[:first].copy(), y[:first]  # a copy, so that the rest can be freed
         splits += [np.ascontiguousarray(x if x.dtype == np.uint8 else x.astype(np.float32)), y.astype(np.int32)]

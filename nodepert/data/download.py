@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from nodepert.data.dataset import DataError
 from nodepert.data.formats import IDX_FILES
-from nodepert.registry import UserError
+from nodepert.errors import UserError
 
 TIMEOUT = (5, 30)  # seconds to connect, and between two packets: a closed network must fail fast
 

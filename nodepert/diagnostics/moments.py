@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nodepert.core import Array
-from nodepert.diagnostics.finding import ALL
+from nodepert.diagnostics.verdict import ALL
 
 GROUPS = 20
 ALPHA = 1e-3  # how often a check of a rule without bias may find one

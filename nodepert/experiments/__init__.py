@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+from nodepert.errors import UserError
 from nodepert.experiments.experiment import Experiment as Experiment
 from nodepert.experiments.experiment import Finding as Finding
 from nodepert.experiments.experiment import build as build
 from nodepert.experiments.experiment import of_name
 from nodepert.experiments.experiment import options as options
 from nodepert.registry import names
-from nodepert.spec import UserError
 
 
 def __getattr__(name: str) -> Callable[..., Iterator[dict[str, Any]]]:

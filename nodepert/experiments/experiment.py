@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from nodepert.data.dataset import Dataset, load_dataset
-from nodepert.drawing import Picture
-from nodepert.registry import UserError, check, entry, resolve
+from nodepert.errors import UserError
+from nodepert.experiments.drawing import Picture
+from nodepert.registry import check, entry, resolve
 
 Row: TypeAlias = dict[str, Any]  # plain values: str, int, float (nan where there is none); all rows have the same keys
 Part: TypeAlias = dict[str, Any]  # {column: value}: what tells a part of an experiment from the others

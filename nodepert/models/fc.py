@@ -9,9 +9,9 @@ from typing import Literal
 
 import jax
 
-from nodepert.arguments import at_least
 from nodepert.core import Array, Model, plain
 from nodepert.models.layers import dense, xavier
+from nodepert.registry.ranges import at_least
 
 ACTIVATIONS = {"relu": jax.nn.relu, "leaky-relu": jax.nn.leaky_relu, "tanh": jax.numpy.tanh, "gelu": jax.nn.gelu}
 

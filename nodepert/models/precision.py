@@ -10,7 +10,7 @@ import jax
 from nodepert.core import Model, Op, plain
 from nodepert.models.layers import Affine
 from nodepert.registry import make
-from nodepert.spec import Spec
+from nodepert.registry.spec import Spec
 
 
 def precision(

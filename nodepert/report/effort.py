@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from nodepert.registry import UserError, about, facts
-from nodepert.results import known
+from nodepert.errors import UserError
+from nodepert.registry import about, facts
+from nodepert.studies.results import known
 
 
 def examples(dataset: str) -> int | None:

@@ -10,9 +10,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from nodepert.conducted import read_record, read_rows
-from nodepert.drawing import COLOURS, Picture
-from nodepert.registry import UserError, about
+from nodepert.errors import UserError
+from nodepert.experiments.drawing import COLOURS, Picture
+from nodepert.experiments.record import read_record, read_rows
+from nodepert.registry import about
 from nodepert.report.html import heading, page, pairs
 from nodepert.report.markdown import escaped, fenced, latex, table
 

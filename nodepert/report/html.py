@@ -14,8 +14,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from nodepert.registry import UserError
-from nodepert.report.figures import (
+from nodepert.errors import UserError
+from nodepert.report.numbers import (
     COLUMNS,
     NOTE,
     cells,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nodepert.report.figures import NOTE, cells, common, epochs, headings, headline, left, options, sources, standing
+from nodepert.report.numbers import NOTE, cells, common, epochs, headings, headline, left, options, sources, standing
 
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from nodepert.core import Array, Loss, Model, Params, Rule, node_shapes, restricted
+from nodepert.errors import UserError
 from nodepert.registry import make
-from nodepert.spec import Spec, UserError
+from nodepert.registry.spec import Spec
 
 
 def by_node(model: Model, loss: Loss, **rules: Spec) -> Rule:

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nodepert.arguments import positive
 from nodepert.core import Array, Loss, Model, Node, Op, Rule, plain, recording
+from nodepert.errors import UserError
 from nodepert.models.layers import Affine
 from nodepert.registry import make
-from nodepert.spec import Spec, UserError
+from nodepert.registry.ranges import positive
+from nodepert.registry.spec import Spec
 
 
 def decorrelate(model: Model, loss: Loss, rule: Spec, *, rate: float = 1e-3) -> Rule:

@@ -8,7 +8,6 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from nodepert.arguments import fraction, positive
 from nodepert.core import (
     Array,
     Info,
@@ -19,6 +18,7 @@ from nodepert.core import (
     Op,
     Params,
     Rule,
+    as_values,
     differentiate,
     node_params,
     per_example,
@@ -26,7 +26,7 @@ from nodepert.core import (
     recording,
     stateless,
 )
-from nodepert.losses import values
+from nodepert.registry.ranges import fraction, positive
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -209,7 +209,7 @@ def direct_feedback_alignment(
         if error == "loss":
             e = jax.grad(lambda o: per_example(loss, o, y).sum())(outputs)
         else:
-            e = ERRORS[error](outputs) - values(y, outputs)
+            e = ERRORS[error](outputs) - as_values(y, outputs)
         e = e / len(x)
         signals = {n: e if a[n] is outputs else jnp.tensordot(flat(e), feedback[n], 1) for n in a}
         return pullback(model, params, x, signals), feedback, Info(losses, outputs)

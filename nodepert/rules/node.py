@@ -7,7 +7,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from nodepert.arguments import at_least, positive
 from nodepert.core import (
     Array,
     Info,
@@ -23,8 +22,9 @@ from nodepert.core import (
     recording,
     stateless,
 )
-from nodepert.noise import draw
+from nodepert.registry.ranges import at_least, positive
 from nodepert.rules.directional import ROWS_AT_ONCE, Difference, Noise, directional, loss_along, mean_over, scaled
+from nodepert.rules.noise import draw
 from nodepert.rules.prediction import reward_prediction
 from nodepert.rules.replay import replayed
 

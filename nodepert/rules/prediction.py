@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from nodepert.core import Array, Info, Loss, Model, Rule, adding, expand, node_shapes, per_example, plain, pullback
-from nodepert.noise import draw
 from nodepert.rules.directional import Noise, mean_over, scaled
+from nodepert.rules.noise import draw
 
 SLOTS = 2**20  # 4 MiB; two of 60,000 examples share a slot with probability 6%
 RATE = 0.5  # weight of the newest loss in an expectation

@@ -8,21 +8,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from nodepert.core import (
-    Array,
-    Info,
-    Key,
-    Loss,
-    Model,
-    Rule,
-    expand,
-    node_params,
-    per_example,
-    recording,
-    stateless,
-)
-from nodepert.noise import draw
+from nodepert.core import Array, Info, Key, Loss, Model, Rule, expand, node_params, per_example, recording, stateless
 from nodepert.rules.directional import Difference, Noise, draw_keys
+from nodepert.rules.noise import draw
 
 
 def whole(known: Array, f: Callable[..., Any], *arguments: Any) -> Any:

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nodepert.arguments import at_least, positive
 from nodepert.core import Array, Info, Loss, Model, Op, Params, Rule, per_example, pullback, recording
-from nodepert.noise import draw
+from nodepert.errors import UserError
+from nodepert.models.wiring import INPUT, wiring
+from nodepert.registry.ranges import at_least, positive
 from nodepert.rules.directional import scaled
 from nodepert.rules.feedback import random_like
-from nodepert.spec import UserError
-from nodepert.wiring import INPUT, wiring
+from nodepert.rules.noise import draw
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "linear": lambda h: h}
 Feedback = dict[str, tuple[Params, Array]]  # node -> (V, c)

@@ -7,12 +7,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from nodepert.arguments import at_least, positive
 from nodepert.core import Array, Info, Loss, Model, Node, Rule, expand, node_params, per_example, recording, stateless
+from nodepert.errors import UserError
 from nodepert.models.layers import Affine
-from nodepert.noise import draw
+from nodepert.registry.ranges import at_least, positive
 from nodepert.rules.directional import Difference, Noise, directional, mean_over
-from nodepert.spec import UserError
+from nodepert.rules.noise import draw
 
 
 def weight_perturbation(

@@ -1,0 +1,168 @@
+"""The command `check`: before a night of training, does this rule estimate what it claims, on this network?"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from nodepert.errors import UserError
+from nodepert.studies.run import Run, checked
+
+
+def check(
+    rule: tuple[str, ...] = ("np",),
+    dataset: str = Run.dataset,
+    network: str = Run.network,
+    loss: str = Run.loss,
+    batchsize: int = Run.batchsize,
+    draws: int | None = None,
+    seed: int = Run.seed,
+    name: str = "check",
+    out: Path = Path("runs"),
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+) -> None:
+    """Hold a rule's estimate against the exact gradient, node by node: is it biased, how noisy, which sigma?
+
+    Example: nodepert check --network fc --dataset mnist5k --rule np anp
+
+    Leaves a table (RULE.csv), everything (RULE.json) and a picture (RULE.png) per rule in OUT/NAME/.
+
+    Args:
+        rule: One or more learning rules, as specs.
+        dataset: Data set, as a spec.
+        network: Network, as a spec; at its initial weights.
+        loss: Per-example loss; 'auto': the network's own.
+        batchsize: Examples, drawn from the training set.
+        draws: Estimates to draw; if not given 1,000, and more where network and batch are small.
+        seed: Seed of weights, examples and noise.
+        name: Name of the study.
+        out: Folder of all results.
+        data_dir: Folder that holds the data files; else NODEPERT_DATA_DIR, the user's cache, then a download.
+    """
+    from nodepert.cli import display
+    from nodepert.data import load_dataset
+    from nodepert.registry import make_loss, make_model
+    from nodepert.studies.setup import precheck
+    from nodepert.studies.store.run_folder import checked_name
+    from nodepert.training.compile_cache import keep_programs
+
+    if not rule:
+        raise UserError("check needs a rule, as in --rule np")
+    runs = [checked(Run(dataset, network, loss, batchsize, seed=seed, rule=spec)) for spec in rule]
+    precheck(runs)
+    if len({run.rule for run in runs}) < len(runs):
+        raise UserError("two of these rules are the same")
+    keep_programs()
+    folder = writable(out / checked_name(name))
+    data = load_dataset(runs[0].dataset, data_dir)
+    model = make_model(runs[0].network, data.train_x.shape[1:], data.classes)
+    batch = examples(data, batchsize, seed)
+    found = [measured(run.rule, model, make_loss(run.loss), batch, draws, seed) for run in runs]
+    for stem, run, result in zip(stems([run.rule for run in runs]), runs, found, strict=True):
+        write(folder / stem, run, result)
+        display.console.print(table(result))
+        for line in str(result).split("\n"):
+            display.console.print(line, markup=False, style="bold red" if line.startswith("WARNING") else None)
+        print(f"files: {folder / stem}.csv, .json, .png\n")
+
+
+def writable(folder: Path) -> Path:
+    """The folder of the results, where it can be made. Raises UserError now, not when all is computed."""
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise UserError(f"cannot write {folder}: {there} is not a folder that can be written; choose another place")
+    return folder
+
+
+def examples(data: Any, batchsize: int, seed: int) -> tuple[Any, Any]:
+    """A random batch of training examples, (x, y), standardised as for training."""
+    import numpy as np
+
+    from nodepert.training.program import standardised
+
+    n = len(data.train_y)
+    if not 1 <= batchsize <= n:
+        raise UserError(f"batchsize must be in 1..{n:,}, the training examples; got {batchsize}")
+    chosen = np.random.default_rng(seed).permutation(n)[:batchsize]
+    return standardised({"mean": data.mean, "std": data.std}, data.train_x[chosen]), data.train_y[chosen]
+
+
+def measured(rule: str, model: Any, loss: Any, batch: tuple[Any, Any], draws: int | None, seed: int) -> Any:
+    """The check itself, with a bar on a terminal."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from nodepert import diagnostics
+    from nodepert.cli import display
+
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(16), TimeElapsedColumn()
+    with Progress(*columns, console=display.console, transient=True, disable=not display.console.is_terminal) as bar:
+        task = bar.add_task(rule, total=None)
+
+        def progress(drawn: int, of: int) -> None:
+            bar.update(task, completed=drawn, total=of)
+
+        return diagnostics.check(model, rule, loss, batch, draws=draws, seed=seed, progress=progress)
+
+
+def table(result: Any) -> Any:
+    """The figures of a check, one line per node; fits 80 columns."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    made.add_column("\nnode", overflow="fold")
+    for column in ("cosine\n1 draw", "cosine\nof mean", "\ngain", "\nbias", "\nvariance", "draws\nto 0.5"):
+        made.add_column(column, justify="right", no_wrap=True)
+    made.add_column("\nverdict", no_wrap=True)
+    colours = {"exact": "green", "unbiased": "green", "biased": "red"}
+    for row in result.rows:
+        colour = colours.get(row["verdict"], "yellow")
+        style = "bold" if row is result.rows[-1] else None
+        made.add_row(escape(row["node"]), *figures(row), f"[{colour}]{row['verdict']}[/{colour}]", style=style)
+    return made
+
+
+def figures(row: dict[str, Any]) -> tuple[str, ...]:
+    """A row's figures as text."""
+    from nodepert.diagnostics.verdict import percent
+
+    cosines = f"{row['cosine']:.2g}", f"{row['cosine_mean']:.2g}"
+    half = f"{row['draws_to_half']:,.0f}" if math.isfinite(row["draws_to_half"]) else "never"
+    gain = f"{row['gain']:.3f}"
+    if row["verdict"] == "no gradient":
+        return ("-",) * 6
+    if row["verdict"] == "exact":
+        return *cosines, gain, "0", "0", half
+    if row["variance"] == 0:
+        return *cosines, gain, percent(row["bias"]), "0", half
+    bias = percent(row["bias"]) if row["verdict"] == "biased" else f"< {percent(row['bias_high'])}"
+    digits = 3 if row["gain_error"] < 0.01 else 2
+    return *cosines, f"{row['gain']:.{digits}f} ± {row['gain_error']:.{digits}f}", bias, f"{row['variance']:.2g}", half
+
+
+def stems(rules: list[str]) -> list[str]:
+    """File names for rules: what no file system minds, and no two the same."""
+    names = [re.sub(r"[^\w.+=-]+", "_", rule).strip("_.")[:80] for rule in rules]
+    return [name if names.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(names, 1)]
+
+
+def write(stem: Path, run: Run, result: Any) -> None:
+    """The rows, everything, and the picture, each file whole."""
+    from nodepert.report.plots import check_figure
+    from nodepert.studies.store.records import write_whole, writing
+    from nodepert.studies.store.run_folder import to_csv, versions
+
+    with writing(stem.parent):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+    setting = {k: getattr(run, k) for k in ("dataset", "network", "loss", "batchsize", "seed")}
+    everything = result.to_dict() | setting | {"versions": versions()}
+    write_whole(stem.with_name(f"{stem.name}.csv"), to_csv(result.rows))
+    write_whole(stem.with_name(f"{stem.name}.json"), json.dumps(everything, indent=2, allow_nan=False) + "\n")
+    title = f"{result.rule} on {run.dataset}, {run.network}: {result.verdict}"
+    check_figure(result.rows, stem.with_name(f"{stem.name}.png"), title, result.steps)

@@ -1,0 +1,143 @@
+"""What is drawn on a terminal while runs train: a line per replica with its learning curve, the pace, the rest."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from nodepert.cli.display import Lines, console
+from nodepert.studies.callbacks import Callback, StateOf
+from nodepert.studies.run import Run
+from nodepert.studies.store.run_folder import through
+from nodepert.training.metrics import Row
+
+BARS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#@"
+WIDTH, LINES = 16, 14  # characters of a curve; lines of runs on a terminal
+ORDER = {"running": 0, "failed": 1, "interrupted": 2, "": 3}  # what is still to be seen stands first
+
+
+class Line(NamedTuple):
+    """A run as it stands; `curve`: its test accuracies so far, per cent."""
+
+    label: str
+    curve: Sequence[float]
+    epoch: int
+    epochs: int
+    word: str  # "" before it begins
+
+
+def sparkline(values: Sequence[float], low: float, high: float, width: int = WIDTH, bars: str = BARS) -> str:
+    """Values as a row of bars from low to high, at most `width` of them (each the last of its share); ? for nan."""
+    n = len(values)
+    shown = values if n <= width else [values[(k + 1) * n // width - 1] for k in range(width)]
+    return "".join("?" if not math.isfinite(v) else bars[level(v, low, high, len(bars))] for v in shown)
+
+
+def level(value: float, low: float, high: float, levels: int) -> int:
+    """Which of so many levels a value is at."""
+    return min(levels - 1, max(0, int((value - low) / (high - low) * levels))) if high > low else 0
+
+
+def replicas(lines: Sequence[Line]) -> Table:
+    """A table of runs: those that train first; curves on one scale, from the least accuracy of all to the greatest."""
+    values = [v for line in lines for v in line.curve if math.isfinite(v)]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("run", overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column(f"{low:.0f} to {high:.0f}%" if values else "", no_wrap=True, min_width=WIDTH, style="cyan")
+    for heading in ("test %", "epoch", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    order = sorted(lines, key=lambda line: ORDER.get(line.word, 4))
+    bars = BARS if console.encoding.startswith("utf") else PLAIN
+    for line in order[:LINES]:
+        last = f"{line.curve[-1]:.1f}" if line.curve else ""
+        table.add_row(escape(line.label), sparkline(line.curve, low, high, bars=bars), last,
+                      f"{line.epoch}/{line.epochs}" if line.word else "", line.word or "waiting")  # fmt: skip
+    if len(order) > LINES:
+        table.add_row(f"and {len(order) - LINES:,} more", "", "", "", "")
+    return table
+
+
+def pace(trained: int, left: int, seconds: float) -> str:
+    """How many epochs a second, and how long the rest takes like this."""
+    if not trained or seconds <= 0:
+        return duration(seconds)
+    rate = trained / seconds
+    said = f"{rate:.3g} epochs/s" if rate >= 1 else f"{1 / rate:.3g} s/epoch"
+    return f"{duration(seconds)}, {said}" + (f", about {duration(left / rate)} left" if left else "")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def drawn(lines: Callable[[], Sequence[Line]], footer: Callable[[float], Iterable[str]]) -> Iterator[None]:
+    """Draw runs and a line about all of them, four times a second, until the end of the context; then it is gone.
+    `footer` is given the seconds so far."""
+    start, spinner = time.monotonic(), Spinner("dots")
+
+    def picture() -> Any:
+        spinner.update(text=Text(", ".join(footer(time.monotonic() - start))))
+        return Group(replicas(lines()), spinner)
+
+    with Live(get_renderable=picture, console=console, refresh_per_second=4, transient=True):
+        yield
+
+
+@contextmanager
+def progress(named: dict[Run, str]) -> Iterator[Callback]:
+    """A line per run with its learning curve on a terminal, a line per run and epoch elsewhere. `named`: labels."""
+    if not console.is_terminal:
+        yield Lines(named)
+        return
+    board = Board(named)
+    with drawn(board.lines, board.footer):
+        yield board
+
+
+class Board(Callback):
+    """The runs as they stand."""
+
+    def __init__(self, named: dict[Run, str]):
+        self.named = named
+        self.curves: dict[Run, list[float]] = {run: [] for run in named}
+        self.words = dict.fromkeys(named, "")
+        self.read_back = 0  # epochs
+
+    def on_begin(self, run: Run, folder: Path | None) -> None:
+        self.words[run] = "running"
+
+    def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
+        self.curves[run].append(row["test_acc"])
+        self.read_back += state.read_back and row["epoch"] > 0
+
+    def on_end(self, run: Run, status: str) -> None:
+        self.words[run] = status
+
+    def lines(self) -> list[Line]:
+        return [Line(label, self.curves[run], max(0, len(self.curves[run]) - 1), run.epochs, self.words[run])
+                for run, label in self.named.items()]  # fmt: skip
+
+    def footer(self, seconds: float) -> list[str]:
+        lines = self.lines()
+        if not any(line.curve for line in lines):
+            return ["compiling", *([f"{seconds:.0f} s"] if seconds > 3 else [])]
+        done = sum(line.epoch for line in lines) - self.read_back
+        left = sum(line.epochs - line.epoch for line in lines if line.word in ("", "running"))
+        ended = sum(through(line.word) for line in lines)
+        return [*([f"{ended}/{len(lines)} runs"] if len(lines) > 1 else []), pace(done, left, seconds)]

@@ -1,0 +1,250 @@
+"""The commands that look at runs that are there: `nodepert runs` compares them, `nodepert results` gives their rows."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from nodepert.cli.parser import Words
+from nodepert.errors import UserError
+from nodepert.registry.spec import Spec
+from nodepert.studies import filters
+from nodepert.studies.results import (
+    OPTIONS,
+    SPECS,
+    Kept,
+    check_table,
+    differing,
+    kept,
+    known,
+    load_results,
+    write_table,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STATUSES = ("finished", "diverged", "failed", "running", "interrupted")
+COLOURS = {"finished": "green", "diverged": "yellow", "failed": "red", "running": "cyan"}
+FIGURES = {"train %": "train_acc", "test %": "test_acc", "train loss": "train_loss", "test loss": "test_loss"}
+REASONS = 5  # of failures that are told
+
+
+def results(
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")],
+    out: Path = Path("runs"),
+    last: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    to: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+) -> None:
+    """Give the rows of all runs of a study as one table: a line per run and epoch, beside the run's options.
+
+    Example: nodepert results weight-decay --to weight-decay.parquet
+
+    Args:
+        name: The study.
+        out: Folder of all results.
+        last: Only the last epoch of each run.
+        to: A file to write it to, .csv or .parquet, in a folder that is there; else it is printed as CSV.
+    """
+    if to:
+        check_table(to)
+    frame = load_results(name, out, last=last)
+    if to:
+        write_table(frame, to)
+        print(f"{to}: {len(frame):,} rows of {frame['id'].nunique():,} runs")
+    else:
+        frame.to_csv(sys.stdout, index=False, lineterminator="\n")
+
+
+def runs(
+    names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME ...]")] = (),
+    out: Path = Path("runs"),
+    where: Annotated[tyro.conf.UseAppendAction[tuple[Words, ...]], tyro.conf.arg(metavar="OPTION=VALUE ...")] = (),
+    status: Annotated[str | None, tyro.conf.arg(metavar="WORD")] = None,
+    best: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    sort: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None,
+) -> None:
+    """Compare the runs of studies: how each stands, the options in which they differ, the figures of the last epoch.
+
+    Without a name and without a choice of runs: which studies there are, a line each.
+
+    Example: nodepert runs rates --where rule=np lr=1e-3 lr=1e-2 --best 5
+
+    Args:
+        names: Studies.
+        out: Folder of all results.
+        where: Only runs with these values. rule=np is np with any arguments, 'rule=np(samples=4)' just that one,
+            network.width=100 one argument; an option that is given twice may have either value.
+        status: Only runs that are finished, diverged, failed, running or interrupted.
+        best: Only the N runs of highest test accuracy, best first.
+        sort: Sort by an option, an argument, status, epoch, test_acc, ... (accuracies from the highest down).
+    """
+    from nodepert.cli import display
+
+    found = kept(names or None, out)
+    conditions = [condition for group in where for condition in group]
+    if not found:
+        raise UserError(nothing(names, out))
+    if not names and not conditions and (status, best, sort) == (None, None, None):
+        display.console.print(overview(found))
+        return
+    found = filters.where(found, conditions)
+    found = found if status is None else filters.of_status(found, status)
+    found = found if best is None else filters.best(found, best)
+    found = found if sort is None else filters.ordered(found, sort)
+    print_runs(found)
+
+
+def nothing(names: Sequence[str], out: Path) -> str:
+    """Why there is no run to be shown."""
+    from nodepert.studies.results import run_folders, studies
+
+    count = sum(len(run_folders(out / name)) for name in names or studies(out))
+    if not count:
+        return f"no readable run in {out}; nodepert train puts them into OUT/NAME/ID/"
+    records = "the only record cannot" if count == 1 else f"none of {count:,} records can"
+    return f"no readable run in {', '.join(str(out / name) for name in names) or out}: {records} be read"
+
+
+def print_runs(found: Sequence[Kept]) -> None:
+    """What these runs have in common, a line for each, how many stand how, and why some failed."""
+    from rich.markup import escape
+
+    from nodepert.cli.display import console
+
+    columns = compared(found)
+    if shared := common(found, columns):
+        console.print(f"[dim]{escape(shared)}[/dim]", soft_wrap=not console.is_terminal)
+    console.print(fitting(found, columns), crop=False)
+    counts = Counter(map(filters.status_word, found))
+    said = ", ".join(f"{counts[word]:,} {word}" for word in words(found))
+    print(f"{len(found):,} run{'s' * (len(found) > 1)}: {said}")
+    for reason, count in Counter(run.reason for run in found if run.reason).most_common(REASONS):
+        console.print(f"{count:,} failed: {escape(reason)}", soft_wrap=not console.is_terminal)
+
+
+def fitting(found: Sequence[Kept], columns: Sequence[str]) -> Table:
+    """The table of these runs in the room there is: first it gives up the losses, then it breaks headers, then specs
+    at their commas; beyond that its lines are longer than the terminal's."""
+    from rich.measure import Measurement
+
+    from nodepert.cli.display import console
+
+    cells = {column: [cell(run, column) for run in found] for column in columns}
+    broken = [column.replace(".", ".\n") for column in columns]
+    texts = sorted((c for c in columns if c in SPECS), key=lambda c: max(map(len, cells[c])), reverse=True)
+    attempts = [(columns, 4, 0), (columns, 2, 0), *((broken, 2, count) for count in range(len(texts) + 1))]
+    for headers, figures, count in attempts:
+        table = listing(found, cells, headers, list(FIGURES)[:figures], texts[:count])
+        width = Measurement.get(console, console.options.update(width=100_000), table).maximum
+        if width <= console.width:
+            return table
+    table.width = width
+    return table
+
+
+def overview(found: Sequence[Kept]) -> Table:
+    """A line per study."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("study", overflow="fold")
+    for column in ("runs", *(shown := words(found)), "best test %"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("last changed", no_wrap=True)
+    for study in dict.fromkeys(run.study for run in found):
+        own = [run for run in found if run.study == study]
+        counts = Counter(map(filters.status_word, own))
+        top = max((run.rows[-1]["test_acc"] for run in own if run.rows), default=None)
+        changed = datetime.fromtimestamp(max(run.changed for run in own)).isoformat(" ", "minutes")
+        table.add_row(study, f"{len(own):,}", *(f"{counts[word]:,}" for word in shown), figure("%", top), changed)
+    return table
+
+
+def words(found: Sequence[Kept]) -> list[str]:
+    """The statuses that occur, in the order of STATUSES."""
+    there = {filters.status_word(run) for run in found}
+    return [word for word in STATUSES if word in there] + sorted(there - {*STATUSES})
+
+
+def compared(found: Sequence[Kept]) -> list[str]:
+    """The columns in which these runs differ: an option; or its arguments, where all have a spec of one name."""
+    columns: list[str] = ["study"] if len({run.study for run in found}) > 1 else []
+    arguments = differing(found)
+    for name in OPTIONS:
+        if len({repr(run.options[name]) for run in found}) == 1:
+            continue
+        alike = name in SPECS and len({known(name, run.options[name]).names for run in found}) == 1
+        own = [key for key in arguments if key.startswith(f"{name}.")] if alike else []
+        told_apart = {tuple(cell(run, key) for key in own) for run in found}
+        columns += own if len(told_apart) == len({run.options[name] for run in found}) else [name]
+    return columns
+
+
+def common(found: Sequence[Kept], columns: Sequence[str]) -> str:
+    """What all have in common: 'mnist5k, fc(depth=3), mse, adam, wd=0.0, ...'."""
+    said: list[str] = []
+    for name in OPTIONS:
+        value = found[0].options[name]
+        if name in SPECS and name not in columns:
+            apart = {key.removeprefix(f"{name}.") for key in columns if key.startswith(f"{name}.")}
+            said.append(str(without(known(name, value).short, apart)))
+        elif name not in columns:
+            said.append(f"{name}={value}")
+    return ", ".join(said)
+
+
+def without(spec: Spec, apart: set[str]) -> Spec:
+    """A spec without some of its arguments."""
+
+    def inside(value: Any) -> Any:
+        return without(value, apart) if isinstance(value, Spec) else value
+
+    left = tuple((key, inside(value)) for key, value in spec.kwargs if key not in apart)
+    return Spec(spec.name, tuple(map(inside, spec.args)), left)
+
+
+def listing(
+    found: Sequence[Kept], cells: Mapping[str, Sequence[str]], headers: Sequence[str], figures: Sequence[str],
+    narrow: Sequence[str],
+) -> Table:  # fmt: skip
+    """A line per run; columns of texts that are to be `narrow` are as wide as their longest word."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("id", "status", "epoch"):
+        table.add_column(column, justify="right" if column == "epoch" else "left", no_wrap=True)
+    for column, header in zip(cells, headers, strict=True):
+        width = max(len(word) for text in [header, *cells[column]] for word in text.split() or [""])
+        table.add_column(escape(header), justify="left" if column in (*SPECS, "study") else "right",
+                         width=width if column in narrow else None, no_wrap=column not in narrow)  # fmt: skip
+    for column in figures:
+        table.add_column(column, justify="right", no_wrap=True)
+    for i, run in enumerate(found):
+        last = run.rows[-1] if run.rows else {}
+        word = filters.status_word(run)
+        colour = COLOURS.get(word, "yellow")
+        table.add_row(
+            escape(run.id), f"[{colour}]{escape(word)}[/{colour}]", f"{last.get('epoch', '-')}/{run.options['epochs']}",
+            *(escape(texts[i]) for texts in cells.values()),
+            *(figure(name, last.get(FIGURES[name])) for name in figures),
+        )  # fmt: skip
+    return table
+
+
+def cell(run: Kept, column: str) -> str:
+    """An option or an argument as it is written in a condition; nothing where the run has none."""
+    value = filters.value(run, column)
+    return "" if value is None else filters.said(value)
+
+
+def figure(name: str, value: float | None) -> str:
+    """A figure as it is shown; a dash where there is none."""
+    return "-" if value is None else f"{value:{'.2f' if '%' in name else '.4g'}}"

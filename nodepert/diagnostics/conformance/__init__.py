@@ -1,0 +1,1 @@
+"""Conformance tests of rules and networks; the public door is nodepert/testing.py."""

@@ -1,0 +1,228 @@
+"""`check_rule`: a learning rule is held to its contract, and to what its docstring declares."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import nodepert.training.hyper  # noqa: F401  (there a Spec becomes a pytree, whose floats are leaves)
+from nodepert.core import Array, Key, Params, Rule, backprop, node_params
+from nodepert.diagnostics.conformance.cases import (
+    BATCH,
+    BIASES,
+    Case,
+    case,
+    declared_bias,
+    declared_derivative,
+    refusal,
+    small_networks,
+    subject_of,
+)
+from nodepert.diagnostics.conformance.common import alike, by_place, compiled, must, require, same, same_bits
+from nodepert.diagnostics.conformance.estimates import check_unbiased
+from nodepert.training.losses import mse
+
+Step = Callable[[Key, Any], tuple[Params, Any, Any]]  # (key, state) -> (grads, state, Info)
+SINGLES, WARM_UP = 4, 8  # steps
+PER_PASS = 512  # draws; more than 32,768 rows, draws x BATCH x samples, might be compiled wrongly (jax 0.10, on CPU)
+ONE_KEY = "one key gives two results; draw all noise from the key that grads is given"
+
+
+def check_rule(
+    rule: str | Callable[..., Rule],
+    *,
+    bias: str | None = None,
+    derivative: bool | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> None:
+    """Hold a rule to the contract, and to what it declares, on three small networks. Raises AssertionError.
+
+    `rule` is a factory, (model, loss, *, ...) -> Rule, or a spec. `bias` ("exact", "unbiased", "biased") and
+    `derivative` (does it differentiate the loss?) default to what the docstring declares; give them for a form of the
+    rule that differs from its default one.
+
+    Gradients, state and Info have their structure, shapes and dtypes, for any batch size and in bfloat16; one key gives
+    the same bits twice; a step compiles once, and runs under jit, scan and vmap; no key is consumed twice, as far as
+    JAX's own check sees; float arguments may be traced; a scalar loss is refused; a loss that must not be
+    differentiated is not.
+
+    An exact rule gives the gradient. An unbiased one gives it as the mean of `draws` draws or a few more, once its
+    state has met the examples: a wrong factor (1.15 in all), a wrong sign, and noise shared by examples whose losses
+    are averaged are found (see estimates.py). A biased one has a mean that is not zero, at every node. A network that
+    the rule refuses by a UserError for not being a chain is left out.
+    """
+    subject = subject_of(rule)
+    bias = bias or declared_bias(subject)
+    if bias not in BIASES:
+        raise ValueError(f"bias must be one of {', '.join(BIASES)}; got {bias!r}")
+    derivative = declared_derivative(subject) if derivative is None else derivative
+    with jax.debug_key_reuse(True):
+        for kind, (model, shape) in small_networks().items():
+            on = case(subject, f"rule '{subject.name}' on a small {kind} network", model, shape, seed)
+            if kind == "residual" and "chain" in refusal(on):
+                continue
+            check_shapes(on.where, on, on.numbers, on.params, on.batch[0], (BATCH, BATCH - 1, 1))
+            single = check_steps(on, derivative) if kind == "fully connected" else None
+            check_mean(on, bias, -(-draws // PER_PASS) * PER_PASS if bias == "unbiased" else SINGLES, single)
+
+
+def check_shapes(where: str, on: Case, numbers: Any, params: Params, x: Array, sizes: tuple[int, ...]) -> None:
+    """Structures, shapes and dtypes, found by tracing alone; and that a scalar loss is refused."""
+    y = on.batch[1]
+
+    def traced(size, loss, key):
+        rule = on.build(numbers, loss)
+        state = rule.init(key, params, x)
+        return rule.init(key, params, x[:1]), state, *rule.grads(key, state, params, (x[:size], y[:size]))
+
+    for size in sizes:
+        with must(where, f"it cannot be traced for a batch of {size}"):
+            single, state, grads, new, info = jax.eval_shape(partial(traced, size, mse), on.key(0))
+        alike(where, "state from an init with one example (as in training)", single, state)
+        alike(where, "gradients", grads, params)
+        alike(where, f"state after a step with a batch of {size}", new, state)
+        of = f"for {size} examples, not"
+        require(info.loss.shape == (size,), where, f"Info.loss must have shape {(size,)} {of} {info.loss.shape}")
+        outputs = info.outputs.shape
+        require(outputs[:1] == (size,), where, f"Info.outputs must have shape ({size}, ...) {of} {outputs}")
+
+    refused = False
+    with must(where, "a scalar loss must be a ValueError"):
+        try:
+            jax.eval_shape(partial(traced, BATCH, lambda outputs, y: mse(outputs, y).mean()), on.key(0))
+        except ValueError:
+            refused = True
+    require(refused, where, "a scalar loss is accepted; call losses by core.per_example, which refuses it")
+
+
+def check_steps(on: Case, derivative: bool) -> tuple[Step, Any]:
+    """Steps repeat bit by bit, compile once, and take traced numbers, one example and bfloat16. Gives (step, state)."""
+    where, numbers, traces = on.where, jax.tree.map(jnp.asarray, on.numbers), []
+
+    @compiled
+    def traced(numbers, key, state, batch):
+        traces.append(len(batch[0]))
+        return on.build(numbers, mse).grads(key, state, on.params, batch)
+
+    def step(key, state, batch=on.batch):
+        return traced(numbers, key, state, batch)
+
+    with must(where, "init fails"):
+        state = compiled(on.rule.init)(on.key(0), on.params, on.batch[0])
+    require(repeats(on, state), where, ONE_KEY)
+    with must(where, "its float arguments cannot be traced (use jnp on them, not math, and jnp.where, not if)"):
+        singles = threaded(step, on, 3, state)
+    strong = "let init return arrays of the dtypes that grads returns, as jnp.float32(0) in place of 0.0"
+    require(len(traces) == 1, where, f"a later step is compiled anew; {strong}")
+    with must(where, "it fails when called once more, or for a batch of one"):
+        require(same_bits(singles, threaded(step, on, 3, state)), where, ONE_KEY)
+        finite(f"{where}, batch of one", step(on.key(1), state, jax.tree.map(lambda a: a[:1], on.batch))[0])
+
+    params, x = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (on.params, on.batch[0]))
+    check_shapes(f"{where}, params of bfloat16", on, numbers, params, x, (BATCH,))
+    if not derivative:
+        require(not differentiates(on, state), where, "it is declared not to differentiate the loss, and does")
+    return step, state
+
+
+def check_mean(on: Case, bias: str, draws: int, single: tuple[Step, Any] | None) -> None:
+    """The mean is what the rule declares; and gradients under scan and vmap are those of single steps, where given."""
+    where, params, batch = on.where, on.params, on.batch
+
+    def program(beginning, warming, drawing):
+        def scanned(state, i):
+            grads, state, _ = on.rule.grads(jax.random.fold_in(warming, i), state, params, batch)
+            return state, grads
+
+        def drawn(i):
+            return on.rule.grads(jax.random.fold_in(drawing, i), settled, params, batch)[0]
+
+        def by_node(grads):
+            return node_params(on.network, grads, batch[0])
+
+        settled, first = on.rule.init(beginning, params, batch[0]), ()
+        if single or jax.tree.leaves(settled):
+            settled, first = jax.lax.scan(scanned, settled, jnp.arange(WARM_UP))
+        draw = jax.lax.map(drawn, jnp.arange(draws), batch_size=PER_PASS)
+        gradient, _, _ = backprop(on.network, mse).grads(drawing, (), params, batch)
+        few = jax.tree.map(lambda g: g[:SINGLES], (first, draw))
+        return settled, *few, jax.vmap(by_node)(draw), by_node(gradient)
+
+    with must(where, "it cannot run under lax.scan, with its state in the carry, and vmap over keys"):
+        settled, first, some, draw, gradient = compiled(program)(on.key(0), on.key(3), on.key(4))
+    if single:
+        step, state = single
+        same(where, "gradients under lax.scan and of single steps", first, threaded(step, on, 3, state))
+        alone = threaded(lambda key, _: step(key, settled), on, 4, settled)
+        same(where, "gradients vmapped over keys and of single steps", some, alone)
+    finite(where, draw)
+    estimates = {node: vectors(tree) for node, tree in draw.items()}
+    exact = {node: vectors(jax.tree.map(lambda g: g[None], tree))[0] for node, tree in gradient.items()}
+    if bias == "unbiased":
+        check_unbiased(where, estimates, exact)
+        return
+    for node, g in exact.items():
+        at, off = f"{where}, at node '{node}'", np.abs(estimates[node] - g).max() / np.abs(g).max()
+        require(estimates[node].mean(0).any(), at, "its mean is zero: nothing is learned there")
+        require(bias != "exact" or off <= 1e-5, at, f"it is off the gradient by {off:.2%}, though declared exact")
+
+
+def repeats(on: Case, state: Any) -> bool:
+    """Whether a step is the same computation whenever it is traced; if not so, whether its results are the same."""
+
+    def trace():
+        anew = lambda *arguments: on.rule.grads(*arguments)  # JAX knows a function's last trace  # noqa: E731
+        closed = jax.make_jaxpr(anew)(on.key(1), state, on.params, on.batch)
+        return re.sub("0x[0-9a-f]+", "", str(closed)), closed.consts
+
+    (text, values), (other, others) = trace(), trace()
+    if text == other and all(a is b or same_bits(a, b) for a, b in zip(values, others, strict=True)):
+        return True
+    return same_bits(*(on.rule.grads(on.key(1), state, on.params, on.batch)[0] for _ in range(2)))
+
+
+def differentiates(on: Case, state: Any) -> bool:
+    """Whether a step asks for a derivative of the loss, whatever it makes of the answer: tracing it is enough."""
+    asked: list[bool] = []
+
+    @jax.custom_jvp
+    def watched(outputs):
+        return outputs
+
+    @watched.defjvp
+    def _(primals, tangents):
+        asked.append(True)
+        raise ValueError("the loss was differentiated")
+
+    rule = on.build(on.numbers, lambda outputs, targets: mse(watched(outputs), targets))
+    with contextlib.suppress(ValueError):
+        jax.eval_shape(rule.grads, on.key(1), state, on.params, on.batch)
+    return bool(asked)
+
+
+def threaded(step: Step, on: Case, use: int, state: Any) -> Any:
+    """The gradients of the first steps, one after another, stacked."""
+    found = []
+    for i in range(SINGLES):
+        grads, state, _ = step(jax.random.fold_in(on.key(use), i), state)
+        found.append(grads)
+    return jax.tree.map(lambda *g: np.stack(g), *found)
+
+
+def finite(where: str, grads: Any) -> None:
+    for place, leaf in by_place(grads).items():
+        require(np.isfinite(np.asarray(leaf, np.float32)).all(), where, f"the gradient at {place} is not finite")
+
+
+def vectors(tree: Any) -> np.ndarray:
+    """Draws of a node's gradient, leaves (draws, ...), as (draws, size)."""
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)

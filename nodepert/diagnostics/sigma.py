@@ -1,0 +1,137 @@
+"""Which sigma? A finite difference of the loss along the noise, held against the exact directional derivative."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nodepert import registry
+from nodepert.core import Array, Key, Loss, Model, Params, node_params, node_shapes, per_example
+from nodepert.diagnostics.verdict import Row
+from nodepert.registry.spec import Spec
+from nodepert.rules.directional import directional, loss_along
+from nodepert.rules.noise import draw
+from nodepert.rules.weight import noise_shapes, noisy_weights
+
+GRID = tuple(float(f"{10.0**e:.0e}") for e in np.arange(-6, 0.1, 0.5))  # 1e-6, 3e-6, ..., 1
+DIFFERENCES = ("forward", "central")
+GOOD = 0.99  # of a correlation: what is lost is then below 2% of the variance
+DRAWS, EXAMPLES = 8, 32
+
+
+def perturbing(spec: Spec) -> Spec | None:
+    """The first part of a rule's spec that has a sigma, every default written out: the rule, or one it goes around."""
+    spec = registry.full("rule", spec)
+    if "sigma" in dict(spec.kwargs):
+        return spec
+    inner = [v for v in (*spec.args, *dict(spec.kwargs).values()) if isinstance(v, Spec)]
+    return next((found for part in inner if (found := perturbing(part))), None)
+
+
+def step_study(key: Key, spec: Spec, model: Model, loss: Loss, params: Params, batch: tuple[Array, Array]) -> list[Row]:
+    """How well finite differences measure the slope of the loss: a row for each `difference` and `sigma`.
+
+        correlation over b, k of (L_b(sigma xi^k) - L_b(0)) / sigma (central: of +-sigma) and d/ds L_b(s xi^k) at s = 0
+
+    and `slope`, the regression of the first on the second, with b up to 32 examples of `batch` = (x, y) and xi^k 8
+    draws of noise on the pre-activations of `model`, or on its weights for wp; all in the dtypes of `params` and x.
+    Rounding spoils a small sigma, curvature a large one. The grid goes from 1e-6 to 1, and the rule's own sigma is in
+    it (`own`). For inp, which perturbs one node at a time, the figures are means over nodes.
+
+    `spec`: a rule with a sigma, as `perturbing` gives it.
+    """
+    own = dict(spec.kwargs)
+    sigmas = sorted({*GRID, own["sigma"]})
+    study = jax.jit(partial(slopes, model, loss, spec.name, own.get("noise", "gaussian")))
+    few = batch[0][:EXAMPLES], batch[1][:EXAMPLES]
+    parts = jax.device_get(study(key, params, few, jnp.asarray(sigmas, jnp.float32)))
+    rows = []
+    for i, difference in enumerate(DIFFERENCES):
+        for j, sigma in enumerate(sigmas):
+            correlation, slope = np.mean([fitted(exact, measured[:, i, j]) for exact, measured in parts], axis=0)
+            mine = (difference, sigma) == (own.get("difference", "forward"), own["sigma"])
+            figures = {"correlation": float(correlation), "slope": float(slope)}
+            rows.append({"difference": difference, "sigma": sigma, **figures, "own": mine})
+    return rows
+
+
+def slopes(model: Model, loss: Loss, rule: str, noise: str, key: Key, params: Params, batch: Any, sigmas: Array):
+    """For every kind of pass the rule makes, over draws: exact slopes (K, B), measured (K, differences, sigmas, B)."""
+    x, y = batch
+    if rule == "wp":
+        shapes, _ = noise_shapes(node_params(model, params, x), (), 1, 0)
+        passes = [(lambda psi: per_example(loss, model.apply(params, x, noisy_weights(psi, {})), y), shapes)]
+    else:
+        f, shapes = loss_along(model, loss, params, batch), node_shapes(model, params, x)
+        passes = [(f, {n: s}) for n, s in shapes.items()] if rule == "inp" else [(f, shapes)]
+    clean = per_example(loss, model.apply(params, x), y)
+    found = []
+    for i, (f, shapes) in enumerate(passes):
+        own = jax.random.fold_in(key, i)
+        exact = directional("jvp", f, clean, shapes, 0.0)
+
+        def one_draw(k, own=own, f=f, shapes=shapes, exact=exact):
+            xi = draw(jax.random.fold_in(own, k), shapes, noise)
+
+            def measured(sigma):
+                return jnp.stack([directional(d, f, clean, shapes, sigma)(xi) for d in DIFFERENCES])
+
+            return exact(xi), jnp.moveaxis(jax.lax.map(measured, sigmas), 0, 1)
+
+        found.append(jax.lax.map(one_draw, jnp.arange(DRAWS)))
+    return found
+
+
+def fitted(exact: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
+    """(correlation, slope of the regression) of what was measured on what is exact; 0 where either never changes."""
+    e, m = exact.ravel().astype(np.float64), measured.ravel().astype(np.float64)
+    e, m = e - e.mean(), m - m.mean()
+    both, ee, mm = e @ m, e @ e, m @ m
+    if not (ee > 0 and mm > 0 and np.isfinite(both)):
+        return 0.0, 0.0
+    return both / (ee * mm) ** 0.5, both / ee
+
+
+def recommendation(rows: list[Row], spec: Spec, dtype: str) -> str:
+    """What the study says about a rule's own sigma and difference, and what to take instead."""
+    own = dict(spec.kwargs)
+    difference, sigma = own.get("difference", "forward"), own["sigma"]
+    spans = {d: found for d in DIFFERENCES if (found := usable([r for r in rows if r["difference"] == d]))}
+    if difference == "jvp":
+        also = "; ".join(f"{d}, {span(found)}" for d, found in spans.items()) or f"none in {dtype}"
+        return f"difference=jvp has no sigma to choose. Finite differences that would do: {also}."
+    now = next(r["correlation"] for r in rows if r["own"])
+    said = f"sigma={sigma:g} with difference={difference} measures slopes with correlation {now:.4f}"
+    if found := spans.get(difference):
+        fine = found[0]["sigma"] <= sigma <= found[-1]["sigma"]
+        return f"{said}: {'keep it' if fine else 'take another'} ({span(found)})."
+    said = f"{said}, but no decade of sigma is all above {GOOD}"
+    if found := spans.get("central"):
+        return f"{said}: take difference=central ({span(found)})."
+    best = max(rows, key=lambda r: r["correlation"])
+    at = f"best {best['correlation']:.4f}, {best['difference']} at sigma={best['sigma']:.2g}"
+    instead = "take difference=jvp" if "difference" in own else f"compute in more than {dtype}"
+    return f"{said} in {dtype}, central differences neither ({at}): {instead}."
+
+
+def usable(rows: list[Row]) -> list[Row]:
+    """The rows of one difference around its best that are above GOOD; none if that is less than a decade of sigma."""
+    best = max(range(len(rows)), key=lambda i: rows[i]["correlation"])
+    low = high = best
+    while low > 0 and rows[low - 1]["correlation"] > GOOD:
+        low -= 1
+    while high + 1 < len(rows) and rows[high + 1]["correlation"] > GOOD:
+        high += 1
+    found = rows[low : high + 1]
+    wide = found[-1]["sigma"] >= 9.99 * found[0]["sigma"]  # weights grow in training, and a fit sigma with them
+    return found if wide and rows[best]["correlation"] > GOOD else []
+
+
+def span(rows: list[Row]) -> str:
+    """A usable range of sigma in words."""
+    best = max(rows, key=lambda r: r["correlation"])
+    return f"above {GOOD} from {rows[0]['sigma']:.2g} to {rows[-1]['sigma']:.2g}, best at {best['sigma']:.2g}"

@@ -1,0 +1,16 @@
+"""Errors that the user can fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """Something the user can put right. The command line prints it as one line and exits with status 2."""
+
+
+def did_you_mean(word: str, there: Iterable[str]) -> str:
+    """What a complaint of an unknown word goes on with, where one of those that there are is like it."""
+    near = get_close_matches(word, list(there), n=1, cutoff=0.5 if len(word) < 4 else 0.6)
+    return f" (did you mean '{near[0]}'?)" if near else ""

@@ -1,0 +1,178 @@
+"""What the loss looks like around the paths that training takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nodepert.core import per_example
+from nodepert.errors import UserError
+from nodepert.experiments.drawing import Picture, style, tidy
+from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
+from nodepert.experiments.shared.tasks import Task, make_hyper, make_task, train
+from nodepert.registry.ranges import at_least
+from nodepert.training.program import standardised, task_data
+
+SCALES: dict[str, dict[str, Any]] = {
+    "smoke": {"dataset": "digits(train=300, test=100)", "network": "fc(width=12)", "epochs": 4, "points": 5},
+    "small": {},
+    "paper": {"dataset": "mnist", "network": "fc", "epochs": 50, "points": 61, "examples": 10_000},
+}
+
+
+def loss_landscape(
+    load: Load, *, rules: tuple[str, ...] = ("sgd", "np", "dfa"), rates: tuple[float, ...] = (0.1,),
+    dataset: str = "mnist(train=10000, test=2000)", network: str = "fc(width=100)", loss: str = "mse",
+    optimizer: str = "sgd", epochs: int = 20, batchsize: int = 100, examples: int = 2000, points: int = 25,
+    seed: int = 0,
+) -> Experiment:  # fmt: skip
+    """The loss on a plane through the end of each rule's path, all from one initialisation.
+
+    The plane is spanned by the first two principal components of all paths (the parameters after every epoch, of all
+    rules, less their mean), filter-normalised: in each direction the incoming weights of a unit are scaled to the norm
+    that they have at the end of the first rule's path (Li et al. 2018). A point of the path has the coordinates (a, b)
+    of its projection by least squares, and the loss is that at
+
+        params_end + (a - a_end) d1 + (b - b_end) d2
+
+    which at the path's end is the loss of the run itself, exactly. Losses are means over training examples.
+
+    Args:
+        rules: Learning rules, a panel each.
+        rates: One learning rate for all rules, or one each.
+        dataset: Data set.
+        network: Network.
+        loss: Loss.
+        optimizer: Optimizer.
+        epochs: Passes over the training data.
+        batchsize: Examples per update.
+        examples: Training examples over which the loss is averaged; at most 0, all of them.
+        points: Points of the grid along each axis.
+        seed: Seed of weights, shuffling and noise.
+    """
+    at_least("points", points, 3)
+    at_least("epochs", epochs, 2)
+    at_least("batchsize", batchsize, 1)
+    if len(rates) not in (1, len(rules)):
+        raise UserError(f"rates are one for all {len(rules)} rules, or one each; got {len(rates)}")
+    lrs = dict(zip(rules, rates if len(rates) == len(rules) else rates * len(rules), strict=True))
+
+    @cache
+    def paths() -> tuple[Task, dict[str, list[Any]], np.ndarray, np.ndarray, float]:
+        """The task, every rule's parameters epoch by epoch, the two directions, and what they explain."""
+        task = make_task(load, dataset, network, loss, batchsize)
+        found = {}
+        for rule in rules:
+            run = train(task, [make_hyper(rule, lrs[rule], seed, optimizer)], epochs)
+            found[rule] = [jax.device_get(epoch.state(0).params) for epoch in run]
+        stacked = np.stack([flat(params) for path in found.values() for params in path])
+        if not np.isfinite(stacked).all():
+            raise UserError("a run diverged; take a smaller learning rate (rates)")
+        _, sizes, axes = np.linalg.svd(stacked - stacked.mean(0), full_matrices=False)
+        explained = float(np.square(sizes[:2]).sum() / np.square(sizes).sum())
+        end = found[rules[0]][-1]
+        d1, d2 = (filter_normalised(like(axis, end), end) for axis in axes[:2])
+        return task, found, d1, d2, explained
+
+    def rows(part: Part) -> Iterator[Row]:
+        task, found, d1, d2, explained = paths()
+        path = found[part["rule"]]
+        first, end = flat(next(iter(found.values()))[0]), flat(path[-1])
+        basis = np.stack([d1, d2], 1)
+
+        def coordinates(params: Any) -> np.ndarray:
+            return np.linalg.lstsq(basis, flat(params) - first, rcond=None)[0]
+
+        a_end = coordinates(path[-1])
+        loss_at = mean_loss(task, examples)
+        for epoch, params in enumerate(path):
+            a, b = coordinates(params)
+            yield point("path", epoch, a, b, loss_at(params), explained)
+        everywhere = np.stack([coordinates(params) for own in found.values() for params in own])
+        low, high = everywhere.min(0), everywhere.max(0)
+        margin = 0.25 * (high - low).max()
+        for a in np.linspace(low[0] - margin, high[0] + margin, points):
+            for b in np.linspace(low[1] - margin, high[1] + margin, points):
+                moved = end + (a - a_end[0]) * d1 + (b - a_end[1]) * d2
+                yield point("grid", -1, a, b, loss_at(like(moved, path[-1])), explained)
+
+    def draw(figure: Any, rows: Sequence[Row]) -> None:
+        panels = figure.subplots(1, len(rules), sharex=True, sharey=True, squeeze=False)[0]
+        finite = [math.log10(r["loss"]) for r in rows if math.isfinite(r["loss"]) and r["loss"] > 0]
+        levels = np.linspace(min(finite), np.percentile(finite, 95), 14)
+        for i, (rule, axes) in enumerate(zip(rules, panels, strict=True)):
+            own = [r for r in rows if r["rule"] == rule]
+            grid, path = ([r for r in own if r["kind"] == kind] for kind in ("grid", "path"))
+            side = round(len(grid) ** 0.5)
+            a, b, z = (np.array([r[name] for r in grid]).reshape(side, side) for name in ("a", "b", "loss"))
+            shown = axes.contourf(a, b, np.log10(z), levels=levels, cmap="cividis", extend="both")
+            axes.plot([r["a"] for r in path], [r["b"] for r in path], color="white", linewidth=2.5)
+            axes.plot([r["a"] for r in path], [r["b"] for r in path], markersize=3, linewidth=1,
+                      color="black", marker=style(i)["marker"])  # fmt: skip
+            axes.plot(path[-1]["a"], path[-1]["b"], "*", color="white", markeredgecolor="black", markersize=10)
+            tidy(axes, xlabel="direction 1", title=f"{rule}\n(ends at {path[-1]['loss']:.3g})")
+        panels[0].set_ylabel("direction 2")
+        bar = figure.colorbar(shown, ax=list(panels), label="training loss")
+        bar.set_ticks(levels[::3], labels=[f"{10**level:.2g}" for level in levels[::3]])
+
+    def findings(rows: Sequence[Row]) -> list[Finding]:
+        ends = {rule: [r for r in rows if (r["rule"], r["kind"]) == (rule, "path")] for rule in rules}
+        moved = {rule: math.dist(*((r["a"], r["b"]) for r in (own[0], own[-1]))) for rule, own in ends.items()}
+        said = [Finding(f"two directions explain {100 * rows[0]['explained']:.0f} % of the variance of the paths",
+                        rows[0]["explained"] > 0.5)]  # fmt: skip
+        for rule, own in ends.items():
+            said.append(Finding(f"{rule}: the loss falls from {own[0]['loss']:.3g} to {own[-1]['loss']:.3g}, over a "
+                                f"distance of {moved[rule]:.2g}", own[-1]["loss"] < own[0]["loss"]))  # fmt: skip
+        return said
+
+    picture = Picture("epoch", "loss", ("rule",), {"kind": "path"}, log="y")
+    return Experiment([{"rule": rule} for rule in rules], rows, draw, findings, picture, (2.0 * len(rules) + 1, 3.4))
+
+
+def point(kind: str, epoch: int, a: Any, b: Any, loss: float, explained: float) -> Row:
+    """A row."""
+    return {"kind": kind, "epoch": epoch, "a": float(a), "b": float(b), "loss": loss, "explained": explained}
+
+
+def flat(params: Any) -> np.ndarray:
+    """All parameters in one vector, float64."""
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(params)])
+
+
+def like(vector: np.ndarray, params: Any) -> Any:
+    """The vector in the shape of these parameters."""
+    leaves, structure = jax.tree.flatten(params)
+    parts = np.split(vector, np.cumsum([leaf.size for leaf in leaves])[:-1])
+    return structure.unflatten(
+        [part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, leaves, strict=True)]
+    )
+
+
+def filter_normalised(direction: Any, params: Any) -> np.ndarray:
+    """The direction, the incoming weights of each unit (the last axis) scaled to the norm that they have in `params`;
+    biases stay as they are in relation to all parameters of the direction."""
+    whole = np.linalg.norm(flat(params)) / np.linalg.norm(flat(direction))
+
+    def scaled(d: np.ndarray, w: np.ndarray) -> np.ndarray:
+        if d.ndim < 2:
+            return d * whole
+        axes = tuple(range(d.ndim - 1))
+        length, wanted = (np.sqrt(np.square(v).sum(axes, keepdims=True)) for v in (d, w))
+        return d * wanted / np.where(length > 0, length, 1)
+
+    return flat(jax.tree.map(scaled, direction, params))
+
+
+def mean_loss(task: Task, examples: int) -> Any:
+    """params -> the mean loss over the first training examples."""
+    data = task_data(task.data)
+    pixels, labels = (array[: examples if examples > 0 else None] for array in data["train"])
+    x, y = standardised({k: jnp.asarray(data[k]) for k in ("mean", "std")}, jnp.asarray(pixels)), jnp.asarray(labels)
+    compiled = jax.jit(lambda params: per_example(task.loss, task.model.apply(params, x), y).mean())
+    return lambda params: float(compiled(params))

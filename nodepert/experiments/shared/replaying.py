@@ -1,0 +1,129 @@
+"""Training that can be taken up again anywhere: up to a crash, and from a checkpoint before it once more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nodepert.core import Array, Params
+from nodepert.errors import UserError
+from nodepert.experiments.shared.crashes import DROP, FLOOR, crash_epoch
+from nodepert.experiments.shared.tasks import Task
+from nodepert.training import devices
+from nodepert.training.hyper import Hyper, stacked
+from nodepert.training.program import Program, State, program, task_data
+from nodepert.training.replicas import fetched
+
+
+class Pieces(NamedTuple):
+    """One run in pieces, compiled. One program advances it by any number of batches, so that a replay batch by batch
+    goes through the states of the run, bit for bit. No buffer is donated: a state that is kept is a checkpoint."""
+
+    init: Callable[[], State]
+    order: Callable[[State], Array]  # of the epoch that begins with this state
+    advance: Callable[[State, Array, int, int], tuple[State, Array]]  # (state, order, first, count): batches from first
+    accuracy: Callable[[Params], float]  # of the test split in per cent; nan where a loss is not finite
+    batches: int  # in an epoch
+    pure: Program
+    hyper: Any  # numbers as arrays
+    data: Any
+
+
+class Course(NamedTuple):
+    """How a run went."""
+
+    accuracies: list[float]  # of epoch 0, 1, ...
+    crash: int | None  # the epoch at which it crashed, and ended
+    checkpoint: tuple[int, State]  # the last before the end: after how many epochs, and its state
+    end: State
+
+
+class Moment(NamedTuple):
+    """A run before one update."""
+
+    epoch: int  # from 1 on
+    batch: int  # of this epoch
+    order: Array
+    state: State
+
+
+def in_pieces(task: Task, epochs: int) -> Callable[[Hyper], Pieces]:
+    """Runs of this length; those of one structure share a compiled program. Raises UserError where batches are not all
+    of one size."""
+    batches, rest = divmod(len(task.data.train_y), task.batchsize)
+    if rest or not batches:
+        raise UserError(f"here batchsize must divide the {len(task.data.train_y):,} training examples; "
+                        f"got {task.batchsize}")  # fmt: skip
+    pure = program(task.model, task.loss, batchsize=task.batchsize, epochs=epochs)
+    data = jax.device_put(task_data(task.data))
+    jit = partial(jax.jit, compiler_options=devices.compiler_options())
+
+    @jit
+    def advance(state, numbers, data, order, first, count):
+        def batch(i, carry):
+            state, info = pure.step(carry[0], numbers, data, at(order, i, task.batchsize))
+            return state, carry[1] & jnp.isfinite(info.loss).all()
+
+        return jax.lax.fori_loop(first, first + count, batch, (state, jnp.bool_(True)))  # a traced count: one program
+
+    init, order, evaluate = map(jit, (pure.init, pure.order, pure.evaluate))
+
+    def run(hyper: Hyper) -> Pieces:
+        numbers = jax.tree.map(lambda a: jnp.asarray(a[0]), stacked([hyper]))
+
+        def accuracy(params):
+            found = fetched(evaluate(params, numbers, data))
+            finite = math.isfinite(found["train_loss"] + found["test_loss"])
+            return round(float(found["test_acc"]), 4) if finite else math.nan
+
+        return Pieces(
+            lambda: init(numbers, data),
+            lambda state: order(state.step, numbers, data),
+            lambda state, order, first, count: advance(state, numbers, data, order, first, count),
+            accuracy, batches, pure, numbers, data,
+        )  # fmt: skip
+
+    return run
+
+
+def at(order: Array, batch: Any, batchsize: int) -> Array:
+    """The examples of a batch."""
+    return jax.lax.dynamic_slice_in_dim(order, batch * batchsize, batchsize)
+
+
+def epochs_of(run: Pieces) -> Iterator[tuple[State, float]]:
+    """(state, test accuracy) after 0, 1, 2, ... epochs; the accuracy of an epoch whose loss was not finite is nan."""
+    state = run.init()
+    yield state, run.accuracy(state.params)
+    while True:
+        state, finite = run.advance(state, run.order(state), 0, run.batches)
+        yield state, run.accuracy(state.params) if finite else math.nan
+
+
+def course(run: Pieces, epochs: int, every: int, drop: float = DROP, floor: float = FLOOR) -> Course:
+    """Train until the run crashes, at most `epochs` epochs, with a checkpoint every few."""
+    accuracies, checkpoint = [], None
+    for epoch, (state, accuracy) in enumerate(epochs_of(run)):
+        accuracies.append(accuracy)
+        crash = crash_epoch(accuracies, drop, floor)
+        checkpoint = checkpoint or (epoch, state)
+        if crash is not None or epoch == epochs or math.isnan(accuracy):
+            return Course(accuracies, crash, checkpoint, state)
+        if epoch % every == 0:
+            checkpoint = epoch, state
+    raise AssertionError("epochs_of does not end")
+
+
+def replay(run: Pieces, taken: Course) -> Iterator[Moment]:
+    """Every update from the checkpoint to the end once more, as the run was before it."""
+    start, state = taken.checkpoint
+    for epoch in range(start + 1, len(taken.accuracies)):
+        order = run.order(state)
+        for batch in range(run.batches):
+            yield Moment(epoch, batch, order, state)
+            state, _ = run.advance(state, order, batch, 1)

@@ -1,0 +1,122 @@
+"""flax.linen: every call of a module that owns parameters is a node, by method interception."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from flax import errors
+from flax import linen as nn
+
+from nodepert.core import Model, plain
+from nodepert.errors import UserError
+from nodepert.models.adapters.nodes import MIXES, Calls, bypasses, example_batch, one_array, presynaptic, verify
+
+Path = tuple[str, ...]
+
+
+def from_linen(module: nn.Module, example: Any, **kwargs: Any) -> Model:
+    """A model from a linen module; see `nodepert.models.adapters.flax.from_flax`."""
+    x = example_batch(example)
+    variables, modules = survey(module, x, kwargs)
+    refuse_state(variables)
+    params = variables.get("params", {})
+    leaves = leaf_modules(params, modules)
+
+    def init(key):
+        return module.init(key, x, **kwargs)["params"]
+
+    def apply(params, x, node=plain):
+        interceptor = interception(leaves, params, Calls(node, x), type(module).__name__)
+        with nn.intercept_methods(interceptor):
+            return one_array("the network", module.apply({"params": params}, x, **kwargs))
+
+    model = Model(init, apply)
+    verify(model, params, x)
+    return model
+
+
+def interception(leaves: set[Path], params: Any, calls: Calls, root: str) -> Any:
+    """The interceptor of one forward pass: calls of `leaves` from outside go through a node."""
+    inside = False  # a leaf: its own methods and sub-modules are part of its operation
+
+    def enter(function, *args, **kwargs):
+        nonlocal inside
+        before, inside = inside, True
+        try:
+            return function(*args, **kwargs)
+        finally:
+            inside = before
+
+    def intercept(next_function, args, kwargs, context):
+        module, method = context.module, context.method_name
+        name = "/".join(module.path) or root
+        try:
+            if inside or module.path not in leaves:
+                return next_function(*args, **kwargs)
+            if method == "setup":
+                return enter(next_function, *args, **kwargs)
+            h, others = presynaptic(name, args, kwargs)
+            bare, _ = module.unbind()
+
+            def op(own, h):
+                out = enter(bare.apply, {"params": own}, h, *others, method=method, **kwargs)
+                return one_array(f"layer '{name}'", out)
+
+            return calls(f"{name}.{method}" if method != "__call__" else name, op, at(params, module.path), h)
+        except errors.InvalidRngError as error:
+            raise UserError(
+                f"layer '{name}' draws random numbers at every call (dropout?), so that a change of the loss would not "
+                "be due to the perturbation; pass what makes it deterministic, as in from_flax(module, example, "
+                "deterministic=True) or train=False, whichever the module's call takes"
+            ) from error
+        except (errors.ScopeParamNotFoundError, errors.ScopeCollectionNotFound) as error:
+            raise UserError(
+                f"layer '{name}' uses parameters of another module, where no error signal reaches them; it must own "
+                "all that it uses"
+            ) from error
+
+    return intercept
+
+
+def survey(module: nn.Module, x: jax.Array, kwargs: dict[str, Any]) -> tuple[Any, set[Path]]:
+    """The shapes of all variables, and the paths of all modules, without computing anything."""
+    modules: set[Path] = set()
+
+    def note(next_function, args, kwargs, context):
+        modules.add(context.module.path)
+        return next_function(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        return jax.eval_shape(lambda key: module.init(key, x, **kwargs), jax.random.key(0)), modules
+
+
+def refuse_state(variables: Any) -> None:
+    """Raises UserError for a variable that is not a parameter."""
+    for collection in variables:
+        if collection == "params":
+            continue
+        path, _ = jax.tree_util.tree_flatten_with_path(variables[collection])[0][0]
+        layer = "/".join(str(key.key) for key in path[:-1]) or "this module"
+        if collection == "batch_stats":
+            raise UserError(f"layer '{layer}' {MIXES}")
+        raise UserError(
+            f"layer '{layer}' keeps state in the collection '{collection}'; a model's outputs may depend on its "
+            "parameters and inputs only"
+        )
+
+
+def leaf_modules(params: Any, modules: set[Path], path: Path = ()) -> set[Path]:
+    """The paths of the modules that own parameters. Raises UserError for one that has parameterised sub-modules too."""
+    inner = {key for key in params if (*path, key) in modules}
+    own = sorted(params.keys() - inner)
+    if own and inner:
+        raise bypasses("/".join([*path, own[0]]))
+    return {path} if own else set().union(*(leaf_modules(params[key], modules, (*path, key)) for key in inner))
+
+
+def at(params: Any, path: Path) -> Any:
+    """The parameters of the module at a path."""
+    for key in path:
+        params = params[key]
+    return params

@@ -1,0 +1,21 @@
+"""What a name in a spec means: the catalogue, signatures, and how a spec becomes the thing that it names."""
+
+from nodepert.registry.build import make as make
+from nodepert.registry.build import make_loss as make_loss
+from nodepert.registry.build import make_model as make_model
+from nodepert.registry.build import make_rule as make_rule
+from nodepert.registry.describe import about as about
+from nodepert.registry.describe import facts as facts
+from nodepert.registry.describe import said as said
+from nodepert.registry.describe import usage as usage
+from nodepert.registry.table import entry as entry
+from nodepert.registry.table import everything as everything
+from nodepert.registry.table import names as names
+from nodepert.registry.table import plural as plural
+from nodepert.registry.table import register as register
+from nodepert.registry.table import resolve as resolve
+from nodepert.registry.validate import check as check
+from nodepert.registry.validate import full as full
+from nodepert.registry.validate import short as short
+from nodepert.registry.validate import to_float as to_float
+from nodepert.registry.validate import within as within

@@ -1,0 +1,99 @@
+"""Signatures and docstrings, read from the source: what can be listed and checked without importing JAX."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from nodepert.registry.spec import Spec
+
+KNOWN: dict[str, Any] = {"float": float, "int": int, "bool": bool, "str": str, "Spec": Spec}  # in annotations
+
+
+class Described(NamedTuple):
+    """What the registry needs to know of a factory: its parameters, with evaluated annotations, and its docstring."""
+
+    parameters: tuple[inspect.Parameter, ...]
+    doc: str
+
+
+def described(factory: Callable[..., Any]) -> Described:
+    """The description of an imported factory."""
+    parameters = inspect.signature(factory, eval_str=True).parameters.values()
+    return Described(tuple(parameters), inspect.getdoc(factory) or "")
+
+
+@functools.cache
+def read(target: str) -> Described | None:
+    """The same of "module:function" in this package, without importing it; None where the source is not that plain.
+
+    Of an annotation that a spec's arguments cannot have (a `Model`, an `Array`) only the text is kept.
+    """
+    module, _, name = target.partition(":")
+    function = _top_level(module).get(name)
+    if not isinstance(function, ast.FunctionDef) or function.decorator_list:
+        return None
+    try:
+        return Described(tuple(_parameters(module, function.args)), inspect.cleandoc(ast.get_docstring(function) or ""))
+    except ValueError:  # a default that is no literal
+        return None
+
+
+def _parameters(module: str, arguments: ast.arguments):
+    kinds = inspect.Parameter
+    positional = [*arguments.posonlyargs, *arguments.args]
+    missing = [None] * (len(positional) - len(arguments.defaults))
+    for a, default in zip(positional, [*missing, *arguments.defaults], strict=True):
+        yield _parameter(module, a, kinds.POSITIONAL_OR_KEYWORD, default)
+    if arguments.vararg:
+        yield _parameter(module, arguments.vararg, kinds.VAR_POSITIONAL, None)
+    for a, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        yield _parameter(module, a, kinds.KEYWORD_ONLY, default)
+    if arguments.kwarg:
+        yield _parameter(module, arguments.kwarg, kinds.VAR_KEYWORD, None)
+
+
+def _parameter(module: str, a: ast.arg, kind: Any, default: ast.expr | None) -> inspect.Parameter:
+    value = inspect.Parameter.empty if default is None else ast.literal_eval(default)
+    return inspect.Parameter(a.arg, kind, default=value, annotation=_annotation(module, a.annotation))
+
+
+def _annotation(module: str, node: ast.expr | None) -> Any:
+    """The type that an annotation names: a builtin, Spec, a Literal or an alias of one; else its text."""
+    match node:
+        case None:
+            return inspect.Parameter.empty
+        case ast.Subscript(ast.Name("Literal"), options):
+            values = ast.literal_eval(options)
+            return Literal[values] if isinstance(values, str) else Literal[*values]  # pyright: ignore
+        case ast.Name(name) if name in KNOWN:
+            return KNOWN[name]
+        case ast.Subscript(ast.Name("tuple"), ast.Tuple([ast.Name(name), ast.Constant()])) if name in KNOWN:
+            return tuple[KNOWN[name], ...]
+        case ast.Name(name):
+            match _top_level(module).get(name):
+                case ast.Assign(value=alias):
+                    return _annotation(module, alias)
+                case ast.ImportFrom(module=str() as source) if source.startswith("nodepert"):
+                    return _annotation(source, node)
+    return ast.unparse(node)
+
+
+@functools.cache
+def _top_level(module: str) -> dict[str, ast.stmt]:
+    """{name: the statement that defines it at the top level of a module of NodePert's}."""
+    path = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")
+    names: dict[str, ast.stmt] = {}
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
+        match statement:
+            case ast.FunctionDef(name) | ast.ClassDef(name):
+                names[name] = statement
+            case ast.Assign([ast.Name(name)]):
+                names[name] = statement
+            case ast.ImportFrom():
+                names |= {alias.asname or alias.name: statement for alias in statement.names}
+    return names

@@ -1,0 +1,101 @@
+"""Specs checked against the signatures that they name, with every default written out, or as short as possible."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any, Literal
+
+from nodepert.errors import UserError
+from nodepert.registry.catalogue import ALIASES
+from nodepert.registry.describe import parameters, usage_of
+from nodepert.registry.spec import BY_NODE, Spec, parse, show
+from nodepert.registry.table import names
+
+
+def check(kind: str, spec: str | Spec) -> Spec:
+    """The canonical spec: name known, arguments known and of the declared type. Raises UserError."""
+    spec = parse(spec) if isinstance(spec, str) else spec
+    name = ALIASES.get(kind, {}).get(spec.name, spec.name)
+    if name == BY_NODE and kind != "rule":
+        raise UserError(f"{kind} '{spec}': only rules can be given by node")
+    takes = parameters(kind, name)
+    wrapped = [k for k, p in takes.items() if p.kind is p.POSITIONAL_OR_KEYWORD]  # what a combinator goes around
+    if len(spec.args) > len(wrapped):
+        raise UserError(f"{kind} '{spec}': give its arguments by name: {usage_of(takes)}")
+    any_name = next((p for p in takes.values() if p.kind is p.VAR_KEYWORD), None)
+    values: dict[str, Any] = {}
+    for key, value in [*zip(wrapped, spec.args, strict=False), *spec.kwargs]:
+        if key in values:
+            raise UserError(f"{kind} '{spec.name}': {key} is given twice")
+        parameter = any_name or takes.get(key)
+        if not parameter:
+            known = f"it takes {usage_of(takes)}" if takes else "it takes none"
+            raise UserError(f"{kind} '{spec.name}' has no argument '{key}'; {known}")
+        values[key] = _coerce(kind, f"{kind} '{spec.name}': {key}", parameter.annotation, value)
+    if not values.keys() >= set(wrapped):
+        raise UserError(f"{kind} '{spec.name}' goes around another {kind}, as in {name}({next(iter(names(kind)))})")
+    args = tuple(values.pop(key) for key in wrapped)
+    return Spec(name, args, tuple(values.items()))
+
+
+def full(kind: str, spec: str | Spec) -> Spec:
+    """The canonical spec with every default written out: what a run's record and identity are made of."""
+
+    def filled(value: Any) -> Any:
+        return full(kind, value) if isinstance(value, Spec) else value
+
+    spec = check(kind, spec)
+    takes = parameters(kind, spec.name).values()
+    values = {p.name: p.default for p in takes if p.kind is p.KEYWORD_ONLY} | dict(spec.kwargs)
+    return Spec(spec.name, tuple(map(filled, spec.args)), tuple((k, filled(v)) for k, v in values.items()))
+
+
+def short(kind: str, spec: str | Spec) -> Spec:
+    """The canonical spec without the arguments that equal their defaults: `full` undone, for people to read."""
+
+    def trimmed(value: Any) -> Any:
+        return short(kind, value) if isinstance(value, Spec) else value
+
+    spec = full(kind, spec)
+    defaults = {p.name: p.default for p in parameters(kind, spec.name).values()}
+    said = tuple((k, trimmed(v)) for k, v in spec.kwargs if k not in defaults or v != defaults[k])
+    return Spec(spec.name, tuple(map(trimmed, spec.args)), said)
+
+
+def within(kind: str, spec: str | Spec) -> list[str]:
+    """The names in a spec: its own, and those of the specs in it. Raises UserError."""
+    spec = check(kind, spec)
+    values = [*spec.args, *(value for _, value in spec.kwargs)]
+    return [spec.name, *(name for inner in values if isinstance(inner, Spec) for name in within(kind, inner))]
+
+
+def _coerce(kind: str, what: str, annotation: Any, value: Any) -> Any:
+    """Hold a value against its annotation: float (may be traced), int, bool, str or Literal (static), Spec (nested)."""
+    if annotation is Spec:
+        if not isinstance(value, str | Spec):
+            raise UserError(f"{what} must be a {kind}; got {show(value)}")
+        return check(kind, value)
+    if typing.get_origin(annotation) is Literal:
+        options = typing.get_args(annotation)
+        if value not in options:
+            raise UserError(f"{what} must be one of {', '.join(map(str, options))}; got {show(value)}")
+        return value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is float:
+        if isinstance(value, str | bool | None | Spec):
+            raise UserError(f"{what} must be a number; got {show(value)}")
+        return to_float(what, value) if number else value  # else: a traced value, taken as it is
+    if annotation in (int, bool, str) and (not isinstance(value, annotation) or (annotation is int and not number)):
+        noun = {int: "a whole number", bool: "True or False", str: "a word"}[annotation]
+        raise UserError(f"{what} must be {noun}; got {show(value)}")
+    if isinstance(value, int) and abs(value) >= 2**31:
+        raise UserError(f"{what} must be below 2**31; got {value}")
+    return value
+
+
+def to_float(what: str, value: Any) -> float:
+    """float(value), where a whole number too large for it is the user's error."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise UserError(f"{what} is too large for a float") from None

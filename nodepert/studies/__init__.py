@@ -1,0 +1,1 @@
+"""Runs: defined, executed, saved and found again."""

@@ -1,0 +1,141 @@
+"""Which runs: `rule=np`, `lr=1e-3`, `network.width=100`; of a status; the best; in which order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from nodepert.errors import UserError
+from nodepert.registry import entry
+from nodepert.registry.catalogue import ALIASES
+from nodepert.registry.spec import parse, show
+from nodepert.studies.grid import parsed_seeds
+from nodepert.studies.results import OPTIONS, SPECS, Kept, known, rank
+from nodepert.studies.store.run_folder import COLUMNS
+
+OWN = ("study", "id", "status")  # columns beside options, arguments and figures
+SHOWN = 12  # values in a complaint
+
+
+def where(runs: Sequence[Kept], conditions: Sequence[str]) -> list[Kept]:
+    """The runs that meet every condition OPTION=VALUE; of several on one option, any of them.
+
+    Raises UserError, with what there is, for what is no condition, or where no run meets one, or all of them.
+    """
+    tests: dict[str, list[Callable[[Any], bool]]] = {}
+    for condition in conditions:
+        key, equals, text = (part.strip() for part in condition.partition("="))
+        if not equals:
+            raise UserError(f"'{condition}' is no condition; names come first, then --where rule=np lr=1e-3")
+        if not (there := [(run.options | run.arguments)[key] for run in runs if key in run.options | run.arguments]):
+            near = "".join(f" (did you mean {one}?)" for one in get_close_matches(key, _keys(runs), n=1))
+            raise UserError(f"none of these runs has an option {key}{near}; there are: {', '.join(_keys(runs))}")
+        test = _test(key, text)
+        if not any(map(test, there)):
+            raise UserError(f"none of these runs has {key}={text}; there are: {listed(map(said, there))}")
+        tests.setdefault(key, []).append(test)
+
+    def meets(run: Kept) -> bool:
+        values = run.options | run.arguments
+        return all(key in values and any(test(values[key]) for test in either) for key, either in tests.items())
+
+    found = [run for run in runs if meets(run)]
+    if conditions and not found:
+        raise UserError(f"none of these {len(runs):,} runs meets all of: {', '.join(conditions)}")
+    return found
+
+
+def of_status(runs: Sequence[Kept], word: str) -> list[Kept]:
+    """The runs of a status: finished, diverged (at whatever epoch), ... Raises UserError, with those there are."""
+    found = [run for run in runs if word in (run.status, status_word(run))]
+    if not found:
+        there = (f"{one} ({count})" for one, count in Counter(map(status_word, runs)).items())
+        raise UserError(f"none of these runs is {word}; there are: {listed(there)}")
+    return found
+
+
+def status_word(run: Kept) -> str:
+    """diverged, of 'diverged at epoch 3'."""
+    return run.status.split()[0]
+
+
+def best(runs: Sequence[Kept], count: int) -> list[Kept]:
+    """The runs of highest test accuracy after their last epoch, best first.
+
+    Raises UserError for a count below 1, and where no run has figures.
+    """
+    if count < 1:
+        raise UserError(f"best must be at least 1; got {count}")
+    found = [run for run in runs if run.rows]
+    if not found:
+        raise UserError("none of these runs has figures yet")
+    return ordered(found, "test_acc")[:count]
+
+
+def ordered(runs: Sequence[Kept], column: str) -> list[Kept]:
+    """The runs sorted by a column: accuracies from the highest down, all else upwards, runs that have none at the end.
+
+    Raises UserError, with the columns that there are, for one that is not.
+    """
+    columns = (*OWN, *_keys(runs), *COLUMNS)
+    if column not in columns:
+        raise UserError(f"no column {column}; there are: {', '.join(columns)}")
+    sign = -1 if column.endswith("_acc") else 1
+
+    def place(run: Kept) -> tuple:
+        found = value(run, column)
+        if found is None or found != found:
+            return (1,)
+        return (0, rank(column, sign * found if column in COLUMNS else found))
+
+    return sorted(runs, key=place)
+
+
+def value(run: Kept, column: str) -> Any:
+    """The value of an option, an argument ("network.width") or a figure of the last epoch; None where there is none."""
+    if column in COLUMNS:
+        return run.rows[-1][column] if run.rows else None
+    return getattr(run, column) if column in OWN else (run.options | run.arguments).get(column)
+
+
+def said(value: Any) -> str:
+    """A value as it is written in a condition."""
+    return value if isinstance(value, str) else show(value)
+
+
+def listed(texts: Iterable[str]) -> str:
+    """Different texts, the first of them."""
+    different = list(dict.fromkeys(texts))
+    return ", ".join(different[:SHOWN]) + f" and {len(different) - SHOWN} more" * (len(different) > SHOWN)
+
+
+def _keys(runs: Sequence[Kept]) -> list[str]:
+    return [*OPTIONS, *dict.fromkeys(key for run in runs for key in run.arguments)]
+
+
+def _test(key: str, text: str) -> Callable[[Any], bool]:
+    """What a value of this option must meet. Raises UserError for a text that cannot be one."""
+    if key in SPECS:
+        return _spec_test(key, text)
+    if key == "seed":
+        return parsed_seeds(text).__contains__  # ranges as well: 0..4
+    try:
+        number = float(text)
+    except ValueError:
+        if key in OPTIONS:
+            raise UserError(f"{key} is a number; got '{text}'") from None
+        return lambda own: said(own).lower() == text.lower()
+    return lambda own: isinstance(own, int | float) and not isinstance(own, bool) and own == number
+
+
+def _spec_test(kind: str, text: str) -> Callable[[Any], bool]:
+    """A name stands for any arguments; a spec with arguments for itself, however it is written."""
+    spec = parse(text)
+    if not (spec.args or spec.kwargs or "(" in text):  # np() is np with its defaults
+        entry(kind, spec.name)
+        name = ALIASES.get(kind, {}).get(spec.name, spec.name)
+        return lambda own: known(kind, own).names[0] == name
+    canonical = str(known(kind, text).short)
+    return lambda own: own == canonical

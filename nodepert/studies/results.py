@@ -1,0 +1,238 @@
+"""What runs left behind, read back: one record per run (`kept`), and one tidy table for pandas (`load_results`)."""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nodepert.errors import UserError, did_you_mean
+from nodepert.registry import full, short
+from nodepert.registry.spec import BY_NODE, Spec, show
+from nodepert.studies.run import Run, from_dict
+from nodepert.studies.store.records import check_target, write_whole
+from nodepert.studies.store.run_folder import COLUMNS, RunFolder, checked_name
+from nodepert.training.metrics import Row
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+SPECS = ("dataset", "network", "rule", "loss", "optimizer")
+OPTIONS = (*SPECS, "lr", "wd", "batchsize", "epochs", "seed")  # in the order of columns, and of sorting
+assert set(OPTIONS) == {f.name for f in fields(Run)}
+WORDS = 500  # characters of a warning: what is damaged may hold anything
+log = logging.getLogger("nodepert")
+
+
+class Kept(NamedTuple):
+    """A run as its folder has it."""
+
+    study: str
+    id: str
+    status: str
+    reason: str  # why it failed
+    options: dict[str, Any]  # {option: value}, specs in their short form
+    arguments: dict[str, Any]  # {"network.width": 500, ...}, defaults written out
+    rows: list[Row]
+    changed: float  # seconds since the epoch
+    made: dict[str, Any]  # versions, device and data, as recorded
+
+
+def load_results(name: str | None = None, out: str | Path = "runs", *, last: bool = False) -> DataFrame:
+    """The rows of every run of a study as one tidy pandas table; of all studies in `out` where there is no name.
+
+    A row per run and epoch (with `last`, a row per run: its last epoch), sorted by the runs' options. Columns: study,
+    id, status; the options, specs without the arguments that equal their defaults; an argument such as `network.width`
+    in which the runs differ; then the figures as in metrics.csv. A run without figures has a row with none.
+    What is damaged is left out, with a warning of the logger "nodepert".
+    Raises UserError, with the studies that there are, for one that is not there.
+    """
+    return table(kept(None if name is None else [name], out), last)
+
+
+def studies(out: str | Path = "runs") -> list[str]:
+    """The names of all studies in a folder: those folders that hold runs. Raises UserError where it cannot be read."""
+    try:
+        return sorted(p.name for p in Path(out).iterdir() if p.is_dir() and _is_name(p.name) and run_folders(p))
+    except OSError as error:
+        raise UserError(f"no runs in {out}: {(error.strerror or str(error)).lower()}; "
+                        "nodepert train puts them into OUT/NAME/ID/") from None  # fmt: skip
+
+
+def kept(names: Iterable[str] | None = None, out: str | Path = "runs") -> list[Kept]:
+    """The runs of these studies (or of all), sorted by study, then options. What is damaged is warned of.
+
+    Raises UserError, with the studies that there are, for one that is not there.
+    """
+    places = {name: Path(out) / checked_name(name) for name in (studies(out) if names is None else names)}
+    found: list[Kept] = []
+    for study, place in places.items():
+        folders = run_folders(place)
+        if not folders:
+            there = studies(out)
+            hint = did_you_mean(study, there)
+            raise UserError(f"no study '{study}' in {out}{hint}; there are: {', '.join(there) or 'none'}")
+        for path in folders:
+            try:
+                found.append(_read(study, path))
+            except UserError as error:
+                _warn(f"left out: {error}")
+    return sorted(found, key=lambda run: (run.study, *(rank(name, run.options[name]) for name in OPTIONS), run.id))
+
+
+def table(runs: Sequence[Kept], last: bool = False) -> DataFrame:
+    """The table of `load_results`, of these runs."""
+    import pandas as pd
+
+    rows = [(run, row) for run in runs for row in (run.rows[-1:] if last else run.rows) or [{}]]
+    columns = {key: pd.Series([getattr(run, key) for run, _ in rows], dtype="str") for key in ("study", "id", "status")}
+    for name in OPTIONS:
+        kind = {"str": "str", "float": "float64", "int": "int64"}[_TYPES[name]]
+        columns[name] = pd.Series([run.options[name] for run, _ in rows], dtype=kind)
+    for key in differing(runs):
+        columns[key] = _column([run.arguments.get(key) for run, _ in rows])
+    for name in COLUMNS:
+        values = [row.get(name) for _, row in rows]
+        columns[name] = pd.Series(values, dtype="Int64" if name == "epoch" else "float64")
+    return pd.DataFrame(columns)
+
+
+def differing(runs: Sequence[Kept]) -> list[str]:
+    """The arguments of specs ("network.width") in which those of these runs that have them differ."""
+    values: dict[str, set[str]] = {}
+    for run in runs:
+        for key, value in run.arguments.items():
+            values.setdefault(key, set()).add(show(value))
+    keys = [key for key, found in values.items() if len(found) > 1]
+    return sorted(keys, key=lambda key: SPECS.index(key.partition(".")[0]))
+
+
+def write_table(frame: DataFrame, path: Path) -> None:
+    """Write a table whole, as CSV (floats in full precision) or Parquet. Raises UserError for any other suffix."""
+    check_table(path)
+    if path.suffix == ".csv":
+        content = frame.to_csv(index=False, lineterminator="\n").encode()
+    else:
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False, engine="pyarrow")
+        content = buffer.getvalue()
+    write_whole(path, content)
+
+
+def check_table(path: Path) -> None:
+    """Raises UserError where a table cannot be written under this name."""
+    check_target(path, ".csv", ".parquet")
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow  # noqa: F401  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise UserError('Parquet needs pyarrow: pip install "nodepert[parquet]"; or write a .csv') from None
+
+
+class Known(NamedTuple):
+    """What a spec says."""
+
+    short: Spec
+    names: tuple[str, ...]  # its own, and of those that it goes around
+    arguments: dict[str, Any]  # defaults written out
+
+
+@functools.lru_cache(10_000)  # runs of a study share most of their specs
+def known(kind: str, text: str) -> Known:
+    """What a spec says; of one that goes around another, as decorrelate(np), the inner one's arguments as well."""
+    spec = full(kind, text)
+    inner = [*spec.args, *(value for key, value in spec.kwargs if (spec.name, key) == (BY_NODE, "*"))]
+    around = [known(kind, str(one)) for one in inner]
+    own = {key: str(short(kind, value)) if isinstance(value, Spec) else value for key, value in spec.kwargs}
+    arguments = {key: value for one in around for key, value in one.arguments.items()}
+    arguments |= {key: value for key, value in own.items() if (spec.name, key) != (BY_NODE, "*")}
+    return Known(short(kind, spec), (spec.name, *(name for one in around for name in one.names)), arguments)
+
+
+def rank(name: str, value: Any) -> tuple:
+    """What values are sorted by: numbers by size, words by letters, specs by name, then by their arguments."""
+    if name in SPECS and isinstance(value, str):
+        said = known(name, value)
+        return (said.names, [rank("", v) for v in said.arguments.values()], value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (0, math.inf if value != value else value, "")
+    return (1, 0, show(value))
+
+
+def one_line(text: str) -> str:
+    """A text of whatever origin as one short line that a terminal can show."""
+    line = " ".join("".join(c if c.isprintable() or c.isspace() else "?" for c in text[: 2 * WORDS]).split())
+    return line if len(line) <= WORDS else f"{line[: WORDS - 3]}..."
+
+
+_TYPES = {f.name: str(f.type) for f in fields(Run)}
+
+
+def _read(study: str, path: Path) -> Kept:
+    """The run in a folder. Raises UserError, naming the file, where it is damaged."""
+    config = path / "config.json"
+    folder = RunFolder.read(path)
+    run = from_dict(folder.record["config"])
+    options = {name: getattr(run, name) for name in OPTIONS}
+    status, reason = folder.standing.strip(), folder.record.get("reason")
+    texts = (path.name, status, *(options[name] for name in SPECS))
+    if not 0 < len(status) <= WORDS or not all(text.isprintable() for text in texts):
+        raise UserError(f"{config} has a status or options that cannot be printed; it is damaged")
+    if large := [name for name in OPTIONS if _TYPES[name] == "int" and abs(options[name]) >= 2**63]:
+        raise UserError(f"{config}: {large[0]} is too large")
+    arguments = {f"{kind}.{k}": v for kind in SPECS for k, v in known(kind, options[kind]).arguments.items()}
+    options |= {kind: str(known(kind, options[kind]).short) for kind in SPECS}
+    rows = folder.rows()
+    if not rows and (path / "metrics.csv").exists():
+        _warn(f"{path / 'metrics.csv'} is not a readable table; its run is there without figures")
+    said = one_line(reason) if isinstance(reason, str) else ""
+    made = {key: folder.record.get(key) for key in ("versions", "device", "data")}
+    return Kept(study, path.name, status, said, options, arguments, rows, _changed(path), made)
+
+
+def _changed(path: Path) -> float:
+    times = [0.0]
+    for file in (path / "config.json", path / "metrics.csv"):
+        with suppress(OSError):
+            times.append(file.stat().st_mtime)
+    return max(times)
+
+
+def run_folders(place: Path) -> list[Path]:
+    """The runs' folders in a study's; what has no config.json is none."""
+    try:
+        return sorted(path for path in place.iterdir() if (path / "config.json").is_file())
+    except OSError:
+        return []
+
+
+def _is_name(name: str) -> bool:
+    try:
+        return checked_name(name) == name
+    except UserError:
+        return False
+
+
+def _column(values: Sequence[Any]) -> Any:
+    """A column of one type, empty where there is no value."""
+    import pandas as pd
+
+    types = {type(value) for value in values if value is not None}
+    if types == {bool}:
+        return pd.Series(values, dtype="boolean")
+    if types == {int}:
+        return pd.Series(values, dtype="Int64")
+    if types <= {int, float}:
+        return pd.Series(values, dtype="float64")
+    texts = [None if value is None else value if isinstance(value, str) else show(value) for value in values]
+    return pd.Series(texts, dtype="str")
+
+
+def _warn(message: str) -> None:
+    log.warning("%s", one_line(message))

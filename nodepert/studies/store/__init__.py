@@ -1,0 +1,1 @@
+"""Files of runs on disk: records, locks, rows and checkpoints."""

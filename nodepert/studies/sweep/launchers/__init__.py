@@ -1,0 +1,1 @@
+"""Where the jobs of a sweep run: here, on Slurm, or under another scheduler."""

@@ -1,0 +1,193 @@
+"""Replicas: runs that differ in numbers only, trained together by one compiled program; rows out.
+
+A single run is one replica. Replica i has the rows and parameters that it would have alone: bit for bit where replicas
+follow one another in a loop (what CPUs do by default), to rounding where they are vectorised.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nodepert.core import Loss, Model
+from nodepert.data.dataset import Dataset
+from nodepert.errors import UserError
+from nodepert.registry.spec import Spec
+from nodepert.training import devices, processes
+from nodepert.training.hyper import Hyper, stacked, structure
+from nodepert.training.metrics import Row, diverged
+from nodepert.training.program import Program, State, program, rehearse, task_data
+
+SPARE = 0.1  # of the free memory, left alone
+log = logging.getLogger("nodepert")
+
+
+class Epoch(NamedTuple):
+    """{replica: its row} of those that took part in this epoch, and the state of any, until the next is asked for."""
+
+    rows: dict[int, Row]
+    state: Callable[[int], State]
+
+
+def fit_all(
+    model: Model,
+    loss: Loss,
+    data: Dataset,
+    hypers: Sequence[Hyper],
+    *,
+    batchsize: int,
+    epochs: int,
+    lanes: int | None = None,
+    on: Sequence[Any] | None = None,
+    memory: float | None = None,
+    begin: int = 0,
+    states: Sequence[State] | None = None,
+) -> Iterator[Epoch]:
+    """Train replicas together, and yield an `Epoch` before training (epoch 0) and after every epoch.
+
+    A row has epoch, epoch_time (seconds of training and evaluation, compilation left out; each replica's share of
+    them), train_acc, test_acc (per cent), train_loss, test_loss. When a loss is not finite the row says so
+    (`diverged(row)`) and is that replica's last: it is frozen as it is, and the others do not notice. Same arguments,
+    same machine: the same bits.
+
+    `lanes`: replicas that are vectorised on each device; those follow one another. `on`: the devices; by default
+    replicas are spread over all, and a single run takes one (given several, it spreads each batch over them).
+    `memory`: bytes for one program on each device, by default what is free; a group that needs more is trained in
+    parts, and says so. `states`: of replicas that go on after epoch `begin`, the first to be yielded is the next;
+    they end with the bits that they would have had without a break.
+
+    Raises UserError for sizes and rates out of range, ValueError for a model or loss that breaks its contract and for
+    replicas of different structure.
+    """
+    if len({structure(hyper) for hyper in hypers}) != 1:
+        raise ValueError("replicas differ in numbers only: give one or more, of one structure of rule and optimizer")
+    shapes = jax.ShapeDtypeStruct((2, *data.train_x.shape[1:]), "float32"), jax.ShapeDtypeStruct((2,), "int32")
+    rehearse(model, loss, hypers, shapes, batchsize=batchsize, epochs=epochs)  # complain now, not at the first row
+    if batchsize > len(data.train_y):
+        raise UserError(f"batchsize must be at most the {len(data.train_y):,} training examples; got {batchsize}")
+
+    def trained(numbers: Sequence[int]) -> Iterator[Epoch]:
+        limit = processes.least(devices.memory_free() * (1 - SPARE) if memory is None else memory)
+        mesh = devices.mesh(len(numbers), on)
+        task = program(model, loss, batchsize=batchsize, epochs=epochs, spread=devices.over_batch(mesh))
+        chosen = [hypers[i] for i in numbers]
+        width = lanes or (1 if replays(chosen[0].rule) else side_by_side(len(chosen)))
+        group = Group(task, data, chosen, mesh, width)
+        if group.bytes <= limit or len(numbers) == 1:
+            yield from group.train(numbers, epochs, begin, states and [states[i] for i in numbers])
+            return
+        shared = sum(array.nbytes for array in jax.tree.leaves(group.data))
+        room = int((limit - shared) * len(numbers) / max(1, group.bytes - shared))
+        room = min(max(room, 1), len(numbers) - 1)
+        size = math.ceil(len(numbers) / math.ceil(len(numbers) / room))  # parts of about one size
+        log.warning("%d replicas in one program need %.2g GB of the %.2g GB there are: training %d at a time",
+                    len(numbers), group.bytes / 1e9, limit / 1e9, size)  # fmt: skip
+        del group
+        for start in range(0, len(numbers), size):
+            yield from trained(numbers[start : start + size])
+
+    return trained(range(len(hypers)))
+
+
+def side_by_side(replicas: int) -> int:
+    """How many replicas to vectorise on one device: none on CPU, where a loop is as fast (benchmarks/README.md)."""
+    return 1 if jax.default_backend() == "cpu" else replicas
+
+
+def replays(rule: Any) -> bool:
+    """Whether a rule, or one that it goes around, has replay=True: such replicas follow one another, since vectorised
+    both branches of a condition are computed, and the memory that a replay saves is there after all."""
+    inner = [v for v in (*rule.args, *dict(rule.kwargs).values()) if isinstance(v, Spec)]
+    return dict(rule.kwargs).get("replay") is True or any(map(replays, inner))
+
+
+class Group:
+    """Replicas of one compiled program, on a mesh of devices."""
+
+    def __init__(self, task: Program, data: Dataset, hypers: Sequence[Hyper], mesh: Any, lanes: int):
+        self.count = len(hypers)
+        spread, copy = devices.spread(mesh), devices.everywhere(mesh)
+        filled = [*hypers, *[hypers[-1]] * (-self.count % devices.shares(mesh))]  # the same number on every device
+        self.hyper = devices.placed(stacked(filled), spread)
+        self.alive = devices.placed(np.arange(len(filled)) < self.count, spread)
+        self.data = devices.placed(task_data(data), copy)
+
+        def epoch(state, hyper, alive, data):
+            return jax.lax.cond(alive, task.epoch, lambda state, hyper, data: (state, False), state, hyper, data)
+
+        def evaluate(params, hyper, alive, finite, data):
+            nothing = jax.tree.map(
+                lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(task.evaluate, params, hyper, data)
+            )
+            metrics = jax.lax.cond(alive, task.evaluate, lambda *_: nothing, params, hyper, data)
+            metrics["train_loss"] = jnp.where(finite, metrics["train_loss"], jnp.nan)
+            return metrics, alive & jnp.isfinite(metrics["train_loss"] + metrics["test_loss"])
+
+        def compiled(f, *arguments, outputs: Any = spread, donate: Any = ()):
+            together = devices.over_replicas(f, mesh, lanes)
+            inputs = (spread,) * (len(arguments) - 1) + (copy,)
+            jitted = jax.jit(
+                lambda *a: together(a[:-1], a[-1]),
+                in_shardings=inputs,
+                out_shardings=outputs,
+                donate_argnums=donate,
+                compiler_options=devices.compiler_options(),
+            )
+            return jitted.lower(*arguments).compile()
+
+        self._spread = spread
+        states = jax.eval_shape(jax.vmap(task.init, (0, None)), self.hyper, self.data)
+        flags = jax.ShapeDtypeStruct(self.alive.shape, bool)
+        self._init = compiled(task.init, self.hyper, self.data)
+        self._epoch = compiled(epoch, states, self.hyper, flags, self.data, donate=0)
+        self._evaluate = compiled(evaluate, states.params, self.hyper, flags, flags, self.data, outputs=(copy, spread))
+        self._take = jax.jit(lambda states, i: jax.tree.map(lambda a: a[i], states), out_shardings=copy)
+        self.bytes = devices.memory_needed(self._epoch)
+
+    def train(
+        self, numbers: Sequence[int], epochs: int, begin: int = 0, states: Sequence[State] | None = None
+    ) -> Iterator[Epoch]:
+        """Train, under these numbers, from the start or from states, until all are through or have diverged."""
+        if states:
+            filled = [*states, *[states[-1]] * (len(self.alive) - self.count)]
+            self.states = devices.placed(jax.tree.map(lambda *each: np.stack(each), *filled), self._spread)
+        else:
+            self.states = self._init(self.hyper, self.data)
+        running, finite = list(range(self.count)), self.alive
+
+        def state(number):
+            return self._take(self.states, numbers.index(number))
+
+        for number in range(begin + 1 if states else 0, epochs + 1):
+            start = time.perf_counter()
+            if number:
+                self.states, finite = self._epoch(self.states, self.hyper, self.alive, self.data)
+            metrics, self.alive = self._evaluate(self.states.params, self.hyper, self.alive, finite, self.data)
+            metrics = fetched(metrics)
+            seconds = (time.perf_counter() - start) / len(running) if number else 0.0
+            rows = {i: row(number, seconds, {name: m[i] for name, m in metrics.items()}) for i in running}
+            yield Epoch({numbers[i]: row for i, row in rows.items()}, state)
+            running = [i for i in running if not diverged(rows[i])]
+            if not running:
+                return
+
+
+def row(epoch: int, seconds: float, metrics: dict[str, Any]) -> Row:
+    """The row of one replica; losses in full precision, accuracies to what float32 counts allow."""
+    accuracies = {name: round(float(metrics[name]), 4) for name in ("train_acc", "test_acc")}
+    losses = {name: float(metrics[name]) for name in ("train_loss", "test_loss")}
+    return {"epoch": epoch, "epoch_time": seconds} | accuracies | losses
+
+
+def fetched(tree: Any) -> Any:
+    """Bring results to the host: the one transfer of an epoch. Waits in Python, where Ctrl-C is heard."""
+    while not all(leaf.is_ready() for leaf in jax.tree.leaves(tree)):
+        time.sleep(0.001)
+    return jax.tree.map(np.asarray, jax.device_get(tree))

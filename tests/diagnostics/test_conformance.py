@@ -1,0 +1,389 @@
+"""The public conformance tests: what is registered passes them, and every mutant fails with a sentence of its own."""
+
+import re
+from collections import OrderedDict
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nodepert import registry
+from nodepert.core import (
+    Info,
+    Model,
+    Rule,
+    adding,
+    backprop,
+    expand,
+    node_shapes,
+    per_example,
+    plain,
+    pullback,
+    stateless,
+)
+from nodepert.diagnostics.conformance.cases import declared_bias, declared_derivative, subject_of
+from nodepert.errors import UserError
+from nodepert.models.layers import dense, xavier
+from nodepert.models.wiring import wiring
+from nodepert.registry.spec import BY_NODE, Spec
+from nodepert.rules.feedback import direct_feedback_alignment, feedback_alignment
+from nodepert.rules.node import node_perturbation
+from nodepert.rules.noise import draw
+from nodepert.testing import check_model, check_rule
+
+AROUND = {"decorrelate": "decorrelate(np)", BY_NODE: "np; out=exact"}  # a combinator is checked around another rule
+FORMS = {  # forms that are other code than the default ones
+    "np(noise=sphere, samples=3, difference=central)": {},
+    "np(difference=jvp)": {"derivative": True},
+    "np(sharing=batch, noise=rademacher)": {},
+    "np(presynaptic=noisy)": {},
+    "np(baseline=running)": {},
+    "np(baseline=running, presynaptic=clean)": {},
+    "inp(difference=jvp)": {"derivative": True},
+    "anp(difference=central, samples=2)": {},
+    "wp(sharing=example)": {},
+    "wp(rank=2)": {"draws": 4000},
+    "wp(rank=1, sharing=example)": {"draws": 4000},
+    "dfa(error=softmax)": {"derivative": False},
+    "decorrelate('dfa; out=np')": {},
+}
+
+
+@pytest.mark.parametrize("spec", [AROUND.get(name, name) for name in registry.names("rule")])
+def test_every_registered_rule_keeps_the_contract_and_its_word(spec):
+    check_rule(spec)
+
+
+LONG = {"np(noise=sphere, samples=3, difference=central)", "np(baseline=running, presynaptic=clean)",
+        "inp(difference=jvp)", "anp(difference=central, samples=2)", "wp(rank=1, sharing=example)"}  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", [pytest.param(form, marks=[pytest.mark.slow] * (form in LONG)) for form in FORMS])
+def test_so_do_their_other_forms(spec):
+    check_rule(spec, **FORMS[spec])
+
+
+def test_a_rule_that_is_not_registered_is_checked_as_a_factory():
+    check_rule(partial(direct_feedback_alignment, error="linear", seed=1), derivative=False)
+
+
+@pytest.mark.parametrize("name", registry.names("network"))
+def test_every_registered_network_keeps_the_contract(name):
+    small = {"fc": "fc(width=9)", "linfc": "linfc(width=9)", "precision": "precision(fc(width=9), dtype=float32)"}
+    check_model(small.get(name, name), (8, 8, 3))
+
+
+# ----------------------------------------------------------------------------------- what is declared
+
+
+def test_a_combinator_declares_what_it_goes_around():
+    def declared(spec):
+        return declared_bias(subject_of(spec)), declared_derivative(subject_of(spec))
+
+    assert declared("decorrelate(np)") == ("unbiased", False)
+    assert declared("decorrelate(sgd)") == ("exact", True)
+    assert declared("np; out=exact") == ("unbiased", True)
+    assert declared("decorrelate('np; out=fa')") == ("biased", True)
+    assert declared(partial(registry.resolve("rule", "decorrelate"), rule=Spec("anp"))) == ("biased", False)
+
+
+def test_what_is_not_declared_is_asked_for():
+    def silent(model, loss):
+        return backprop(model, loss)
+
+    def half_silent(model, loss):
+        """Bias: exact."""
+        return backprop(model, loss)
+
+    def demanding(model, loss, *, strength: float):
+        return backprop(model, loss)
+
+    with pytest.raises(AssertionError, match="rule 'silent': it does not declare its bias; begin a paragraph"):
+        check_rule(silent)
+    with pytest.raises(AssertionError, match="'half_silent': it does not declare whether it differentiates the loss"):
+        check_rule(half_silent)
+    with pytest.raises(AssertionError, match="'demanding': argument 'strength' has no default"):
+        check_rule(demanding, bias="exact", derivative=True)
+    with pytest.raises(ValueError, match="bias must be one of exact, unbiased, biased; got 'low'"):
+        check_rule(silent, bias="low")
+
+
+def test_keys_are_watched_while_a_rule_is_checked_only():
+    with jax.debug_key_reuse(False):
+        check_rule("sgd")
+        assert not jax.config.jax_debug_key_reuse
+
+
+# ----------------------------------------------------------------------------------- mutants of a rule
+
+
+def altered(alter, state=lambda size: ()):
+    """A factory of node perturbation, whose (grads, state, Info) are altered; `state(batch size)` is the first."""
+
+    def mutant(model, loss, *, sigma: float = 1e-3):
+        rule = node_perturbation(model, loss, sigma=sigma, noise="rademacher")
+
+        def grads(key, state, params, batch):
+            found, _, info = rule.grads(key, (), params, batch)
+            return alter(found, state, info)
+
+        return Rule(lambda key, params, x: state(len(x)), grads)
+
+    return mutant
+
+
+def by_hand(drawn=draw, losses=per_example, credit=lambda change, sigma, xi: change / sigma * xi):
+    """A factory of node perturbation, written out, of which one part may err."""
+
+    def mutant(model, loss, *, sigma: float = 1e-3):
+        def grads(key, state, params, batch):
+            x, y = batch
+            outputs = model.apply(params, x)
+            xi = drawn(key, node_shapes(model, params, x))
+            noisy = model.apply(params, x, adding(times(xi, sigma)))
+            clean, change = losses(loss, outputs, y), losses(loss, noisy, y) - losses(loss, outputs, y)
+            signals = {name: credit(expand(change, v), sigma, v).astype(v.dtype) for name, v in xi.items()}
+            return pullback(model, params, x, times(signals, 1 / len(x))), state, Info(clean, outputs)
+
+        return Rule(stateless, grads)
+
+    return mutant
+
+
+def times(tree, factor):
+    return jax.tree.map(lambda v: (factor * v).astype(v.dtype), tree)
+
+
+def one_draw_for_all(key, shapes):
+    one = draw(key, {n: jax.ShapeDtypeStruct((1, *s.shape[1:]), s.dtype) for n, s in shapes.items()})
+    return {n: jnp.broadcast_to(v, shapes[n].shape) for n, v in one.items()}
+
+
+def one_key_for_all(key, shapes):
+    return {n: jax.random.normal(key, s.shape, s.dtype) for n, s in shapes.items()}
+
+
+def on_the_host(key, shapes):
+    scale = jax.pure_callback(np.float32, jax.ShapeDtypeStruct((), "float32"), 1 + 0 * jax.random.uniform(key))
+    return times(draw(key, shapes), scale)
+
+
+@jax.custom_batching.custom_vmap
+def twice_if_vmapped(v):
+    return v
+
+
+@twice_if_vmapped.def_vmap
+def _(size, batched, v):
+    return 2 * v, batched[0]
+
+
+def learn_when_better(change, sigma, xi):
+    return change / sigma * xi if change.mean() < 0 else 0 * xi
+
+
+def only_small(change, sigma, xi):
+    return change / sigma * xi if sigma < 1 else xi
+
+
+def standardised(change, sigma, xi):
+    return (change - change.mean()) / change.std() * xi
+
+
+def secretive(model, loss):
+    """Takes the derivative where it can be had."""
+
+    def grads(key, state, params, batch):
+        try:
+            return backprop(model, loss).grads(key, state, params, batch)
+        except ValueError:
+            return node_perturbation(model, loss).grads(key, state, params, batch)
+
+    return Rule(stateless, grads)
+
+
+def cast(grads, dtype):
+    return jax.tree.map(lambda g: g.astype(dtype), grads)
+
+
+def host_noise(grads):
+    return times(grads, 1 + np.random.default_rng().normal())
+
+
+MUTANTS = {  # what is wrong: (factory, what is said about it)
+    "scale": (
+        altered(lambda g, s, i: (times(g, 1.15), s, i)),
+        r"its mean is 1\.\d+ \+- 0\.0\d+ times the gradient",
+    ),
+    "sign": (altered(lambda g, s, i: (times(g, -1), s, i)), r"its mean is -[01]\.\d+ .* is a factor or a sign wrong"),
+    "one node": (altered(lambda g, s, i: (g | {"fc1": times(g["fc1"], 1.4)}, s, i)), "at node 'fc1': its mean is 1"),
+    "no sigma": (by_hand(credit=lambda c, sigma, xi: c * xi), r"its mean is 0\.001"),
+    "shared noise": (by_hand(one_draw_for_all, credit=lambda c, s, xi: c.mean() / s * xi), "its mean is"),
+    "too noisy": (by_hand(credit=lambda c, s, xi: (c / s + 1) * xi), r"too noisy for 2,048 draws .*; give draws=\d+"),
+    "lacks a node": (altered(lambda g, s, i: ({"out": g["out"]}, s, i)), r"gradients lack \['fc0'\]\['b'\], .*'fc1'"),
+    "has more": (altered(lambda g, s, i: (g | {"r": jnp.ones(2)}, s, i)), r"gradients must not have \['r'\]"),
+    "container": (altered(lambda g, s, i: (OrderedDict(g), s, i)), "gradients must be PyTreeDef.*, but are PyTreeDef"),
+    "shape": (altered(lambda g, s, i: (jax.tree.map(jnp.ravel, g), s, i)), r"have shape \(35,\), not \(5, 7\)"),
+    "dtype": (altered(lambda g, s, i: (cast(g, "float16"), s, i)), r"at \['fc0'\]\['b'\] are float16, not float32"),
+    "in bfloat16": (altered(lambda g, s, i: (cast(g, "float32"), s, i)), "of bfloat16: gradients .* are float32, not"),
+    "loss": (altered(lambda g, s, i: (g, s, i._replace(loss=i.loss.mean()))), r"Info.loss must have shape \(4,\)"),
+    "outputs": (
+        altered(lambda g, s, i: (g, s, i._replace(outputs=i.outputs.T))),
+        r"outputs must have shape \(4, \.",
+    ),
+    "state grows": (altered(lambda g, s, i: (g, (*s, 1.0), i)), r"state after a step .* must not have \[0\]"),
+    "state's dtype": (altered(lambda g, s, i: (g, s + 0.5, i), jnp.int32), "state after .* are float32, not int32"),
+    "state's size": (altered(lambda g, s, i: (g, s, i), jnp.zeros), r"one example .* have shape \(1,\), not \(4,\)"),
+    "weak state": (altered(lambda g, s, i: (g, s + jnp.float32(1), i), float), "compiled anew; let init return arrays"),
+    "host noise": (altered(lambda g, s, i: (host_noise(g), s, i)), "one key gives two results; draw all noise"),
+    "one key": (by_hand(one_key_for_all), "a random key is used twice; split it, or fold_in"),
+    "branch": (by_hand(credit=learn_when_better), "it cannot be traced for a batch of 4: TracerBool"),
+    "if sigma": (by_hand(credit=only_small), r"float arguments cannot be traced \(use jnp on them.*TracerBool"),
+    "batch of one": (by_hand(credit=standardised), "batch of one: the gradient at .* is not finite"),
+    "no vmap": (by_hand(on_the_host), "it cannot run under lax.scan, .* and vmap over keys: "),
+    "wrong vmap": (
+        altered(lambda g, s, i: (jax.tree.map(twice_if_vmapped, g), s, i)),
+        "vmapped over keys and of",
+    ),
+    "scalar loss": (by_hand(losses=lambda loss, o, y: jnp.broadcast_to(loss(o, y), len(y))), "scalar loss is accepted"),
+    "no ValueError": (
+        by_hand(losses=lambda loss, o, y: loss(o, y)[:, None][:, 0]),
+        "a scalar loss must be a ValueError: ",
+    ),
+    "derivative": (backprop, "it is declared not to differentiate the loss, and does"),
+    "secretive": (secretive, "it is declared not to differentiate the loss, and does"),
+}
+
+
+def told(check, *args, **kwargs):
+    """What a check says against its subject."""
+    with pytest.raises(AssertionError) as caught:
+        check(*args, **kwargs)
+    said = str(caught.value)
+    assert "\n" not in said and said.startswith(("rule '", "network '", "this network: "))
+    return said
+
+
+@pytest.mark.parametrize("what", MUTANTS)
+def test_a_rule_that_breaks_the_contract_or_its_word_is_told_so(what):
+    mutant, sentence = MUTANTS[what]
+    assert re.search(sentence, told(check_rule, mutant, bias="unbiased", derivative=False))
+
+
+def test_their_mended_form_passes():
+    check_rule(by_hand(), bias="unbiased", derivative=False)
+
+
+@pytest.mark.parametrize("factory", [node_perturbation, feedback_alignment])
+def test_what_is_not_exact_is_not_taken_for_it(factory):
+    assert re.search(r"at node '\w+': it is off the gradient by \d.*, though", told(check_rule, factory, bias="exact"))
+
+
+def test_a_biased_rule_must_learn_at_every_node():
+    stuck = altered(lambda g, s, i: (g | {"fc1": times(g["fc1"], 0)}, s, i))
+    said = told(check_rule, stuck, bias="biased", derivative=False)
+    assert "at node 'fc1': its mean is zero: nothing is learned there" in said
+
+
+def test_only_a_network_that_is_not_a_chain_may_be_refused():
+    def refusing(reason, network):
+        def rule(model, loss):
+            def init(key, params, x):
+                if network in ("any", "residual" if preactivations_meet(model, params, x) else "chain"):
+                    raise UserError(reason)
+                return ()
+
+            return backprop(model, loss)._replace(init=init)
+
+        return partial(check_rule, rule, bias="exact", derivative=True)
+
+    refusing("this rule needs a chain of nodes", "residual")()
+    assert "residual network: it cannot be traced for a batch of 4: UserError: no" in told(refusing("no", "residual"))
+    assert "fully connected network: it cannot be traced" in told(refusing("this rule needs a chain of nodes", "any"))
+
+
+def preactivations_meet(model, params, x):
+    return any(len(sources) > 1 for sources in wiring(model, params, x).inputs.values())
+
+
+# ----------------------------------------------------------------------------------- mutants of a network
+
+
+def network(apply, more=()):
+    """The parameters of two dense nodes, "a" and "b", and more; and this apply(params, x, node)."""
+
+    def init(key):
+        keys = jax.random.split(key)
+        return {"a": xavier(keys[0], (5, 4)), "b": xavier(keys[1], (4, 3)), **dict(more)}
+
+    return Model(init, lambda params, x, node=plain: apply(params, x, node))
+
+
+def layers(between=lambda h, p: h, a=dense, b=dense, names=("a", "b"), more=()):
+    """Node "a", tanh, something in between, node "b"."""
+
+    def apply(p, x, node):
+        return node(names[1], b, p["b"], between(jnp.tanh(node(names[0], a, p["a"], x)), p))
+
+    return network(apply, more)
+
+
+def through(apply, more=()):
+    """Node "a", tanh, and then apply(activity, params, node)."""
+    return network(lambda p, x, node: apply(jnp.tanh(node("a", dense, p["a"], x)), p, node), more)
+
+
+def passed_through(h):
+    """Mixes examples, but in its derivative only."""
+    return h + h.mean(0) - jax.lax.stop_gradient(h.mean(0))
+
+
+TWO, C = layers(), {"c": jnp.ones(4)}
+NETWORKS = {  # what is wrong: (network, what is said about it)
+    "init": (TWO._replace(init=lambda key: host_noise(TWO.init(key))), "init gives other parameters for the same key"),
+    "integer": (layers(more={"steps": jnp.int32(0)}), r"parameter \['steps'\] is not floating"),
+    "outputs": (network(lambda p, x, node: TWO.apply(p, x, node).mean(0)), r"the outputs have shape \(3,\); their fir"),
+    "unused": (layers(more=C), r"parameter \['c'\] is given to no node; drop it"),
+    "closure": (through(lambda h, p, node: node("b", lambda q, h: dense(q, h * p["c"]), p["b"], h), C), "to no node"),
+    "bypass": (layers(lambda h, p: h * p["c"], more=C), r"parameter \['c'\] is used outside of nodes"),
+    "names": (layers(names=("a", "a")), "two nodes are named 'a'"),
+    "no node": (network(lambda p, x, node: dense(p["b"], dense(p["a"], x))), "this model has no nodes"),
+    "axis": (
+        layers(lambda h, p: h.T, a=lambda q, h: dense(q, h).T),
+        r"node 'a' has shape \(4, 3\); its first axis",
+    ),
+    "vmap": (network(lambda p, x, node: jax.vmap(lambda x: TWO.apply(p, x[None], node)[0])(x)), "'a' is called under"),
+    "branch": (layers(lambda h, p: h if h.sum() > 0 else -h), "it cannot be traced: TracerBool"),
+    "random": (layers(lambda h, p: host_noise(h)), "one input gives two results; a network draws nothing at random"),
+    "handler": (
+        network(lambda p, x, node: TWO.apply(p, x if node is plain else 2 * x, node)),
+        "with and without a",
+    ),
+    "batch norm": (layers(lambda h, p: h - h.mean(0)), "examples mix .* alone and in a batch differ at .* by"),
+    "in its derivative": (
+        layers(lambda h, p: passed_through(h)),
+        "examples mix .* derivative by the input of another",
+    ),
+    "other activity": (
+        through(lambda h, p, node: node("b", lambda q, _: dense(q, h), p["b"], h)),
+        "pullback of exact",
+    ),
+    "no derivative": (layers(b=lambda q, h: h @ jnp.sign(q["w"]) + q["b"]), r"\['b'\]\['w'\] gets no credit"),
+    "host": (
+        layers(lambda h, p: jax.pure_callback(np.sin, jax.typeof(h), h)),
+        "it cannot be run under jit, vmap",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NETWORKS)
+def test_a_network_that_breaks_the_contract_is_told_so(what):
+    mutant, sentence = NETWORKS[what]
+    assert re.search(sentence, told(check_model, mutant, (5,)))
+
+
+def test_their_mended_forms_pass():
+    check_model(TWO, (5,))
+    check_model(through(lambda h, p, node: node("b", lambda q, h: dense(q, h * q["c"]), p["b"] | C, h)), (5,))

@@ -1,0 +1,66 @@
+"""`register`: names of one's own, and what cannot be one."""
+
+import re
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import pytest
+from small import RUN, half
+
+import nodepert as npt
+from nodepert import registry
+from nodepert.registry import catalogue
+
+
+def test_a_factory_that_is_registered_has_a_name_in_specs_and_takes_part_in_replicas(own):
+    npt.register("rule", "half", half)
+    assert "half" in registry.names("rule") and registry.about("rule", "half") == "Backpropagation, scaled."
+    run = replace(RUN, optimizer="sgd", lr=0.1)
+    one, other = npt.train([replace(run, rule="half"), replace(run, rule="half(factor=1)")])
+    exact = npt.train(replace(run, rule="sgd"))
+    halved = npt.train(replace(run, rule="sgd", lr=0.05))
+    assert other.test_acc == exact.test_acc and one.rows[-1]["test_loss"] != other.rows[-1]["test_loss"]
+    assert one.rows[-1]["test_loss"] == pytest.approx(halved.rows[-1]["test_loss"], rel=1e-5)
+    npt.register("rule", "half", lambda model, loss: npt.backprop(model, loss))  # again: replaced
+    with pytest.raises(npt.UserError, match="rule 'half' has no argument 'factor'"):
+        npt.train(replace(RUN, rule="half(factor=1)"))
+
+
+BAD = {
+    "kind": (("rules", "half", half), "no kind 'rules'; there are: rule, network"),
+    "name": (("rule", "my rule", half), "'my rule' cannot stand in a spec"),
+    "spec": (("rule", "half(factor=1)", half), "cannot stand in a spec"),
+    "taken": (("rule", "np", half), "'np' is taken by a rule of NodePert"),
+    "what it makes": (("network", "net", npt.Model(None, None)), "this is a Model; register takes the function"),
+    "alias": (("rule", "bp", half), "'bp' is taken"),
+    "no factory": (("rule", "half", 3), "register takes a factory"),
+    "few arguments": (("network", "net", lambda input_shape: None), "takes 2 positional arguments"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_what_cannot_be_registered_is_an_error_that_says_why(what, own):
+    arguments, part = BAD[what]
+    with pytest.raises(npt.UserError, match=re.escape(part)):
+        npt.register(*arguments)
+    assert registry.table("rule").keys() == catalogue.BUILT_IN["rule"].keys()
+
+
+def test_a_network_for_one_shape_alone_trains_and_what_fails_in_it_is_one_line(own):
+    eqx = pytest.importorskip("equinox", reason="no equinox here")
+    npt.register("network", "mlp", lambda shape, classes: npt.from_equinox(Flat(eqx, classes)))
+    run = npt.Run(dataset="digits(train=200,test=50)", network="mlp", epochs=1)
+    assert npt.train(run).status == "finished"
+
+    def broken(params, x, node=npt.plain):
+        raise TypeError("of this network\nand more")
+
+    npt.register("network", "broken", lambda shape, classes: npt.Model(lambda key: {}, broken))
+    with pytest.raises(npt.UserError, match=r"fails on inputs of shape \(2, 8, 8, 1\): TypeError: of this network$"):
+        npt.train(replace(run, network="broken"))
+
+
+def Flat(eqx, classes):
+    layer = eqx.nn.Linear(64, classes, key=jax.random.key(0))  # of digits, and of nothing else
+    return eqx.nn.Sequential([eqx.nn.Lambda(jnp.ravel), layer])

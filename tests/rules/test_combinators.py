@@ -1,0 +1,211 @@
+"""Combinators: maps from nodes to rules, decorrelation, weight normalisation; against their parents and formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import nodepert as npt
+from nodepert.core import backprop, restricted
+from nodepert.models.layers import conv2d, windows
+from nodepert.training.losses import cross_entropy
+
+KEY = jax.random.key
+NETWORKS = {"fc(width=9, depth=3)": (7,), "conv": (6, 7, 2)}
+
+
+def task(network):
+    shape = NETWORKS[network]
+    model = npt.make_model(network, shape, 4)
+    return model, model.init(KEY(0)), (jax.random.normal(KEY(1), (5, *shape)), jnp.arange(5) % 4)
+
+
+def grads(spec, model, params, batch, key=2):
+    rule = npt.make_rule(spec, model, cross_entropy)
+    return rule.grads(KEY(key), rule.init(KEY(3), params, batch[0]), params, batch)[0]
+
+
+def same(a, b, rtol=1e-5):
+    return all(
+        np.allclose(x, y, rtol=rtol, atol=rtol * float(jnp.abs(y).max()))
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+# ------------------------------------------------------------------ maps
+
+
+def test_np_below_an_exact_output():
+    model, params, batch = task("fc(width=9, depth=3)")
+    g, exact = grads("np; out=exact", model, params, batch), grads("sgd", model, params, batch)
+    assert same(g["out"], exact["out"], 1e-6)
+    below = npt.make_rule("np", restricted(model, ["fc0", "fc1", "fc2"]), cross_entropy)
+    alone, _, _ = below.grads(jax.random.fold_in(KEY(2), 0), (), params, batch)
+    assert same([g[n] for n in ("fc0", "fc1", "fc2")], [alone[n] for n in ("fc0", "fc1", "fc2")], 1e-6)
+    assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(alone["out"]))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("rule", ["sgd", "np", "inp", "wp", "fa", "kp", "usf", "dfa"])
+def test_a_rule_for_all_nodes_is_that_rule_and_exact_for_all_is_backpropagation(network, rule):
+    model, params, batch = task(network)
+    first = next(iter(params))
+    exact = grads("sgd", model, params, batch)
+    assert same(grads(f"exact; {first}=sgd", model, params, batch), exact)
+    mixed = grads(f"{rule}; {first}=exact", model, params, batch)
+    assert same(mixed[first], exact[first])
+    assert jax.tree.structure(mixed) == jax.tree.structure(params)
+    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(mixed))
+
+
+def test_patterns_and_the_last_one_that_matches():
+    model, params, batch = task("fc(width=9, depth=3)")
+    exact = grads("sgd", model, params, batch)
+    g = grads("np; fc*=dfa; fc1=exact", model, params, batch)
+    assert same(g["fc1"], exact["fc1"]) and not same(g["fc0"], exact["fc0"], 0.1)
+    assert same(grads("fc?=exact; out=exact", model, params, batch), exact)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("np; ou=exact", r"no node is named 'ou'; the nodes are: fc0, fc1, fc2, out"),
+        ("fc*=dfa", r"no rule for the node out; begin with one for all"),
+        ("np; out=nonsense", r"unknown rule 'nonsense'"),
+        ("np; out=np(sigm=1)", r"has no argument 'sigm'"),
+        ("np; exact", r"a map is 'rule; node=rule; \.\.\.'"),
+        ("np; out=exact; out=np", r"names one pattern of nodes twice"),
+        ("np; out=decorrelate(np)", r"put it around the map"),
+        ("np;", r"cannot read"),
+    ],
+)
+def test_wrong_maps_are_refused(spec, message):
+    model, params, batch = task("fc(width=9, depth=3)")
+    with pytest.raises(npt.UserError, match=message):
+        grads(spec, model, params, batch)
+
+
+def test_a_map_is_written_and_read_one_way():
+    from nodepert.registry import check, full
+
+    assert str(check("rule", " np( samples=2 );out = bp")) == "np(samples=2); out=sgd"
+    assert str(check("rule", "decorrelate( 'np; out=exact', rate=1e-2)")) == "decorrelate('np; out=exact', rate=0.01)"
+    written = str(full("rule", "decorrelate('np; out=exact')"))
+    assert str(full("rule", written)) == written and "sigma=0.001" in written
+
+
+# ------------------------------------------------------------------ decorrelation
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("rule", ["sgd", "np", "wp", "wp(rank=1)", "fa", "anp", "np; out=exact"])
+def test_with_no_correlation_removed_it_is_its_parent(network, rule):
+    model, params, batch = task(network)
+    adapted = npt.make_rule(f"decorrelate('{rule}')", model, cross_entropy)
+    whole = adapted.model(batch[0]).init(KEY(0))
+    assert same(whole["weights"], params)
+    assert all(bool((r == jnp.eye(len(r))).all()) for r in whole["decorrelation"].values())
+    g, _, info = adapted.grads(KEY(2), adapted.init(KEY(3), whole, batch[0]), whole, batch)
+    assert same(g["weights"], grads(rule, model, params, batch), 1e-4 if "np" in rule or "wp" in rule else 1e-5)
+    assert same(adapted.model(batch[0]).apply(whole, batch[0]), info.outputs)
+
+
+def test_decorrelated_backpropagation_is_the_gradient_of_its_network():
+    model, _, batch = task("conv")
+    rule = npt.make_rule("decorrelate(sgd)", model, cross_entropy)
+    network = rule.model(batch[0])
+    whole = network.init(KEY(0))
+    whole["decorrelation"] = {
+        n: r + 0.02 * jax.random.normal(KEY(9), r.shape) for n, r in whole["decorrelation"].items()
+    }
+    exact, _, _ = backprop(network, cross_entropy).grads(KEY(2), (), whole, batch)
+    assert same(rule.grads(KEY(2), (), whole, batch)[0]["weights"], exact["weights"])
+
+
+def test_the_step_of_r_is_the_paper_s_and_takes_correlation_away():
+    model = npt.make_model("fc(depth=0)", (6,), 3)
+    mix = jax.random.normal(KEY(4), (6, 6)) / 2
+    x, y = jax.random.normal(KEY(5), (400, 6)) @ mix, jnp.arange(400) % 3
+    rule = npt.make_rule("decorrelate(sgd, rate=0.05)", model, cross_entropy)
+    params, opt = rule.model(x).init(KEY(0)), rule.optimizer(optax.adam(1e-3))
+    state = opt.init(params)
+
+    def correlation(r):
+        z = np.asarray(x @ r.T, np.float64)
+        return z.T @ z / len(z)
+
+    r = np.asarray(params["decorrelation"]["out"], np.float64)
+    first = correlation(r)
+    for i in range(300):
+        g, _, _ = jax.jit(rule.grads)(KEY(i), (), params, (x, y))
+        updates, state = opt.update(g, state, params)
+        params = optax.apply_updates(params, updates)
+        if i < 3:
+            c = correlation(r)
+            r = r - 0.05 * (c - np.diag(np.diag(c))) @ r
+            assert np.allclose(params["decorrelation"]["out"], r, atol=1e-5)
+    last = correlation(params["decorrelation"]["out"])
+    off = lambda c: np.abs(c - np.diag(np.diag(c))).max() / np.diag(c).mean()  # noqa: E731
+    assert off(last) < 0.02 * off(first)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 2), (1, 1)])
+def test_patches_are_what_the_convolution_sees(stride, kernel):
+    h, w = jax.random.normal(KEY(1), (2, 7, 6, 3)), jax.random.normal(KEY(2), (*kernel, 3, 4))
+    seen = windows(h, w.shape[:-1], stride)
+    assert same(seen @ w.reshape(-1, 4), conv2d(stride)({"w": w, "b": jnp.zeros(4)}, h), 1e-4)
+
+
+def test_decorrelate_says_what_it_cannot_do():
+    model, params, batch = task("fc(width=9, depth=3)")
+    with pytest.raises(npt.UserError, match=r"params = rule\.model\(x\)\.init\(key\)"):
+        grads("decorrelate(np)", model, params, batch)
+    with pytest.raises(npt.UserError, match="cannot go around it"):
+        npt.make_rule("decorrelate(decorrelate(np))", model, cross_entropy)
+    with pytest.raises(npt.UserError, match="goes around another rule, as in decorrelate"):
+        npt.make_rule("decorrelate", model, cross_entropy)
+    unknown = npt.Model(model.init, lambda p, x, node=npt.plain: node("a", lambda p, h: h, p, x).sum((1, 2)))
+    with pytest.raises(npt.UserError, match=r"node 'a' has another operator, on an input of shape \(2, 3, 4, 5\)"):
+        npt.make_rule("decorrelate(np)", unknown, cross_entropy).model(jnp.zeros((2, 3, 4, 5))).init(KEY(0))
+
+
+def test_users_own_dense_operator_is_decorrelated_too():
+    model = npt.Model(
+        lambda key: {"a": jnp.ones((7, 4))}, lambda p, x, node=npt.plain: node("a", lambda w, h: h @ w, p["a"], x)
+    )
+    rule = npt.make_rule("decorrelate(np)", model, cross_entropy)
+    batch = task("fc(width=9, depth=3)")[2]
+    g, _, _ = rule.grads(KEY(1), (), rule.model(batch[0]).init(KEY(0)), batch)
+    assert g["decorrelation"]["a"].shape == (7, 7)
+
+
+# ------------------------------------------------------------------ weight normalisation
+
+
+@pytest.mark.parametrize("inner", ["sgd", "adam(b1=0.5)"])
+def test_every_unit_keeps_the_size_of_its_incoming_weights(inner):
+    from nodepert.registry import make
+
+    _, params, _ = task("conv")
+    opt = make("optimizer", f"normalise({inner})", 0.1, 10)
+    updates, _ = opt.update(jax.tree.map(jnp.ones_like, params), opt.init(params), params)
+    new = optax.apply_updates(params, updates)
+    for name, p in params.items():
+        s = float(jnp.sqrt(jnp.square(p["w"]).mean()))
+        w = np.asarray(new[name]["w"], np.float64)
+        assert np.allclose(np.sqrt(np.square(w).mean((*range(w.ndim - 1),))), s, rtol=1e-5)
+    plain = make("optimizer", inner, 0.1, 10)
+    step, _ = plain.update(jax.tree.map(jnp.ones_like, params), plain.init(params), params)
+    moved = optax.apply_updates(params, step)
+    assert same(new["out"]["b"], moved["out"]["b"])
+    ratio = np.asarray(new["out"]["w"] / moved["out"]["w"], np.float64)
+    assert np.allclose(ratio, ratio[:1], rtol=1e-4)  # the direction is the optimizer's
+
+
+def test_it_trains_and_the_spec_is_read():
+    run = npt.Run(dataset="digits", network="fc(width=30)", rule="np; out=exact", optimizer="normalise(adam)", epochs=3)
+    assert npt.train(run).status == "finished"
+    with pytest.raises(npt.UserError, match="goes around another optimizer"):
+        npt.train(npt.Run(dataset="digits", optimizer="normalise"))

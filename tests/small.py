@@ -1,0 +1,39 @@
+"""Small runs, a callback that calls a function, and a rule of the user's own: what several tests share."""
+
+from dataclasses import replace
+
+import jax
+import pytest
+
+import nodepert as npt
+from nodepert.registry import catalogue
+from nodepert.registry.table import OWN
+from nodepert.studies.callbacks import Callback
+
+RUN = npt.Run(dataset="digits(train=200,test=50)", network="fc(width=8)", epochs=2, batchsize=50, lr=1e-2)
+RUNS = [RUN, replace(RUN, seed=1), replace(RUN, lr=1e30, optimizer="sgd", rule="sgd", loss="linear-mse")]
+
+
+class Told(Callback):
+    def __init__(self, f):
+        self.f = f
+
+    def on_epoch(self, run, row, state):
+        self.f(run, row)
+
+
+@pytest.fixture
+def own(monkeypatch):
+    for kind in catalogue.CONTEXT:
+        monkeypatch.setitem(OWN, kind, {})
+
+
+def half(model, loss, *, factor: float = 0.5):
+    """Backpropagation, scaled."""
+    whole = npt.backprop(model, loss)
+
+    def grads(key, state, params, batch):
+        found, state, info = whole.grads(key, state, params, batch)
+        return jax.tree.map(lambda g: factor * g, found), state, info
+
+    return npt.Rule(whole.init, grads)

@@ -1,0 +1,182 @@
+"""Stores that are damaged, disks that are full: a clear line, and the run is done again or goes on."""
+
+import contextlib
+import os
+import re
+import shutil
+import time
+
+import numpy as np
+import pytest
+from small import Told
+from sweeps import flip, grid, truncate
+
+import nodepert as npt
+from nodepert.cli import app as cli
+from nodepert.studies import recorder as keeping
+from nodepert.studies.run import run_id
+from nodepert.studies.store import checkpoints, records
+from nodepert.studies.store import lock as leases
+from nodepert.studies.store.run_folder import COLUMNS
+from nodepert.studies.sweep.sweep import look
+
+RUN = npt.Run(dataset="digits(train=200, test=50)", network="fc(width=8)", rule="np", batchsize=50, epochs=3)
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if k != "epoch_time"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return without_times(npt.train(RUN).rows)
+
+
+@pytest.fixture(scope="module", params=["finished", "killed"])
+def store(request, tmp_path_factory):
+    """(what happened, a store with one run to which it did): a process that was killed says nothing more."""
+    out = tmp_path_factory.mktemp(request.param)
+    count = iter(range(100))
+    with contextlib.suppress(keeping.Stopped):
+        npt.train(RUN, name="study", out=out, checkpoint_every=0.0,
+                  stop=lambda: request.param != "finished" and next(count) == 2)  # fmt: skip
+    folder = out / "study" / run_id(RUN)
+    if request.param == "killed":
+        record = records.unsealed(folder / "config.json", "nodepert-run", 2)
+        (folder / "config.json").write_text(records.sealed(record | {"status": "running"}))
+        (folder / ".metrics.csv.0123456789abcdef0123456789abcdef").write_text("epo")
+        (folder / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir()
+        (folder / leases.NAME).write_text(f"filelock/2\npid=4194304\nhost={os.uname().nodename}\nmode=lease\n"
+                                          "token=0\nduration=180.0\nstart=1\n")  # fmt: skip
+    assert look(folder).status == ("finished" if request.param == "finished" else "interrupted")
+    return request.param, out
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def damaged_copies(out, damages, where):
+    """A copy of the store for each of its files, with that file damaged, in these ways by turns."""
+    for k, path in enumerate(sorted(p for p in out.rglob("*") if p.is_file())):
+        copy = where / str(k)
+        shutil.copytree(out, copy)
+        damages[k % len(damages)](copy / path.relative_to(out))
+        yield copy, path.relative_to(out)
+
+
+WAYS = [truncate, empty, flip, os.unlink]
+
+
+@pytest.mark.parametrize("damages", [WAYS, *(pytest.param([way], marks=pytest.mark.slow) for way in WAYS)])
+def test_every_file_in_turn(store, damages, whole, tmp_path, capsys):
+    _, out = store
+    for copy, path in damaged_copies(out, damages, tmp_path):
+        if path.name == "config.json":  # the only run of this study
+            with pytest.raises(SystemExit) as stop:
+                cli.main(["runs", "study", "--out", str(copy)])
+            assert stop.value.code == 2 and "no " in capsys.readouterr().err
+        else:
+            cli.main(["runs", "study", "--out", str(copy)])
+            assert len(npt.load_results("study", out=copy)) > 0, path
+        (result,) = npt.train([RUN], name="study", out=copy)
+        assert without_times(result.rows) == whole and result.status == "finished", path
+        folder = copy / "study" / run_id(RUN)
+        assert look(folder).status == "finished"
+        left = {p.name for p in folder.iterdir()} - {"config.json.damaged"}
+        assert left <= {"config.json", "metrics.csv", "checkpoints"}, path
+
+
+def test_what_a_damaged_file_costs_is_said_in_one_line(store, tmp_path, caplog):
+    what, out = store
+    shutil.copytree(out, tmp_path / "copy")
+    folder = tmp_path / "copy" / "study" / run_id(RUN)
+    flip(folder / "config.json")
+    npt.train(RUN, name="study", out=tmp_path / "copy")
+    said = [record.getMessage() for record in caplog.records if record.name == "nodepert"]
+    assert [line for line in said if "config.json" in line] and all("\n" not in line for line in said)
+    assert (folder / "config.json.damaged").exists()
+    record = records.unsealed(folder / "config.json", "nodepert-run", 2)
+    assert record["attempts"] == [3 if what == "finished" else 2]  # it went on from the checkpoint
+
+
+def test_a_full_disk_at_any_write_loses_nothing(whole, tmp_path, monkeypatch, caplog):
+    """The k-th file cannot be flushed to disk; with space again, the run ends as it should."""
+    inner, failures = os.fsync, 0
+    for k in range(1, 16, 2):
+        out, count = tmp_path / str(k), iter(range(1, 10_000))
+
+        def fsync(descriptor, count=count, k=k):
+            if next(count) == k:
+                raise OSError(28, "No space left on device")
+            inner(descriptor)
+
+        monkeypatch.setattr(records.os, "fsync", fsync)
+        try:
+            npt.train(RUN, name="study", out=out, checkpoint_every=0.0)
+        except npt.UserError as error:
+            failures += 1
+            assert "no space left on device" in str(error)
+        monkeypatch.setattr(records.os, "fsync", inner)
+        result = npt.train(RUN, name="study", out=out, checkpoint_every=0.0)
+        assert without_times(result.rows) == whole
+    assert failures > 1
+
+
+def test_the_owner_of_a_lease_that_was_taken_over_writes_nothing_more(tmp_path):
+    """As when a process slept for longer than a lease lasts."""
+    with pytest.raises(RuntimeError, match="enough"):
+        taken = []
+
+        def on_row(run, row):
+            folder = tmp_path / "study" / run_id(RUN)
+            if row["epoch"] == 1 and not taken:
+                taken.append((folder / "metrics.csv").read_bytes())
+                marker = folder / leases.NAME
+                marker.write_text(re.sub("(?m)^token=.*$", "token=0123", marker.read_text()))
+            if row["epoch"] == 2:
+                assert (folder / "metrics.csv").read_bytes() == taken[0]
+                raise RuntimeError("enough")
+
+        npt.train(RUN, name="study", out=tmp_path, callbacks=[Told(on_row)], checkpoint_every=0.0)
+
+
+def test_a_lease_of_a_living_process_is_respected_and_a_dead_one_taken_over(tmp_path):
+    first = leases.Lease(tmp_path)
+    assert first.acquired() and not leases.Lease(tmp_path).acquired() and leases.seems_held(tmp_path)
+    first.release()
+    assert not leases.seems_held(tmp_path) and leases.Lease(tmp_path).free()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "garbage", "pid=1\nhost=elsewhere\nmode=lease\ntoken=1\nduration=7.0\n"])
+def test_a_marker_that_is_no_lease_is_not_removed_at_once_but_when_it_stays(text, tmp_path, monkeypatch):
+    """It may be just being written; another version's may be alive."""
+    monkeypatch.setattr(leases, "MALFORMED", 0.3)
+    monkeypatch.setattr(leases, "LASTS", 0.6)
+    (tmp_path / leases.NAME).write_text(text)
+    lease = leases.Lease(tmp_path)
+    assert not lease.free() and not lease.free()
+    until = time.monotonic() + 5
+    while not lease.free():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoints_later_than_a_new_one_are_what_was_passed_over(tmp_path):
+    state, row = {"w": np.zeros(2)}, dict.fromkeys(COLUMNS, 1.0)
+    for epoch in (40, 60):
+        checkpoints.save(tmp_path, epoch, [row | {"epoch": e} for e in range(epoch + 1)], state, "d")
+        flip(tmp_path / "checkpoints" / f"{epoch}.json")
+    checkpoints.save(tmp_path, 5, [row | {"epoch": e} for e in range(6)], state, "d")
+    found = checkpoints.latest(tmp_path, state, "d")
+    assert found and found.epoch == 5 and sorted(os.listdir(tmp_path / "checkpoints")) == ["5", "5.json"]
+
+
+@pytest.mark.parametrize("options", [[], ["--launcher", "debug"]])
+def test_a_place_that_cannot_be_written_is_one_line(options, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["sweep", str(grid(tmp_path)), "--out", str(tmp_path / "file"), *options])
+    assert stop.value.code == 2 and "cannot write" in capsys.readouterr().err
