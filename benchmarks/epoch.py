@@ -26,7 +26,7 @@ import tyro
 from common import facts, report
 
 import nodepert as npt
-from nodepert.studies.setup import build
+from nodepert.studies.setup import prepare
 from nodepert.training.devices import compiler_options
 from nodepert.training.program import EVALUATION_BATCH
 from nodepert.training.replicas import fit_all
@@ -100,7 +100,7 @@ def plain_loop(run: npt.Run, data: npt.Dataset, prepared: bool) -> Callable[[], 
 
 def our_trainer(run: npt.Run, data: npt.Dataset) -> Callable[[], float]:
     """Seconds of one epoch more, by the trainer."""
-    model, loss, data, hypers = build([run], data)
+    _, _, model, loss, data, hypers = prepare([run], data)[0]
     epochs = fit_all(model, loss, data, hypers, batchsize=run.batchsize, epochs=1000)
     for _ in range(2):
         next(epochs)

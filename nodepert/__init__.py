@@ -27,7 +27,7 @@ _WHERE = {
     "studies.store.run_folder": ["load_run"],
     "studies.results": ["load_results"],
     "studies.trackers": ["make_tracker"],
-    "report.plots": ["learning_curves"],
+    "report.curves": ["learning_curves"],
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted(_MODULE)  # pyright: ignore[reportUnsupportedDunderAll]
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from nodepert.registry import make_model as make_model
     from nodepert.registry import make_rule as make_rule
     from nodepert.registry import register as register
-    from nodepert.report.plots import learning_curves as learning_curves
+    from nodepert.report.curves import learning_curves as learning_curves
     from nodepert.rules.node import node_perturbation as node_perturbation
     from nodepert.studies.callbacks import Callback as Callback
     from nodepert.studies.grid import Grid as Grid

@@ -15,8 +15,11 @@ if __name__ == "__main__":  # run as a file: import the package, not its modules
 
 from nodepert.cli.app import fail, reported
 from nodepert.studies.callbacks import Callback
-from nodepert.studies.run import Run, checked
-from nodepert.studies.store.run_folder import COLUMNS, append_rows, checked_name
+from nodepert.studies.run import Run
+from nodepert.studies.store.run_folder import checked_name
+from nodepert.studies.store.tables import append_rows
+
+COLUMNS = ("epoch", "epoch_time", "train_acc", "test_acc")  # of its CSV
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,17 +78,17 @@ def main(argv: list[str] | None = None) -> None:
     if "conv" in args.network:
         del settings["n_hl"], settings["hl_size"]
     with reported():
-        run = checked(to_run(args))
+        run = to_run(args)
         table = Path("explogs") / checked_name(args.exp_name) / f"{args.network}.csv"
 
-        from nodepert.cli.display import summary
+        from nodepert.studies.callbacks import summary
         from nodepert.studies.train import train
 
         class Rows(Callback):
             def on_epoch(self, run, row, state):
                 print(summary(row), flush=True)
                 if args.log_expdata:
-                    append_rows(table, [{k: row[k] for k in COLUMNS[:4]} | settings])
+                    append_rows(table, [{k: row[k] for k in COLUMNS} | settings])
 
         print(f"Dataset: {run.dataset}\nNetwork: {run.network}\nUpdate rule: {run.rule}")
         result = train(run, callbacks=[Rows()])

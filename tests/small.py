@@ -9,7 +9,9 @@ import nodepert as npt
 from nodepert.registry import catalogue
 from nodepert.registry.table import OWN
 from nodepert.studies.callbacks import Callback
+from nodepert.training.metrics import measured
 
+COLUMNS = ["epoch", *measured()]  # of a row
 RUN = npt.Run(dataset="digits(train=200,test=50)", network="fc(width=8)", epochs=2, batchsize=50, lr=1e-2)
 RUNS = [RUN, replace(RUN, seed=1), replace(RUN, lr=1e30, optimizer="sgd", rule="sgd", loss="linear-mse")]
 

@@ -77,7 +77,9 @@ def write(lines: list[dict]) -> None:
     """fashion-table.md and fashion.csv."""
     text = ["| rule | learning rate | train % | test % | s per epoch |", "|---|---|---|---|---|"]
     row = "| `{rule}` | {lr:g} | {train_acc:.2f} | {test_acc:.2f} | {s_per_epoch:.2f} |"
-    (DOCS / "experiments" / "fashion-table.md").write_text("\n".join([*text, *(row.format(**line) for line in lines)]) + "\n")
+    (DOCS / "experiments" / "fashion-table.md").write_text(
+        "\n".join([*text, *(row.format(**line) for line in lines)]) + "\n"
+    )
     with open(DOCS / "figures" / "fashion.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,42 +18,22 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from nodepert.cli import parser
-from nodepert.cli import runs as runs_command
 from nodepert.cli.check import check as check_rules
 from nodepert.cli.doctor import doctor
 from nodepert.cli.experiment import command_of, overview
 from nodepert.cli.listing import data, listing
-from nodepert.cli.options import combinations, grid_of, labels
+from nodepert.cli.options import Flat, HowToRun, Study, combinations, execution_from, grid_of, one_per_rule
 from nodepert.cli.parser import Words
 from nodepert.cli.report import report
+from nodepert.cli.runs import results, runs
 from nodepert.cli.sweep import sweep
 from nodepert.errors import UserError
 from nodepert.studies.grid import parsed_seeds
+from nodepert.studies.labels import labels
 from nodepert.studies.run import Run, Task
-from nodepert.studies.stopping import Stopped, Stopping, counted
+from nodepert.studies.stopping import Stopped, Stopping, after_epoch
 
-Flat = tyro.conf.OmitArgPrefixes
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where data come from, results go, and what computes."""
-
-    name: str = "default"
-    """Name of the study: results go to OUT/NAME/ID/."""
-    out: Path = Path("runs")
-    """Folder of all results."""
-    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder that holds the data files; else NODEPERT_DATA_DIR, the user's cache, then a download."""
-    checkpoint_every: float = 60.0
-    """Seconds between checkpoints, from which interrupted runs go on; 0 for one after every epoch."""
-    log: Words = ()
-    """Send rows elsewhere, too: tensorboard, wandb, as specs. See 'nodepert list trackers'."""
-    spread_batch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """For one large run: spread each batch over all devices. (Several runs are spread over them anyway.)"""
-    distributed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Join the processes of one job (srun nodepert train ... --distributed) into one computation over their devices.
-    Without Slurm or MPI: JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
+Distributed = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 def train_from(defaults: Run) -> Callable[..., None]:
@@ -61,7 +41,9 @@ def train_from(defaults: Run) -> Callable[..., None]:
 
     def train(
         grid: Any,
-        where: Flat[Where] = Where(),
+        study: Flat[Study] = Study(),
+        execution: Flat[HowToRun] = HowToRun(),
+        distributed: Distributed = False,
         config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     ) -> None:
         """Train a network with a rule; where options have several values, every combination, together.
@@ -72,18 +54,22 @@ def train_from(defaults: Run) -> Callable[..., None]:
 
         Args:
             grid: The runs.
-            where: Places.
+            study: Where results go.
+            execution: How to execute the runs.
+            distributed: Join the processes of one job (srun nodepert train ... --distributed) into one computation over
+                their devices. Without Slurm or MPI: JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and
+                JAX_PROCESS_ID.
             config: A config.json that NodePert wrote; its options become the defaults of this command.
         """
         from nodepert.cli import display
 
-        runs = combinations(grid)
-        results = _execute(runs, where, labels(runs))
-        display.console.print(display.results(labels(runs, apart=["seed", "lr"]), results))
-        if len(results) == 1:
-            print(f"rows: {results[0].folder}/metrics.csv")
+        asked = combinations(grid)
+        found = _execute(asked, study, execution, distributed)
+        display.console.print(display.results(labels(asked, apart=["seed", "lr"]), found))
+        if len(found) == 1:
+            print(f"rows: {found[0].folder}/metrics.csv")
         else:
-            print(f"rows: {where.out / where.name}/ID/metrics.csv, of {len(results)} runs")
+            print(f"rows: {study.out / study.name}/ID/metrics.csv, of {len(found)} runs")
 
     train.__annotations__["grid"] = Flat[grid_of(defaults)]
     return train
@@ -92,41 +78,43 @@ def train_from(defaults: Run) -> Callable[..., None]:
 def compare(
     rules: Words,
     task: Flat[Task] = Task(),
-    where: Flat[Where] = Where(name="compare"),
+    study: Flat[Study] = Study(name="compare"),
+    execution: Flat[HowToRun] = HowToRun(),
     lr: tuple[float, ...] = (3e-4,),
     optimizer: Words = ("adam(schedule=cosine)",),
     seeds: Words = (),
+    distributed: Distributed = False,
 ) -> None:
-    """Train two or more rules on one task and draw them into one picture.
+    """Train two or more rules on one task and draw them into one figure.
 
     Example: nodepert compare --dataset mnist5k --rules np sgd --seeds 0..4
 
     Args:
         rules: Learning rules, as specs.
         task: The task.
-        where: Places.
+        study: Where results go.
+        execution: How to execute the runs.
         lr: One learning rate for all rules, or one per rule.
         optimizer: One optimizer for all rules, or one per rule.
-        seeds: Several seeds, as in 0..4, in place of --seed: curves are means, with bands from least to greatest.
+        seeds: Several seeds, as in 0..4, in place of --seed: curves are means, bands span the lowest and the highest.
+        distributed: Join the processes of one job into one computation, as in train.
     """
     from nodepert.cli import display
-    from nodepert.report.plots import learning_curves
+    from nodepert.report.curves import learning_curves
 
     if len(rules) < 2:
         raise UserError("compare needs two or more rules, as in --rules np sgd")
-    rates, optimizers = _one_per_rule("lr", lr, rules), _one_per_rule("optimizer", optimizer, rules)
-    variants = zip(rules, optimizers, rates, strict=True)
+    rates, optimizers = one_per_rule("lr", lr, rules), one_per_rule("optimizer", optimizer, rules)
     several = parsed_seeds(list(seeds)) or [task.seed]
-    runs = [Run(**asdict(replace(task, seed=seed)), rule=rule, optimizer=optimizer, lr=rate)
-            for rule, optimizer, rate in variants for seed in several]  # fmt: skip
-    legends, named = labels(runs, apart=["seed"]), labels(runs)
-    results = _execute(runs, where, named)
-    display.console.print(display.results(labels(runs, apart=["seed", "lr"]), results))
+    asked = [Run(**asdict(replace(task, seed=seed)), rule=rule, optimizer=optimizer, lr=rate)
+             for rule, optimizer, rate in zip(rules, optimizers, rates, strict=True) for seed in several]  # fmt: skip
+    found = _execute(asked, study, execution, distributed)
+    display.console.print(display.results(labels(asked, apart=["seed", "lr"]), found))
     curves: dict[str, list] = {}
-    for label, result in zip(legends, results, strict=True):
+    for label, result in zip(labels(asked, apart=["seed"]), found, strict=True):
         curves.setdefault(label, []).append(result.rows)
-    path = learning_curves(curves, where.out / where.name / "compare.png", f"{task.dataset}, {task.network}")
-    print(f"picture: {path}")
+    path = learning_curves(curves, study.out / study.name / "compare.png", f"{task.dataset}, {task.network}")
+    print(f"figure: {path}")
 
 
 def completion(
@@ -143,8 +131,8 @@ def completion(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "compare": compare, "check": check_rules, "experiment": overview, "sweep": sweep, "runs": runs_command.runs,
-    "results": runs_command.results, "report": report, "list": listing, "data": data, "doctor": doctor,
+    "compare": compare, "check": check_rules, "experiment": overview, "sweep": sweep, "runs": runs,
+    "results": results, "report": report, "list": listing, "data": data, "doctor": doctor,
     "completion": completion,
 }  # fmt: skip
 ABOUT = "Learning by perturbation. 'nodepert COMMAND --help' has the options of a command, and an example."
@@ -158,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """End the process as a user expects: what they can put right in one line with status 2, Ctrl-C with 130."""
+    """End the process as a user expects: what they can fix as one line with status 2, Ctrl-C with status 130."""
     try:
         yield
     except UserError as error:
@@ -203,41 +191,28 @@ def _parse(arguments: Sequence[str]) -> Callable[[], None]:
     return parser.asked(ask, f"nodepert {first}" if first in commands else "nodepert")
 
 
-def _execute(runs: Sequence[Run], where: Where, named: Sequence[str]):
-    """Train runs with progress on the terminal, and keep them."""
+def _execute(asked: Sequence[Run], study: Study, options: Any, distributed: bool):
+    """Train runs with progress on the terminal, and save them."""
+    execution = execution_from(options)
+    execution.check_runs(asked)
     import jax
 
     from nodepert.cli import display, live
-    from nodepert.studies import train
-    from nodepert.studies.trackers import trackers
+    from nodepert.studies.train import train
     from nodepert.training import devices, processes
 
-    if where.spread_batch and len(runs) > 1:
-        raise UserError(
-            f"--spread-batch is for one run; these are {len(runs)}, which are spread over the devices anyway"
-        )
-    if where.distributed:
+    if distributed:
         processes.joined()
-    devices.start(len(runs))
-    how = {"on": jax.devices()} if where.spread_batch else {}
-    if where.spread_batch and jax.device_count() == 1:
+    devices.start(len(asked))
+    if execution.spread_batch and jax.device_count() == 1:
         print("--spread-batch: JAX has one device here, which takes the whole batch")
-    sent = processes.by_first(lambda: trackers(where.log)) or []
-    stopping = Stopping(display.console.print)
-    shown = live.progress(dict(zip(runs, named, strict=True)))
-    with shown as show, counted(stopping.heard):
-        results = train.train(runs, callbacks=[show, *sent], name=where.name, out=where.out,
-                               data_dir=where.data_dir, checkpoint_every=where.checkpoint_every, stop=stopping,
-                               **how)  # fmt: skip
+    named = labels(asked)
+    stopping = Stopping(after_epoch(display.console.print))
+    with live.progress(dict(zip(asked, named, strict=True))) as show, stopping.listening():
+        found = train(asked, callbacks=[show], name=study.name, out=study.out, stop=stopping, execution=execution)
     if not processes.writes():
-        sys.exit()  # the first process tells the rest
-    for label, result in zip(named, results, strict=True):
+        sys.exit()  # the first process reports
+    for label, result in zip(named, found, strict=True):
         if result.params is None:
-            print(f"{label}: this run was finished before and is read back; to run it again, delete {result.folder}")
-    return results
-
-
-def _one_per_rule(option: str, values: Sequence, rules: Sequence[str]) -> Sequence:
-    if len(values) not in (1, len(rules)):
-        raise UserError(f"--{option} takes one value for all {len(rules)} rules, or one each; got {len(values)}")
-    return values if len(values) == len(rules) else list(values) * len(rules)
+            print(f"{label}: this run had finished and is read back; to train it again, delete {result.folder}")
+    return found

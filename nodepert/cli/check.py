@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from nodepert.errors import UserError
-from nodepert.studies.run import Run, checked
+from nodepert.studies.run import Run
 
 
 def check(
@@ -48,14 +48,14 @@ def check(
     from nodepert.cli import display
     from nodepert.data import load_dataset
     from nodepert.registry import make_loss, make_model
-    from nodepert.studies.setup import precheck
+    from nodepert.studies.setup import check_runs
     from nodepert.studies.store.run_folder import checked_name
     from nodepert.training.compile_cache import keep_programs
 
     if not rule:
         raise UserError("check needs a rule, as in --rule np")
-    runs = [checked(Run(dataset, network, loss, batchsize, seed=seed, rule=spec)) for spec in rule]
-    precheck(runs)
+    runs = [Run(dataset, network, loss, batchsize, seed=seed, rule=spec) for spec in rule]
+    check_runs(runs)
     if len({run.rule for run in runs}) < len(runs):
         raise UserError("two of these rules are the same")
     keep_programs()
@@ -154,9 +154,10 @@ def stems(rules: list[str]) -> list[str]:
 
 def write(stem: Path, run: Run, result: Any) -> None:
     """The rows, everything, and the picture, each file whole."""
-    from nodepert.report.plots import check_figure
+    from nodepert.report.check_figure import check_figure
     from nodepert.studies.store.records import write_whole, writing
-    from nodepert.studies.store.run_folder import to_csv, versions
+    from nodepert.studies.store.run_folder import versions
+    from nodepert.studies.store.tables import to_csv
 
     with writing(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)

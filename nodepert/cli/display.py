@@ -1,4 +1,4 @@
-"""What the terminal shows: progress while a run trains, tables afterwards."""
+"""The terminal: the console, and the table of results."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nodepert.studies.callbacks import Callback, StateOf
-from nodepert.studies.run import Run
-from nodepert.training.metrics import Row, diverged, mean_error
+from nodepert.training.metrics import columns_of, diverged, mean_error, metric_of, seconds
 
 if TYPE_CHECKING:  # the runner imports JAX, and a list of names needs none
     from nodepert.studies.train import Result
@@ -40,43 +38,24 @@ class Terminal(Console):
 console = Terminal(highlight=False, width=None if sys.stdout.isatty() else PIPE)
 
 
-class Lines(Callback):
-    """A line per run and epoch."""
-
-    def __init__(self, named: dict[Run, str]):
-        self.named = named
-
-    def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
-        print(f"{self.named[run]}  {summary(row)}", flush=True)
-
-
 def between(values: Sequence[float]) -> str:
     """The range of several accuracies."""
     low, high = f"{min(values):.1f}", f"{max(values):.1f}"
     return f"{low}%" if low == high else f"{low}-{high}%"
 
 
-def summary(row: Row) -> str:
-    """One epoch in one line."""
-    return (
-        f"epoch {row['epoch']:3d}  train {row['train_acc']:5.1f}%  test {row['test_acc']:5.1f}%  "
-        f"loss {row['train_loss']:.4g} / {row['test_loss']:.4g}  {seconds(row['epoch_time'])} s"
-    )
-
-
-def seconds(value: float) -> str:
-    """Seconds with three digits that count."""
-    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
-
-
 def results(labels: Sequence[str], found: Sequence[Result]) -> Table:
-    """Final figures, one line per label and learning rate, mean and standard error of its runs that did not diverge;
-    the losses where there is room."""
-    quantities = {"train %": "train_acc", "test %": "test_acc", "train loss": "train_loss", "test loss": "test_loss"}
-    shown = list(quantities)[: None if console.width >= 110 else 2]
+    """Final metrics, a line per label and learning rate: mean and standard error of the runs that did not diverge.
+
+    Losses and further metrics where there is room.
+    """
+    rows = [result.rows[-1] for result in found if result.rows]
+    names = [name for name in columns_of(rows) if name != "epoch_time"]
+    if console.width < 110:
+        names = [name for name in names if metric_of(name).unit == "%"]
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("rule", overflow="fold")
-    for column in ("lr", *shown, "s/epoch"):
+    for column in ("lr", *(metric_of(name).heading for name in names), "s/epoch"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     groups: dict[tuple[str, float], list[Result]] = {}
@@ -85,10 +64,10 @@ def results(labels: Sequence[str], found: Sequence[Result]) -> Table:
     for (label, lr), group in groups.items():
         last = [r.rows[-1] for r in group if not diverged(r.rows[-1])]  # the status says how many did
         timed = [row["epoch_time"] for r in group for row in r.rows[1:]]
-        figures = (mean([row[quantities[name]] for row in last], ".2f" if "%" in name else ".4g") for name in shown)
+        cells = (mean([row[name] for row in last if name in row], metric_of(name).form) for name in names)
         statuses = Counter(result.status for result in group).items()
         said = ", ".join(f"{count} {status}" if len(group) > 1 else status for status, count in statuses)
-        table.add_row(escape(label), f"{lr:.12g}", *figures, seconds(sum(timed) / len(timed)) if timed else "-", said)
+        table.add_row(escape(label), f"{lr:.12g}", *cells, seconds(sum(timed) / len(timed)) if timed else "-", said)
     return table
 
 

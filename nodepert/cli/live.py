@@ -1,4 +1,4 @@
-"""What is drawn on a terminal while runs train: a line per replica with its learning curve, the pace, the rest."""
+"""What a terminal shows while runs train: a line per replica with its learning curve, the pace, the time left."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from nodepert.cli.display import Lines, console
-from nodepert.studies.callbacks import Callback, StateOf
+from nodepert.cli.display import console
+from nodepert.studies.callbacks import Callback, PrintRows, StateOf
 from nodepert.studies.run import Run
-from nodepert.studies.store.run_folder import through
-from nodepert.training.metrics import Row
+from nodepert.studies.store.run_folder import has_result
+from nodepert.training.metrics import SCORE, Row
 
 BARS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 WIDTH, LINES = 16, 14  # characters of a curve; lines of runs on a terminal
-ORDER = {"running": 0, "failed": 1, "interrupted": 2, "": 3}  # what is still to be seen stands first
+ORDER = {"running": 0, "failed": 1, "interrupted": 2, "": 3}  # unfinished ones first
 
 
 class Line(NamedTuple):
-    """A run as it stands; `curve`: its test accuracies so far, per cent."""
+    """A run on the terminal; `curve`: its score so far, per cent."""
 
     label: str
     curve: Sequence[float]
     epoch: int
     epochs: int
-    word: str  # "" before it begins
+    word: str  # its status; "" before it starts
 
 
 def sparkline(values: Sequence[float], low: float, high: float, width: int = WIDTH, bars: str = BARS) -> str:
@@ -50,7 +50,7 @@ def level(value: float, low: float, high: float, levels: int) -> int:
 
 
 def replicas(lines: Sequence[Line]) -> Table:
-    """A table of runs: those that train first; curves on one scale, from the least accuracy of all to the greatest."""
+    """A table of runs, those that train first; all curves on one scale, from the lowest value to the highest."""
     values = [v for line in lines for v in line.curve if math.isfinite(v)]
     low, high = min(values, default=0.0), max(values, default=1.0)
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -70,7 +70,7 @@ def replicas(lines: Sequence[Line]) -> Table:
 
 
 def pace(trained: int, left: int, seconds: float) -> str:
-    """How many epochs a second, and how long the rest takes like this."""
+    """How many epochs a second, and how long the rest takes at this pace."""
     if not trained or seconds <= 0:
         return duration(seconds)
     rate = trained / seconds
@@ -87,8 +87,8 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def drawn(lines: Callable[[], Sequence[Line]], footer: Callable[[float], Iterable[str]]) -> Iterator[None]:
-    """Draw runs and a line about all of them, four times a second, until the end of the context; then it is gone.
-    `footer` is given the seconds so far."""
+    """Draw runs and a line about all of them, four times a second, until the end of the context; then it disappears.
+    `footer` gets the seconds so far."""
     start, spinner = time.monotonic(), Spinner("dots")
 
     def picture() -> Any:
@@ -103,7 +103,7 @@ def drawn(lines: Callable[[], Sequence[Line]], footer: Callable[[float], Iterabl
 def progress(named: dict[Run, str]) -> Iterator[Callback]:
     """A line per run with its learning curve on a terminal, a line per run and epoch elsewhere. `named`: labels."""
     if not console.is_terminal:
-        yield Lines(named)
+        yield PrintRows(named)
         return
     board = Board(named)
     with drawn(board.lines, board.footer):
@@ -111,7 +111,7 @@ def progress(named: dict[Run, str]) -> Iterator[Callback]:
 
 
 class Board(Callback):
-    """The runs as they stand."""
+    """The runs, as their callbacks report them."""
 
     def __init__(self, named: dict[Run, str]):
         self.named = named
@@ -123,7 +123,7 @@ class Board(Callback):
         self.words[run] = "running"
 
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
-        self.curves[run].append(row["test_acc"])
+        self.curves[run].append(row[SCORE])
         self.read_back += state.read_back and row["epoch"] > 0
 
     def on_end(self, run: Run, status: str) -> None:
@@ -139,5 +139,5 @@ class Board(Callback):
             return ["compiling", *([f"{seconds:.0f} s"] if seconds > 3 else [])]
         done = sum(line.epoch for line in lines) - self.read_back
         left = sum(line.epochs - line.epoch for line in lines if line.word in ("", "running"))
-        ended = sum(through(line.word) for line in lines)
+        ended = sum(has_result(line.word) for line in lines)
         return [*([f"{ended}/{len(lines)} runs"] if len(lines) > 1 else []), pace(done, left, seconds)]

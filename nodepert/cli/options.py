@@ -1,21 +1,36 @@
-"""Options of the command line that take one value or several: all combinations are trained."""
+"""Options of the command line, made from the fields of `Run` and `Execution` and the texts below them."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 from collections.abc import Sequence
-from dataclasses import field, fields, make_dataclass
+from dataclasses import Field, dataclass, field, fields, make_dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from nodepert.cli.parser import Words
+from nodepert.errors import UserError
+from nodepert.studies.execution import Execution
 from nodepert.studies.grid import combinations as product_of
 from nodepert.studies.grid import parsed_seeds
 from nodepert.studies.run import Run, Task
 
 TYPES = {"str": str, "int": int, "float": float}
+Flat = tyro.conf.OmitArgPrefixes
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where results go."""
+
+    name: str = "default"
+    """Name of the study: results go to OUT/NAME/ID/."""
+    out: Path = Path("runs")
+    """Folder of all results."""
 
 
 def grid_of(defaults: Run) -> Any:
@@ -25,8 +40,8 @@ def grid_of(defaults: Run) -> Any:
     for f in fields(defaults):
         value = getattr(defaults, f.name)
         if f.name == "seed":
-            told = f"{helps['seed']} Several: 0..4, or 0 3 7."
-            argument = tyro.conf.arg(help=told, aliases=("--seeds",), metavar="INT|INT..INT")
+            text = f"{helps['seed']} Several: 0..4, or 0 3 7."
+            argument = tyro.conf.arg(help=text, aliases=("--seeds",), metavar="INT|INT..INT")
             options.append(("seed", Annotated[tuple[str, ...], argument], field(default=(str(value),))))
         else:
             kind = tuple[TYPES[str(f.type)], ...]
@@ -34,16 +49,35 @@ def grid_of(defaults: Run) -> Any:
     return make_dataclass("Grid", options, frozen=True)
 
 
+def _argument(f: Field, text: str) -> Any:
+    """The annotation by which tyro reads a field of `Execution`."""
+    kinds: dict[str, Any] = {
+        "Path | None": Annotated[Path | None, tyro.conf.arg(metavar="DIR", help=text)],
+        "tuple[str, ...]": Annotated[Words, tyro.conf.arg(help=text)],
+        "bool": Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help=text)],
+        "float": Annotated[float, tyro.conf.arg(help=text)],
+        "int | None": Annotated[int | None, tyro.conf.arg(metavar="INT", help=text)],
+        "float | None": Annotated[float | None, tyro.conf.arg(metavar="GB", help=text)],
+    }
+    return kinds[str(f.type)]
+
+
 def docstrings(cls: type) -> dict[str, str]:
-    """{field: the text that stands below it in the source}."""
+    """{field: the text below it in the source}."""
     tree: Any = ast.parse(inspect.getsource(cls))
-    said = [(a, b) for a, b in pairwise(tree.body[0].body) if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr)]
+    pairs = [(a, b) for a, b in pairwise(tree.body[0].body) if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr)]
     found: dict[str, str] = {}
-    for a, b in said:
+    for a, b in pairs:
         match a.target, b.value:
             case ast.Name(name), ast.Constant(str() as text):
                 found[name] = inspect.cleandoc(text)
     return found
+
+
+_helps = docstrings(Execution)
+# The fields of `Execution` as options.
+HowToRun = make_dataclass("HowToRun", [(f.name, _argument(f, _helps[f.name]), field(default=f.default))
+                                       for f in fields(Execution)], frozen=True)  # fmt: skip
 
 
 def combinations(grid: Any) -> list[Run]:
@@ -52,18 +86,13 @@ def combinations(grid: Any) -> list[Run]:
     return product_of(values | {"seed": parsed_seeds(list(values["seed"]))})
 
 
-def labels(runs: Sequence[Run], apart: Sequence[str] = ()) -> list[str]:
-    """A legend for each run: its rule, and where that does not tell them apart what else differs, `apart` left out."""
-
-    def differing(names: Sequence[str]) -> set:
-        return {tuple(getattr(run, name) for name in names) for run in runs}
-
-    names = [f.name for f in fields(Run) if f.name not in apart]
-    others = [name for name in names if name != "rule" and len(differing([name])) > 1]
-    if len(differing(["rule"])) == len(differing(names)):
-        others = []
-    return [", ".join([run.rule, *(_said(name, getattr(run, name)) for name in others)]) for run in runs]
+def execution_from(options: Any) -> Execution:
+    """The `Execution` that the options ask for. Raises UserError."""
+    return Execution(**{f.name: getattr(options, f.name) for f in fields(Execution)})
 
 
-def _said(name: str, value: Any) -> str:
-    return str(value) if isinstance(value, str) else f"{name} {value!r}"  # in full: what differs is told apart by it
+def one_per_rule(option: str, values: Sequence, rules: Sequence[str]) -> Sequence:
+    """One value for each rule. Raises UserError for another number of values than 1 or the number of rules."""
+    if len(values) not in (1, len(rules)):
+        raise UserError(f"--{option} takes one value for all {len(rules)} rules, or one each; got {len(values)}")
+    return values if len(values) == len(rules) else list(values) * len(rules)

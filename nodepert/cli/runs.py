@@ -18,21 +18,21 @@ from nodepert.studies import filters
 from nodepert.studies.results import (
     OPTIONS,
     SPECS,
-    Kept,
+    SavedRun,
     check_table,
     differing,
-    kept,
     known,
     load_results,
+    saved_runs,
     write_table,
 )
+from nodepert.training.metrics import SCORE, columns_of, metric_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 STATUSES = ("finished", "diverged", "failed", "running", "interrupted")
 COLOURS = {"finished": "green", "diverged": "yellow", "failed": "red", "running": "cyan"}
-FIGURES = {"train %": "train_acc", "test %": "test_acc", "train loss": "train_loss", "test loss": "test_loss"}
 REASONS = 5  # of failures that are told
 
 
@@ -87,7 +87,7 @@ def runs(
     """
     from nodepert.cli import display
 
-    found = kept(names or None, out)
+    found = saved_runs(names or None, out)
     conditions = [condition for group in where for condition in group]
     if not found:
         raise UserError(nothing(names, out))
@@ -112,7 +112,7 @@ def nothing(names: Sequence[str], out: Path) -> str:
     return f"no readable run in {', '.join(str(out / name) for name in names) or out}: {records} be read"
 
 
-def print_runs(found: Sequence[Kept]) -> None:
+def print_runs(found: Sequence[SavedRun]) -> None:
     """What these runs have in common, a line for each, how many stand how, and why some failed."""
     from rich.markup import escape
 
@@ -129,7 +129,7 @@ def print_runs(found: Sequence[Kept]) -> None:
         console.print(f"{count:,} failed: {escape(reason)}", soft_wrap=not console.is_terminal)
 
 
-def fitting(found: Sequence[Kept], columns: Sequence[str]) -> Table:
+def fitting(found: Sequence[SavedRun], columns: Sequence[str]) -> Table:
     """The table of these runs in the room there is: first it gives up the losses, then it breaks headers, then specs
     at their commas; beyond that its lines are longer than the terminal's."""
     from rich.measure import Measurement
@@ -139,9 +139,11 @@ def fitting(found: Sequence[Kept], columns: Sequence[str]) -> Table:
     cells = {column: [cell(run, column) for run in found] for column in columns}
     broken = [column.replace(".", ".\n") for column in columns]
     texts = sorted((c for c in columns if c in SPECS), key=lambda c: max(map(len, cells[c])), reverse=True)
-    attempts = [(columns, 4, 0), (columns, 2, 0), *((broken, 2, count) for count in range(len(texts) + 1))]
-    for headers, figures, count in attempts:
-        table = listing(found, cells, headers, list(FIGURES)[:figures], texts[:count])
+    metrics = [name for name in columns_of(run.rows[-1] for run in found if run.rows) if name != "epoch_time"]
+    shares = [name for name in metrics if metric_of(name).unit == "%"]
+    attempts = [(columns, metrics, 0), (columns, shares, 0), *((broken, shares, n) for n in range(len(texts) + 1))]
+    for headers, measured, count in attempts:
+        table = listing(found, cells, headers, measured, texts[:count])
         width = Measurement.get(console, console.options.update(width=100_000), table).maximum
         if width <= console.width:
             return table
@@ -149,7 +151,7 @@ def fitting(found: Sequence[Kept], columns: Sequence[str]) -> Table:
     return table
 
 
-def overview(found: Sequence[Kept]) -> Table:
+def overview(found: Sequence[SavedRun]) -> Table:
     """A line per study."""
     from rich.table import Table
 
@@ -161,19 +163,19 @@ def overview(found: Sequence[Kept]) -> Table:
     for study in dict.fromkeys(run.study for run in found):
         own = [run for run in found if run.study == study]
         counts = Counter(map(filters.status_word, own))
-        top = max((run.rows[-1]["test_acc"] for run in own if run.rows), default=None)
+        top = max((run.rows[-1][SCORE] for run in own if run.rows), default=None)
         changed = datetime.fromtimestamp(max(run.changed for run in own)).isoformat(" ", "minutes")
-        table.add_row(study, f"{len(own):,}", *(f"{counts[word]:,}" for word in shown), figure("%", top), changed)
+        table.add_row(study, f"{len(own):,}", *(f"{counts[word]:,}" for word in shown), number(SCORE, top), changed)
     return table
 
 
-def words(found: Sequence[Kept]) -> list[str]:
+def words(found: Sequence[SavedRun]) -> list[str]:
     """The statuses that occur, in the order of STATUSES."""
     there = {filters.status_word(run) for run in found}
     return [word for word in STATUSES if word in there] + sorted(there - {*STATUSES})
 
 
-def compared(found: Sequence[Kept]) -> list[str]:
+def compared(found: Sequence[SavedRun]) -> list[str]:
     """The columns in which these runs differ: an option; or its arguments, where all have a spec of one name."""
     columns: list[str] = ["study"] if len({run.study for run in found}) > 1 else []
     arguments = differing(found)
@@ -187,7 +189,7 @@ def compared(found: Sequence[Kept]) -> list[str]:
     return columns
 
 
-def common(found: Sequence[Kept], columns: Sequence[str]) -> str:
+def common(found: Sequence[SavedRun], columns: Sequence[str]) -> str:
     """What all have in common: 'mnist5k, fc(depth=3), mse, adam, wd=0.0, ...'."""
     said: list[str] = []
     for name in OPTIONS:
@@ -211,7 +213,7 @@ def without(spec: Spec, apart: set[str]) -> Spec:
 
 
 def listing(
-    found: Sequence[Kept], cells: Mapping[str, Sequence[str]], headers: Sequence[str], figures: Sequence[str],
+    found: Sequence[SavedRun], cells: Mapping[str, Sequence[str]], headers: Sequence[str], metrics: Sequence[str],
     narrow: Sequence[str],
 ) -> Table:  # fmt: skip
     """A line per run; columns of texts that are to be `narrow` are as wide as their longest word."""
@@ -225,8 +227,8 @@ def listing(
         width = max(len(word) for text in [header, *cells[column]] for word in text.split() or [""])
         table.add_column(escape(header), justify="left" if column in (*SPECS, "study") else "right",
                          width=width if column in narrow else None, no_wrap=column not in narrow)  # fmt: skip
-    for column in figures:
-        table.add_column(column, justify="right", no_wrap=True)
+    for name in metrics:
+        table.add_column(metric_of(name).heading, justify="right", no_wrap=True)
     for i, run in enumerate(found):
         last = run.rows[-1] if run.rows else {}
         word = filters.status_word(run)
@@ -234,17 +236,17 @@ def listing(
         table.add_row(
             escape(run.id), f"[{colour}]{escape(word)}[/{colour}]", f"{last.get('epoch', '-')}/{run.options['epochs']}",
             *(escape(texts[i]) for texts in cells.values()),
-            *(figure(name, last.get(FIGURES[name])) for name in figures),
+            *(number(name, last.get(name)) for name in metrics),
         )  # fmt: skip
     return table
 
 
-def cell(run: Kept, column: str) -> str:
+def cell(run: SavedRun, column: str) -> str:
     """An option or an argument as it is written in a condition; nothing where the run has none."""
     value = filters.value(run, column)
     return "" if value is None else filters.said(value)
 
 
-def figure(name: str, value: float | None) -> str:
-    """A figure as it is shown; a dash where there is none."""
-    return "-" if value is None else f"{value:{'.2f' if '%' in name else '.4g'}}"
+def number(name: str, value: float | None) -> str:
+    """The value of a metric; a dash where there is none."""
+    return "-" if value is None else f"{value:{metric_of(name).form}}"

@@ -7,54 +7,54 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from nodepert.cli import parser
+from nodepert.cli.options import Flat, HowToRun, execution_from
 from nodepert.cli.parser import Words
 from nodepert.errors import UserError
-from nodepert.studies.stopping import counted
+from nodepert.registry import check, make
+from nodepert.registry.spec import Spec, parse
 
 if TYPE_CHECKING:
     from nodepert.studies.sweep.sweep import Sweep
 
 
 @dataclass(frozen=True)
-class How:
-    """Where the runs are carried out."""
+class Where:
+    """Where the jobs run."""
 
-    launcher: Literal["local", "slurm", "command", "debug"] = "local"
-    """local: worker processes here; slurm: a job array; command: another scheduler's; debug: this process."""
-    jobs: int = 1
-    """Worker processes side by side, on a share of the cores and GPUs each (local)."""
+    launcher: str = "local"
+    """As a spec: local(jobs=2), slurm(time=60, gpus=1), command(template='bsub -o {log} {command}'), debug. See
+    'nodepert list launchers'. A table [slurm] in the grid file has options as well."""
+    jobs: int | None = None
+    """The same as local(jobs=N): worker processes side by side, on a share of the cores and GPUs each."""
+    slurm: Words = ()
+    """The same as arguments of slurm(...): time=60 (minutes), cpus=4, gpus=1, memory=8 (GB), partition=..., ..."""
+    command: str | None = None
+    """The same as command(template=...), for each job: 'bsub -q long -o {log} {command}'."""
     runs_per_job: int = 0
     """At most so many runs in one job; 0: all runs of a group, which train as one program."""
-    slurm: Words = ()
-    """Options of the Slurm jobs, over those of the grid file's [slurm] table: time=60 (minutes), cpus=4, gpus=1,
-    memory=8 (GB), partition=..., account=..., qos=..., constraint=..., parallel=10 (tasks at a time)."""
-    command: str = ""
-    """Of --launcher command, for each job: 'bsub -q long -o {log} {command}'."""
 
 
 def sweep(
     grid: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="GRID")],
-    how: tyro.conf.OmitArgPrefixes[How] = How(),
+    where: Flat[Where] = Where(),
     out: Path = Path("runs"),
-    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
-    checkpoint_every: float = 60.0,
-    log: Words = (),
+    execution: Flat[HowToRun] = HowToRun(),
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     retry: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     watch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
-    """Train every run of a grid file; runs that are finished are not computed again, interrupted ones go on.
+    """Train every run of a grid file; runs that have finished are not computed again, interrupted ones resume.
 
-    The file has lists of options, whose every combination is a run (nodepert/grid.py and grids/ have examples):
+    The file has lists of options, whose every combination is a run (nodepert/studies/grid.py and grids/ have examples):
 
         name = "study"
         seeds = 3
@@ -66,100 +66,61 @@ def sweep(
 
     Args:
         grid: The grid file (TOML).
-        how: Launcher.
+        where: Launcher.
         out: Folder of all results; a run goes to OUT/NAME/ID/, the logs of jobs to OUT/NAME/jobs/.
-        data_dir: Folder that holds the data files; else NODEPERT_DATA_DIR, the user's cache, then a download.
-        checkpoint_every: Seconds between checkpoints, from which interrupted runs go on; 0 for one after every epoch.
-        log: Send rows elsewhere, too: tensorboard, wandb, as specs. See 'nodepert list trackers'.
+        execution: How to execute the runs.
         dry_run: Say what would be done, and stop.
-        retry: Only runs that were begun in some job and are not through, the failed ones among them.
+        retry: Only runs that were started in some job and have no result, the failed ones among them.
         watch: Follow the jobs that an earlier command left with a scheduler, and submit none.
     """
-    from nodepert.studies.grid import load_grid
-
-    name, runs, slurm = load_grid(grid)
-    from nodepert.studies.recorder import checked_interval
-
-    checked_interval(checkpoint_every)
-    if how.runs_per_job < 0:
-        raise UserError(f"--runs-per-job must not be negative; got {how.runs_per_job}")
     from nodepert.cli import sweep_view
+    from nodepert.studies.grid import load_grid
+    from nodepert.studies.stopping import Stopping
     from nodepert.studies.sweep.sweep import Sweep
 
-    study = Sweep(name, runs, out, data_dir, checkpoint_every, how.runs_per_job, log)
-    options = slurm | pairs(how.slurm)
+    name, runs, tables = load_grid(grid)
+    spec = launcher_of(where, tables)
+    if where.runs_per_job < 0:
+        raise UserError(f"--runs-per-job must not be negative; got {where.runs_per_job}")
+    study = Sweep(name, runs, out, execution_from(execution), where.runs_per_job)
     sweep_view.show_plan(study)
     if dry_run:
         return
     study.tidy()
-    if watch and how.launcher != "slurm":
-        raise UserError("--watch follows the jobs that Slurm has: give --launcher slurm as well")
-    launcher, earlier = launched(how, study, options)
-    numbers = [i for i in (study.begun() if retry else study.left()) if i not in earlier]
+    launcher = make("launcher", spec, name)
+    if watch and not launcher.attaches:
+        raise UserError("--watch follows the jobs of a scheduler that can be asked: give --launcher slurm as well")
+    attached = {i for batch in study.attach(spec) for part in batch.runs for i in part} if launcher.attaches else set()
+    numbers = [i for i in (study.started() if retry else study.left()) if i not in attached]
     if watch:
         numbers = []
         if not study.batches:
-            print("no jobs of this study are with Slurm")
+            print("no jobs of this study are with the scheduler")
     if not (numbers or study.batches):
         return
-    check(study, numbers, how)
-    heard = nullcontext() if how.launcher == "debug" else counted(sweep_view.on_interrupt(study, launcher))
-    with heard, sweep_view.shown(study) as show:
-        for _ in study.follow() if study.batches and not numbers else study.carry_out(launcher, numbers):
+    check_first(study, numbers, spec)
+    study.stopping = Stopping(sweep_view.on_signal(launcher))
+    listening = nullcontext() if spec.name == "debug" else study.stopping.listening()
+    with listening, sweep_view.shown(study) as show:
+        for _ in study.follow() if study.batches and not numbers else study.execute(launcher, numbers):
             show()
-    sweep_view.report(study, launcher, again())
-    if study.interrupts:
+    sweep_view.report(study, launcher, command_line())
+    if study.stopping.count:
         sys.exit(130)
     if study.failures:
         sys.exit(1)
 
 
-def again() -> str:
-    """The command that was given, to be given again, but for which of its runs it asked."""
-    return shlex.join(["nodepert", *(word for word in parser.given if word not in ("--retry", "--watch"))])
+def launcher_of(where: Where, tables: Mapping[str, Mapping[str, Any]]) -> Spec:
+    """The launcher's spec: its own arguments go before the other options, those before a table of the grid file.
 
-
-def check(study: Sweep, numbers: Sequence[int], how: How) -> None:
-    """Find what is wrong with runs before any job is written. Raises UserError."""
-    import jax
-
-    from nodepert.data import load_dataset
-    from nodepert.studies.setup import precheck
-    from nodepert.studies.trackers import trackers
-
-    if how.launcher != "debug":  # the GPUs are for the workers
-        if how.launcher == "local" and os.environ.get("JAX_PLATFORMS", "cpu") not in ("", "cpu"):
-            tried_elsewhere()
-        jax.config.update("jax_platforms", "cpu")
-    runs = [study.runs[i] for i in numbers]
-    precheck(runs)
-    trackers(study.log)
-    for spec in dict.fromkeys(run.dataset for run in runs):  # fetched once, before several jobs ask for it
-        load_dataset(spec, study.data_dir)
-
-
-def tried_elsewhere() -> None:
-    """Start JAX as the workers will, in a process that leaves the GPUs to them. Raises UserError."""
-    program = "from nodepert import devices; print('; '.join(devices.trouble() or ()))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    if said := done.stdout.strip():
-        raise UserError(said)
-
-
-def launched(how: How, study: Sweep, options: dict[str, Any]) -> tuple[Any, set[int]]:
-    """The launcher, and the runs that earlier jobs of this study are at; those jobs are followed. Raises UserError."""
-    if how.launcher == "slurm":
-        from nodepert.studies.sweep.launchers.slurm import Slurm, active
-
-        earlier = active(study, options)
-        return Slurm(study.name, options), {i for batch in earlier for runs in batch.runs for i in runs}
-    if how.launcher == "command":
-        from nodepert.studies.sweep.launchers.command import Template
-
-        return Template(how.command, study.name), set()
-    from nodepert.studies.sweep.launchers.local import Debug, Local
-
-    return Debug() if how.launcher == "debug" else Local(how.jobs), set()
+    Raises UserError for an unknown launcher or argument.
+    """
+    spec = parse(where.launcher)
+    options = {"local": {"jobs": where.jobs}, "slurm": pairs(where.slurm), "command": {"template": where.command}}
+    given = {key: value for key, value in options.get(spec.name, {}).items() if value is not None}
+    arguments = {**tables.get(spec.name, {}), **given, **dict(spec.kwargs)}
+    return check("launcher", Spec(spec.name, spec.args, tuple(arguments.items())))
 
 
 def pairs(given: Sequence[str]) -> dict[str, Any]:
@@ -174,3 +135,35 @@ def pairs(given: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             found[key] = text
     return found
+
+
+def command_line() -> str:
+    """The command as it was given, without the options that choose among its runs."""
+    return shlex.join(["nodepert", *(word for word in parser.given if word not in ("--retry", "--watch"))])
+
+
+def check_first(study: Sweep, numbers: Sequence[int], launcher: Spec) -> None:
+    """Find what is wrong with runs before any job is written. Raises UserError."""
+    import jax
+
+    from nodepert.data import load_dataset
+    from nodepert.studies.setup import check_runs
+    from nodepert.studies.trackers import trackers
+
+    if launcher.name != "debug":  # the GPUs are for the workers
+        if launcher.name == "local" and os.environ.get("JAX_PLATFORMS", "cpu") not in ("", "cpu"):
+            check_jax_elsewhere()
+        jax.config.update("jax_platforms", "cpu")
+    runs = [study.runs[i] for i in numbers]
+    check_runs(runs)
+    trackers(study.execution.log)
+    for spec in dict.fromkeys(run.dataset for run in runs):  # fetched once, before several jobs ask for it
+        load_dataset(spec, study.execution.data_dir)
+
+
+def check_jax_elsewhere() -> None:
+    """Start JAX as the workers will, in a process that leaves the GPUs to them. Raises UserError."""
+    program = "from nodepert.training import devices; print('; '.join(devices.trouble() or ()))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if said := done.stdout.strip():
+        raise UserError(said)

@@ -1,8 +1,8 @@
-"""What the terminal shows of a sweep: the plan, how its jobs stand, and what came of it."""
+"""What the terminal shows of a sweep: the plan, the states of its jobs and runs, and the results."""
 
 from __future__ import annotations
 
-import re
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,17 +12,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from nodepert.cli import display, live
-from nodepert.cli.options import labels
+from nodepert.studies.labels import labels
 from nodepert.studies.run import Run
 from nodepert.studies.setup import groups
-from nodepert.studies.stopping import STOPPING
-from nodepert.studies.store.run_folder import FAILED, RUNNING, RunFolder
-from nodepert.studies.sweep.sweep import Standing, Sweep
+from nodepert.studies.stopping import STOPPING, Stopping
+from nodepert.studies.store.run_folder import FAILED, FINISHED, RUNNING
+from nodepert.studies.sweep.jobs import Launcher
+from nodepert.studies.sweep.sweep import Progress, Sweep
 from nodepert.studies.train import Result
+from nodepert.training.metrics import SCORE, in_words
 
 
 def show_plan(study: Sweep) -> None:
-    """A line per group: what its runs have in common, what differs, how many there are; and what it will cost."""
+    """A line per group: what its runs have in common, what differs, how many there are; and the work left."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("dataset", "network", "rule", "optimizer"):
         table.add_column(column, overflow="fold")
@@ -32,23 +34,23 @@ def show_plan(study: Sweep) -> None:
     for group in found:
         own = [study.runs[i] for i in group]
         words = (said(own, name) for name in ("dataset", "network", "rule", "optimizer"))
-        done = sum(study.stands[i].through for i in group)
+        done = sum(study.progress[i].finished for i in group)
         table.add_row(*map(escape, words), str(own[0].batchsize), str(own[0].epochs), f"{len(own):,}", f"{done:,}")
     display.console.print(table)
-    done = sum(stand.through for stand in study.stands)
-    others = {word: sum(stand.status == word for stand in study.stands) for word in (FAILED, RUNNING)}
+    done = sum(progress.finished for progress in study.progress)
+    others = {word: sum(progress.status == word for progress in study.progress) for word in (FAILED, RUNNING)}
     more = "".join(f", {count:,} {word}" for word, count in others.items() if count)
     print(f"{study.name}: {len(study.runs):,} runs in {len(found):,} groups (one compiled program each); {done:,} done"
           f"{more}, {cost(study, found)}")  # fmt: skip
 
 
 def cost(study: Sweep, found: Sequence[Sequence[int]]) -> str:
-    """Epochs that are left, and how long they take where runs of each group have been timed."""
-    left = {i: study.runs[i].epochs - stand.epoch for i, stand in enumerate(study.stands) if not stand.through}
+    """The epochs left, and how long they take where runs of each group have been timed."""
+    left = {i: study.runs[i].epochs - p.epoch for i, p in enumerate(study.progress) if not p.finished}
     epochs, seconds = sum(left.values()), 0.0
     for group in found:
         ours = [i for i in group if i in left]
-        times = [t for i in group if (row := study.stands[i].row) and (t := row["epoch_time"]) > 0]
+        times = [t for i in group if (rows := study.progress[i].rows) and (t := rows[-1]["epoch_time"]) > 0]
         if ours and not times:
             return f"{epochs:,} epochs to train"
         seconds += sum(left[i] for i in ours) * sum(times) / len(times) if ours else 0
@@ -61,78 +63,76 @@ def said(runs: Sequence[Run], option: str) -> str:
     return values[0] if len(values) == 1 else f"{values[0]} and {len(values) - 1} more"
 
 
-def on_interrupt(study: Sweep, launcher: Any) -> Callable[[], None]:
-    """What to do at Ctrl-C: count it, and say what happens now."""
+def on_signal(launcher: Launcher) -> Callable[[Stopping], None]:
+    """What to say at Ctrl-C."""
 
-    def heard() -> None:
-        study.interrupts += 1
+    def say(stopping: Stopping) -> None:
         if launcher.detaches:
             display.console.print("leaving the jobs with their scheduler")
-        elif study.interrupts == 1:
+        elif stopping.count == 1:
             display.console.print(STOPPING)
 
-    return heard
+    return say
 
 
 @contextmanager
 def shown(study: Sweep) -> Iterator[Callable[[], None]]:
-    """Yields what shows how the sweep stands: runs with their curves on a terminal, lines of what is new elsewhere."""
+    """Yields what shows the state of the sweep: runs with their curves on a terminal, a line per change elsewhere."""
     named = labels(study.runs)
     if not display.console.is_terminal:
         yield _lines(study, named)
         return
-    before = sum(stand.epoch for stand in study.stands)
-    with live.drawn(lambda: _standing(study, named), lambda seconds: _footer(study, seconds, before)):
+    before = sum(progress.epoch for progress in study.progress)
+    with live.drawn(lambda: _live_lines(study, named), lambda seconds: _footer(study, seconds, before)):
         yield lambda: None
 
 
 def _lines(study: Sweep, named: Sequence[str]) -> Callable[[], None]:
-    told: dict[Any, str] = {i: stand.status for i, stand in enumerate(study.stands) if stand.through}
+    printed: dict[Any, str] = {i: progress.status for i, progress in enumerate(study.progress) if progress.finished}
 
     def show() -> None:
         for batch in study.batches:
             for path, runs, state in zip(batch.paths, batch.runs, batch.states, strict=True):
-                if told.get(path, "waiting") != state.word:
-                    told[path] = state.word
+                if printed.get(path, "waiting") != state.word:
+                    printed[path] = state.word
                     print(f"job {path.stem}, {len(runs)} runs of {named[runs[0]]}: {state.word} {state.why}".rstrip())
-        done = sum(isinstance(key, int) for key in told)
-        for i, stand in enumerate(study.stands):
-            if stand.through and i not in told:
-                told[i], done = stand.status, done + 1
-                print(f"[{done}/{len(study.runs)}] {named[i]}: {stand.status}{_figure(stand)}", flush=True)
+        done = sum(isinstance(key, int) for key in printed)
+        for i, progress in enumerate(study.progress):
+            if progress.finished and i not in printed:
+                printed[i], done = progress.status, done + 1
+                print(f"[{done}/{len(study.runs)}] {named[i]}: {progress.status}{_score(progress)}", flush=True)
 
     return show
 
 
-def _figure(stand: Standing) -> str:
-    return f", test {stand.row['test_acc']:.1f}%" if stand.row and stand.status == "finished" else ""
+def _score(progress: Progress) -> str:
+    return f", {in_words(SCORE, progress.rows[-1][SCORE])}" if progress.rows and progress.status == FINISHED else ""
 
 
-def _standing(study: Sweep, named: Sequence[str]) -> list[live.Line]:
-    """The runs that are in jobs, as they stand; those of jobs that failed or wait say so."""
+def _live_lines(study: Sweep, named: Sequence[str]) -> list[live.Line]:
+    """The runs that are in jobs, or run elsewhere."""
     jobs = {i: state.word for batch in study.batches for runs, state in zip(batch.runs, batch.states, strict=True)
             for i in runs}  # fmt: skip
-    words = [_word(stand, jobs.get(i, "")) for i, stand in enumerate(study.stands)]
-    return [live.Line(named[i], stand.curve, stand.epoch, study.runs[i].epochs, word)
-            for i, (stand, word) in enumerate(zip(study.stands, words, strict=True))
-            if i in jobs or stand.status == RUNNING]  # fmt: skip
+    words = [_word(progress, jobs.get(i, "")) for i, progress in enumerate(study.progress)]
+    return [live.Line(named[i], [row[SCORE] for row in progress.rows], progress.epoch, study.runs[i].epochs, word)
+            for i, (progress, word) in enumerate(zip(study.progress, words, strict=True))
+            if i in jobs or progress.status == RUNNING]  # fmt: skip
 
 
-def _word(stand: Standing, job: str) -> str:
-    """How a run stands, where its job is known: a run that was interrupted and waits for its job waits."""
-    if stand.through or job == FAILED:
-        return stand.status if stand.through else FAILED
-    return stand.status if job != "waiting" and stand.status in ("", RUNNING, FAILED) else ""
+def _word(progress: Progress, job: str) -> str:
+    """The status of a run, given its job's: an interrupted run whose job waits is waiting."""
+    if progress.finished or job == FAILED:
+        return progress.status if progress.finished else FAILED
+    return progress.status if job != "waiting" and progress.status in ("", RUNNING, FAILED) else ""
 
 
 def _footer(study: Sweep, seconds: float, before: int) -> list[str]:
-    """How many jobs and runs stand how, and how long the rest will take at this pace."""
-    stands = list(zip(study.runs, study.stands, strict=True))
-    left = sum(run.epochs - stand.epoch for run, stand in stands if not stand.through)
-    trained = sum(stand.epoch for stand in study.stands) - before
+    """Counts of jobs and runs, and the time left at this pace."""
+    left = sum(run.epochs - p.epoch for run, p in zip(study.runs, study.progress, strict=True) if not p.finished)
+    trained = sum(progress.epoch for progress in study.progress) - before
     words = Counter(state.word for batch in study.batches for state in batch.states)
     jobs = [f"{words[word]} {word}" for word in ("running", "waiting", "failed") if words[word]]
-    done = sum(stand.through for stand in study.stands)
+    done = sum(progress.finished for progress in study.progress)
     return [
         f"{done:,}/{len(study.runs):,} runs",
         f"jobs: {' '.join(jobs) or 'none'}",
@@ -140,24 +140,23 @@ def _footer(study: Sweep, seconds: float, before: int) -> list[str]:
     ]
 
 
-def report(study: Sweep, launcher: Any, command: str) -> None:
-    """The table of what is through, each job that failed with the end of its log, and what to type next."""
-    through = [i for i, stand in enumerate(study.stands) if stand.through]
-    if through:
+def report(study: Sweep, launcher: Launcher, command: str) -> None:
+    """The table of results, each job that failed with the end of its log, and what to type next."""
+    finished = [i for i, progress in enumerate(study.progress) if progress.finished]
+    if finished:
         named = labels(study.runs, apart=["seed", "lr"])
-        rows = [RunFolder.read(study.folders[i]).rows() for i in through]
-        results = [Result(study.runs[i], own, study.stands[i].status) for i, own in zip(through, rows, strict=True)]
-        display.console.print(display.results([named[i] for i in through], results))
+        results = [Result(study.runs[i], list(study.progress[i].rows), study.progress[i].status) for i in finished]
+        display.console.print(display.results([named[i] for i in finished], results))
     for failure in study.failures:
         runs = ", ".join(dict.fromkeys(labels([study.runs[i] for i in failure.runs])))
         print(f"\nfailed: {len(failure.runs)} runs of {runs}: {failure.why}\n  {failure.log}")
         print("\n".join(f"  | {line}" for line in failure.lines))
-    print(f"{len(through):,} of {len(study.runs):,} runs are through; rows: nodepert results {study.name}"
-          f"{f' --out {study.out}' * (str(study.out) != 'runs')}")  # fmt: skip
+    out = os.path.relpath(study.out)
+    print(f"{len(finished):,} of {len(study.runs):,} runs have finished; rows: nodepert results {study.name}"
+          f"{f' --out {out}' * (out != 'runs')}")  # fmt: skip
     if study.failures:
-        print(f"the failed ones again: {command} --retry")
-    elif study.interrupts and launcher.detaches:
-        watch = " --watch" if re.search(r"--launcher[ =]slurm", command) else ""
-        print(f"the jobs go on; to see how they stand: {command}{watch}")
-    elif len(through) < len(study.runs):
-        print(f"the rest: {command}")
+        print(f"to run the failed ones again: {command} --retry")
+    elif study.stopping.count and launcher.detaches:
+        print(f"the jobs continue; to follow them: {command}{' --watch' * launcher.attaches}")
+    elif len(finished) < len(study.runs):
+        print(f"to run the rest: {command}")

@@ -19,9 +19,10 @@ from nodepert.experiments.drawing import saved
 from nodepert.experiments.experiment import Experiment, Finding, Part, Row, build, of_part, options
 from nodepert.experiments.record import FORMAT, VERSION, read_record, read_rows
 from nodepert.studies.store.records import write_whole, writing
-from nodepert.studies.store.run_folder import to_csv, versions
-from nodepert.studies.train import device
+from nodepert.studies.store.run_folder import versions
+from nodepert.studies.store.tables import to_csv
 from nodepert.training.compile_cache import keep_programs
+from nodepert.training.devices import device_name
 
 # Figures are 7 inches wide; in a column of 9 cm, half of that, letters of 12 points are as large as a footnote's.
 TYPE: Any = {"font.size": 12, "axes.titlesize": 12, "legend.fontsize": 11}
@@ -106,7 +107,7 @@ def _opened(path: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """The record of this experiment, the one that is there or a new one."""
     new = {"format": FORMAT, "version": VERSION, **asked, "done": [], "seconds": 0.0}
     if not path.exists():
-        return new | {"device": device(), "versions": versions()}
+        return new | {"device": device_name(), "versions": versions()}
     record = read_record(path)
     for key, value in asked.items():
         if record.get(key) != value:

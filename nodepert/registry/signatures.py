@@ -5,13 +5,23 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import types
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from nodepert.registry.spec import Spec
 
-KNOWN: dict[str, Any] = {"float": float, "int": int, "bool": bool, "str": str, "Spec": Spec}  # in annotations
+KNOWN: dict[str, Any] = {
+    "float": float,
+    "int": int,
+    "bool": bool,
+    "str": str,
+    "list": list,
+    "dict": dict,
+    "Spec": Spec,
+}  # in annotations
 
 
 class Described(NamedTuple):
@@ -24,7 +34,14 @@ class Described(NamedTuple):
 def described(factory: Callable[..., Any]) -> Described:
     """The description of an imported factory."""
     parameters = inspect.signature(factory, eval_str=True).parameters.values()
-    return Described(tuple(parameters), inspect.getdoc(factory) or "")
+    named = [p.replace(annotation=_without_none(p.annotation)) for p in parameters]
+    return Described(tuple(named), inspect.getdoc(factory) or "")
+
+
+def _without_none(annotation: Any) -> Any:
+    """int, of int | None."""
+    options = [option for option in typing.get_args(annotation) if option is not types.NoneType]
+    return options[0] if isinstance(annotation, types.UnionType) and len(options) == 1 else annotation
 
 
 @functools.cache
@@ -72,6 +89,8 @@ def _annotation(module: str, node: ast.expr | None) -> Any:
             return Literal[values] if isinstance(values, str) else Literal[*values]  # pyright: ignore
         case ast.Name(name) if name in KNOWN:
             return KNOWN[name]
+        case ast.BinOp(option, ast.BitOr(), ast.Constant(None)):
+            return _annotation(module, option)
         case ast.Subscript(ast.Name("tuple"), ast.Tuple([ast.Name(name), ast.Constant()])) if name in KNOWN:
             return tuple[KNOWN[name], ...]
         case ast.Name(name):

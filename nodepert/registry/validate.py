@@ -31,7 +31,7 @@ def check(kind: str, spec: str | Spec) -> Spec:
         if not parameter:
             known = f"it takes {usage_of(takes)}" if takes else "it takes none"
             raise UserError(f"{kind} '{spec.name}' has no argument '{key}'; {known}")
-        values[key] = _coerce(kind, f"{kind} '{spec.name}': {key}", parameter.annotation, value)
+        values[key] = _coerce(kind, f"{kind} '{spec.name}': {key}", parameter.annotation, value, parameter.default)
     if not values.keys() >= set(wrapped):
         raise UserError(f"{kind} '{spec.name}' goes around another {kind}, as in {name}({next(iter(names(kind)))})")
     args = tuple(values.pop(key) for key in wrapped)
@@ -69,8 +69,11 @@ def within(kind: str, spec: str | Spec) -> list[str]:
     return [spec.name, *(name for inner in values if isinstance(inner, Spec) for name in within(kind, inner))]
 
 
-def _coerce(kind: str, what: str, annotation: Any, value: Any) -> Any:
-    """Hold a value against its annotation: float (may be traced), int, bool, str or Literal (static), Spec (nested)."""
+def _coerce(kind: str, what: str, annotation: Any, value: Any, default: Any = ...) -> Any:
+    """Check a value against its annotation: float (may be traced), int, bool, str, Literal, list or dict (static), Spec
+    (nested)."""
+    if value is None and default is None:
+        return None
     if annotation is Spec:
         if not isinstance(value, str | Spec):
             raise UserError(f"{what} must be a {kind}; got {show(value)}")
@@ -85,8 +88,9 @@ def _coerce(kind: str, what: str, annotation: Any, value: Any) -> Any:
         if isinstance(value, str | bool | None | Spec):
             raise UserError(f"{what} must be a number; got {show(value)}")
         return to_float(what, value) if number else value  # else: a traced value, taken as it is
-    if annotation in (int, bool, str) and (not isinstance(value, annotation) or (annotation is int and not number)):
-        noun = {int: "a whole number", bool: "True or False", str: "a word"}[annotation]
+    nouns = {int: "a whole number", bool: "True or False", str: "a word", list: "a list", dict: "a table"}
+    if annotation in nouns and (not isinstance(value, annotation) or (annotation is int and not number)):
+        noun = nouns[annotation]
         raise UserError(f"{what} must be {noun}; got {show(value)}")
     if isinstance(value, int) and abs(value) >= 2**31:
         raise UserError(f"{what} must be below 2**31; got {value}")

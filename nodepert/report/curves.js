@@ -1,8 +1,8 @@
 // Learning curves, a colour, marker and dash pattern per group, with a legend that takes groups out and in.
 
-const QUANTITIES = {
-  test_acc: "test accuracy, %", train_acc: "train accuracy, %", test_loss: "test loss", train_loss: "train loss",
-};
+const QUANTITIES = Object.fromEntries( // the score first
+  data.metrics.filter(({ name }) => name !== "epoch_time").sort((a, b) => (b.name === data.score) - (a.name === data.score))
+    .map(({ name, label }) => [name, label]));
 const AXES = {
   epoch: "epochs", seconds: "seconds of training and evaluation", examples: "examples seen",
   passes: "forward-pass equivalents",
@@ -22,7 +22,7 @@ const off = new Set(); // groups that a click in the legend has taken out
 function drawn() {
   const left = chosen();
   const most = +at("most").value || left.length;
-  const score = (i) => data.groups[i].summary.test_acc?.mean ?? -Infinity;
+  const score = (i) => data.groups[i].summary[data.score]?.mean ?? -Infinity;
   const best = new Set([...left].sort((a, b) => score(b) - score(a)).slice(0, most));
   return left.filter((i) => best.has(i));
 }

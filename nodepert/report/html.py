@@ -16,7 +16,6 @@ from typing import Any
 
 from nodepert.errors import UserError
 from nodepert.report.numbers import (
-    COLUMNS,
     NOTE,
     cells,
     common,
@@ -43,7 +42,7 @@ def html(data: Mapping[str, Any]) -> str:
         headline=escape(headline(data)),
         common=pairs(common(data)),
         head="".join(heading(text) for text in headings(data)),
-        rows="\n".join(_row(i, group, left(data)) for i, group in enumerate(data["groups"])),
+        rows="\n".join(_row(data, i, group) for i, group in enumerate(data["groups"])),
         note=escape(NOTE),
         commands="\n".join(escape(group["command"]) for group in data["groups"]),
         sources="".join(f"<li>{escape(text)}</li>" for text in sources(data)),
@@ -92,16 +91,16 @@ def heading(text: str) -> str:
     return f'<th scope="col" aria-sort="none"><button type="button">{escape(text)}</button></th>'
 
 
-def _row(i: int, group: Mapping[str, Any], columns: list[str]) -> str:
+def _row(data: Mapping[str, Any], i: int, group: Mapping[str, Any]) -> str:
     """A group's line. What a column is sorted by is its data-value, or its text."""
     texts, found = options(group), []
-    for key in columns:
+    for key in left(data):
         value = group["options"][key]
         number = isinstance(value, int | float)
         found.append(f'<td class="number" data-value="{value}">{escape(texts[key])}</td>' if number else
                      f'<td class="text">{escape(texts[key])}</td>')  # fmt: skip
-    for key, text in zip(COLUMNS, cells(group), strict=True):
-        mean = (group["summary"].get(key) or {"mean": None})["mean"]
+    for metric, text in zip(data["metrics"], cells(data, group), strict=True):
+        mean = (group["summary"].get(metric["name"]) or {"mean": None})["mean"]
         found.append(f'<td class="number" data-value="{"" if mean is None else repr(mean)}">{escape(text)}</td>')
     reached = [group["runs"][k]["rows"]["epoch"][-1] for k in group["counted"]]
     found.append(f'<td class="number" data-value="{max(reached, default="")}">{escape(epochs(group))}</td>')

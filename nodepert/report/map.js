@@ -6,7 +6,7 @@ const number = (group, key) => group.options[key] ?? group.arguments[key];
 function cell(groups, across, up, x, y) {
   const own = groups.filter((group) => number(group, across.key) === x && number(group, up.key) === y);
   const runs = own.flatMap((group) => group.runs), through = runs.filter((run) => run.status === "finished");
-  const values = through.map((run) => run.rows.test_acc.at(-1)).filter((v) => v !== undefined && v !== null);
+  const values = through.map((run) => run.rows[data.score]?.at(-1)).filter((v) => v !== undefined && v !== null);
   return { values, others: runs.length - values.length };
 }
 

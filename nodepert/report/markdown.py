@@ -20,7 +20,7 @@ def markdown(data: Mapping[str, Any]) -> str:
     columns, head = left(data), headings(data)
     rows, told = [], []
     for group in data["groups"]:
-        rows.append([*(options(group)[key] for key in columns), *cells(group), epochs(group)])
+        rows.append([*(options(group)[key] for key in columns), *cells(data, group), epochs(group)])
         told.append("; ".join(standing(group["statuses"])))
     lines = [[*map(escaped, row), escaped(text)] for row, text in zip(rows, told, strict=True)]
     shared = ", ".join(f"{key} {text}" for key, text in common(data).items())

@@ -6,10 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-COLUMNS = {  # key in a summary: heading, format of a single value
-    "test_acc": ("test %", ".2f"), "train_acc": ("train %", ".2f"), "test_loss": ("test loss", ".4g"),
-    "train_loss": ("train loss", ".4g"), "seconds": ("s/epoch", ".3g"),
-}  # fmt: skip
 NOTE = (
     "Figures are those after the last epoch, accuracies in per cent: the mean ± its standard error over the seeds that "
     "finished; of one seed its value. Where none has finished, those of the epochs that were reached, marked *."
@@ -23,7 +19,7 @@ def left(data: Mapping[str, Any]) -> list[str]:
 
 def headings(data: Mapping[str, Any]) -> list[str]:
     """The heads of all columns."""
-    return [*left(data), *(heading for heading, _ in COLUMNS.values()), "epochs", "runs"]
+    return [*left(data), *(metric["heading"] for metric in data["metrics"]), "epochs", "runs"]
 
 
 def options(group: Mapping[str, Any]) -> dict[str, str]:
@@ -49,10 +45,10 @@ def measured(figure: Mapping[str, Any] | None, form: str) -> str:
     return f"{mean:.{places}f} ± {error:.{places}f}"
 
 
-def cells(group: Mapping[str, Any]) -> list[str]:
-    """The figures of a group, as texts."""
+def cells(data: Mapping[str, Any], group: Mapping[str, Any]) -> list[str]:
+    """The metrics of a group, as texts."""
     mark = "*" if group["standing"] == "so far" else ""
-    texts = [measured(group["summary"].get(key), form) for key, (_, form) in COLUMNS.items()]
+    texts = [measured(group["summary"].get(metric["name"]), metric["form"]) for metric in data["metrics"]]
     return [text if text == "-" else text + mark for text in texts]
 
 

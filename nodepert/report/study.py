@@ -15,15 +15,12 @@ from typing import Any
 
 from nodepert.errors import UserError
 from nodepert.experiments.drawing import COLOURS, style
-from nodepert.registry.spec import Spec
 from nodepert.report.effort import examples, passes
 from nodepert.studies.filters import said, status_word
-from nodepert.studies.results import OPTIONS, SPECS, Kept, differing, kept, one_line
-from nodepert.studies.store.run_folder import COLUMNS
-from nodepert.training.metrics import mean_error
+from nodepert.studies.results import OPTIONS, SPECS, SavedRun, differing, one_line, saved_runs
+from nodepert.training.metrics import SCORE, columns_of, finite_or_none, mean_error, metric_of
 
 APART = [name for name in OPTIONS if name != "seed"]
-FIGURES = ("test_acc", "train_acc", "test_loss", "train_loss")  # of the last epoch
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -32,23 +29,26 @@ def gather(name: str, out: str | Path = "runs") -> dict[str, Any]:
 
     Raises UserError for a study that is not there, and where none of its runs can be read.
     """
-    runs = kept([name], out)
+    runs = saved_runs([name], out)
     if not runs:
         raise UserError(f"no run of {Path(out) / name} can be read; the warnings say why")
     columns = [key for key in APART if len({repr(run.options[key]) for run in runs}) > 1]
     columns.sort(key=lambda key: key != "rule")  # the rule first
-    alike: dict[tuple[str, ...], list[Kept]] = {}
+    alike: dict[tuple[str, ...], list[SavedRun]] = {}
     for run in runs:
         alike.setdefault(tuple(repr(run.options[key]) for key in APART), []).append(run)
     arguments = differing(runs)
     texts = {key: written([run.options[key] for run in runs]) for key in APART}
-    groups = [_group(i, own, columns, arguments, texts) for i, own in enumerate(alike.values())]
+    metrics = columns_of(row for run in runs for row in run.rows)
+    groups = [_group(i, own, columns, arguments, texts, metrics) for i, own in enumerate(alike.values())]
     return {
         "study": name,
         "common": {key: ", ".join(texts[key].values()) for key in APART if key not in columns},
         "columns": columns,
         "axes": _axes(groups),
         "groups": groups,
+        "metrics": [_described(name) for name in sorted(metrics, key=lambda name: name == "epoch_time")],
+        "score": SCORE,
         "statuses": dict(Counter(map(status_word, runs))),
         "colours": COLOURS,
         "provenance": provenance(runs),
@@ -63,7 +63,12 @@ def written(values: Iterable[Any]) -> dict[Any, str]:
 
 
 def _group(
-    i: int, own: Sequence[Kept], columns: Sequence[str], arguments: Sequence[str], forms: dict[str, dict[Any, str]]
+    i: int,
+    own: Sequence[SavedRun],
+    columns: Sequence[str],
+    arguments: Sequence[str],
+    forms: dict[str, dict[Any, str]],
+    metrics: Sequence[str],
 ) -> dict[str, Any]:
     """Runs that differ in seed only."""
     options = {key: own[0].options[key] for key in APART}
@@ -73,12 +78,12 @@ def _group(
         "label": ", ".join(text if key in SPECS else f"{key}={text}" for key, text in texts.items())
         or said(options["rule"]),
         "texts": texts,
-        "options": {key: _plain(value) for key, value in options.items()},
-        "arguments": {key: _plain(own[0].arguments[key]) for key in arguments if key in own[0].arguments},
+        "options": {key: finite_or_none(value) for key, value in options.items()},
+        "arguments": {key: finite_or_none(own[0].arguments[key]) for key in arguments if key in own[0].arguments},
         "runs": [_run(run) for run in own],
         "counted": chosen,
         "standing": standing,
-        "summary": summary([own[k] for k in chosen] if standing in ("finished", "so far") else []),
+        "summary": summary([own[k] for k in chosen] if standing in ("finished", "so far") else [], metrics),
         "statuses": statuses(own),
         "examples": examples(options["dataset"]),
         "passes": passes(options["rule"]),
@@ -87,13 +92,13 @@ def _group(
     }
 
 
-def _run(run: Kept) -> dict[str, Any]:
+def _run(run: SavedRun) -> dict[str, Any]:
     """A run with all its rows, a list per column."""
-    rows = {name: [_plain(row[name]) for row in run.rows] for name in COLUMNS}
+    rows = {name: [finite_or_none(row.get(name)) for row in run.rows] for name in ("epoch", *columns_of(run.rows))}
     return {"id": run.id, "seed": run.options["seed"], "status": run.status, "reason": run.reason, "rows": rows}
 
 
-def counted(own: Sequence[Kept]) -> tuple[str, list[int]]:
+def counted(own: Sequence[SavedRun]) -> tuple[str, list[int]]:
     """Which runs of a group count, and how they stand: those that are finished; else, as "so far", those that go on or
     were broken off; else, as "diverged", those that have rows; or "no figures"."""
     rows = [k for k, run in enumerate(own) if run.rows]
@@ -105,14 +110,22 @@ def counted(own: Sequence[Kept]) -> tuple[str, list[int]]:
     return "no figures", []
 
 
-def summary(own: Sequence[Kept]) -> dict[str, dict[str, Any]]:
-    """Mean, standard error over the runs (None of one) and number of the last figures; the mean of seconds an epoch."""
-    values = {name: [run.rows[-1][name] for run in own] for name in FIGURES}
-    timed = [[row["epoch_time"] for row in run.rows[1:]] for run in own]
-    values["seconds"] = [fmean(times) for times in timed if times]
+def summary(own: Sequence[SavedRun], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Mean, standard error over the runs (None of one) and number of the last metrics; epoch_time over all epochs."""
+    last = [run.rows[-1] for run in own]
+    values = {name: [row[name] for row in last if name in row] for name in metrics}
+    timed = [[row["epoch_time"] for row in run.rows[1:] if "epoch_time" in row] for run in own]
+    values["epoch_time"] = [fmean(times) for times in timed if times]
     found = {name: _measured([v for v in each if math.isfinite(v)]) for name, each in values.items()}
-    found["seconds"]["error"] = None  # replicas of one program share their time
+    found["epoch_time"]["error"] = None  # replicas of one program share their time
     return found
+
+
+def _described(name: str) -> dict[str, str]:
+    """A metric as a report shows it."""
+    metric = metric_of(name)
+    label = f"{metric.label}, {metric.unit}" if metric.unit else metric.label
+    return {"name": name, "label": label, "heading": metric.heading, "form": metric.form}
 
 
 def _measured(values: Sequence[float]) -> dict[str, Any]:
@@ -124,11 +137,11 @@ def _measured(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean if n else None, "error": error if n > 1 else None, "n": len(values)}
 
 
-def statuses(own: Sequence[Kept]) -> list[dict[str, Any]]:
+def statuses(own: Sequence[SavedRun]) -> list[dict[str, Any]]:
     """How many runs of a group stand how: {word, text, count}, an epoch with what is not through, a reason with what
     failed."""
 
-    def told(run: Kept) -> tuple[str, str]:
+    def told(run: SavedRun) -> tuple[str, str]:
         word = status_word(run)
         if word == "failed":
             return word, f"failed: {run.reason}" if run.reason else "failed"
@@ -140,7 +153,7 @@ def statuses(own: Sequence[Kept]) -> list[dict[str, Any]]:
     return [{"word": word, "text": text, "count": count} for (word, text), count in Counter(map(told, own)).items()]
 
 
-def command(own: Sequence[Kept]) -> str:
+def command(own: Sequence[SavedRun]) -> str:
     """The command that trains these runs, which differ in seed only."""
     options = own[0].options
     words = ["nodepert", "train", "--name", own[0].study]
@@ -165,20 +178,13 @@ def _axes(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"key": k, "values": values, "texts": list(written(values).values())} for k, values in several.items()]
 
 
-def provenance(runs: Sequence[Kept]) -> list[dict[str, Any]]:
+def provenance(runs: Sequence[SavedRun]) -> list[dict[str, Any]]:
     """The versions, the device and the data of the runs: {versions, device, data, runs}, the most frequent first."""
     found: Counter[tuple[str, str, str]] = Counter()
     for run in runs:
-        versions = run.made["versions"]
+        versions = run.sources["versions"]
         texts = [f"{k} {v}" for k, v in versions.items()] if isinstance(versions, dict) else []
-        device, data = (str(run.made[key] or "") for key in ("device", "data"))
+        device, data = (str(run.sources[key] or "") for key in ("device", "data"))
         found[one_line(", ".join(texts)), one_line(device), one_line(data)[:40]] += 1
     return [{"versions": versions, "device": device, "data": data, "runs": count}
             for (versions, device, data), count in found.most_common()]  # fmt: skip
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON can hold it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Spec) else value

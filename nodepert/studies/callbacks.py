@@ -1,4 +1,4 @@
-"""What happens while runs train: a `Callback` is told of each run's beginning, epochs and end.
+"""What happens while runs train: the methods of a `Callback` are called at each run's start, epochs and end.
 
 class Show(npt.Callback):
     def on_epoch(self, run, row, state):
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from nodepert.errors import UserError
 from nodepert.studies.run import Run
-from nodepert.training.metrics import Row
+from nodepert.training.metrics import Row, columns_of, in_words
 
 if TYPE_CHECKING:  # the command line needs no JAX to list names
     from nodepert.training.program import State
@@ -34,9 +34,9 @@ class StateOf:
         self.read_back = fetch is None
 
     def __call__(self) -> State | None:
-        """A copy of yours; None of a row that was read back. Raises UserError once on_epoch is through."""
+        """A copy; None for a row that was read back. Raises UserError after on_epoch has returned."""
         if self._over:
-            raise UserError("state() is of the epoch that on_epoch tells of: call it there, and keep what it gives")
+            raise UserError("state() belongs to the epoch of its on_epoch: call it there, and keep what it returns")
         return self._fetch() if self._fetch else None
 
     def end(self) -> None:
@@ -45,38 +45,44 @@ class StateOf:
 
 
 class Callback:
-    """Override what you need; here nothing is done. Runs that train together are told of in turns, each with its `run`.
+    """Override what you need; the defaults do nothing. Runs that train together call in turns, each with its `run`.
 
-    What a method raises ends the training, as an interruption: the rows so far stay, and checkpoints do.
+    An exception in a method ends the training as an interruption does: the rows so far and the checkpoints stay.
+
+    Example:
+        >>> class Show(npt.Callback):
+        ...     def on_epoch(self, run, row, state):
+        ...         print(run.rule, row["epoch"], row["test_acc"])
+        >>> npt.train(run, callbacks=[Show()])  # doctest: +SKIP
     """
 
     def on_begin(self, run: Run, folder: Path | None) -> None:
-        """A run begins, or goes on, or is read back; `folder` is where it is kept, None where it is not."""
+        """A run starts, resumes, or is read back; `folder` is where it is saved, None where it is not."""
 
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
         """A row of a run: epoch, epoch_time, train_acc, ...; epoch 0 is the network before training.
 
-        `state()`, called here, fetches the state of training after this epoch: params, and those of rule and optimizer.
-        It is a copy of yours; None of rows that an earlier attempt has trained, which come first, all of them.
+        `state()`, called here, fetches a copy of the state of training after this epoch: params, and the states of
+        rule and optimizer. It is None for rows of an earlier attempt, which come first, all of them.
         """
 
     def on_end(self, run: Run, status: str) -> None:
-        """A run that has begun ends, in this word as in its record: "finished", "diverged at epoch e", "interrupted" or
-        "failed"; where a callback ends the training as well."""
+        """A run that has started ends, with the status of its record: "finished", "diverged at epoch e", "interrupted"
+        or "failed"; also where a callback ended the training."""
 
 
-class All(Callback):
-    """Several callbacks as one. Each is told of the end of what it was told begins, once, whatever others raise."""
+class Callbacks(Callback):
+    """Several callbacks as one. Each on_begin is followed by one on_end, whatever other callbacks raise."""
 
     def __init__(self, callbacks: Sequence[Callback]):
         self.callbacks = list(callbacks)
-        self.begun: dict[Run, list[Callback]] = {}
+        self.started: dict[Run, list[Callback]] = {}
 
     def on_begin(self, run: Run, folder: Path | None) -> None:
-        told = self.begun.setdefault(run, [])
+        called = self.started.setdefault(run, [])
         for one in self.callbacks:
             one.on_begin(run, folder)
-            told.append(one)
+            called.append(one)
 
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
         try:
@@ -87,14 +93,30 @@ class All(Callback):
 
     def on_end(self, run: Run, status: str) -> None:
         with ExitStack() as stack:  # it calls all of them, the last first
-            for one in reversed(self.begun.pop(run, [])):
+            for one in reversed(self.started.pop(run, [])):
                 stack.callback(one.on_end, run, status)
 
-    def broke(self, statuses: dict[Run, str], status: str) -> None:
-        """Training breaks off: whatever has begun ends, with its status or else this one. The error that broke it off
-        is the one to be raised; those of callbacks are warned of."""
-        for run in list(self.begun):
+    def break_off(self, statuses: dict[Run, str], status: str) -> None:
+        """Training breaks off: every run that has started ends, with its status or else this one. The error that broke
+        it off is raised by the caller; errors of callbacks become warnings."""
+        for run in list(self.started):
             try:
                 self.on_end(run, statuses.get(run, status))
             except Exception as error:
                 log.warning("a callback failed at the end of a run (%s: %s)", type(error).__name__, error)
+
+
+class PrintRows(Callback):
+    """A line per run and epoch. `labels`: what each run is called."""
+
+    def __init__(self, labels: dict[Run, str]):
+        self.labels = labels
+
+    def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
+        print(f"{self.labels[run]}  {summary(row)}", flush=True)
+
+
+def summary(row: Row) -> str:
+    """One epoch in one line."""
+    names = sorted(columns_of([row]), key=lambda name: name == "epoch_time")
+    return "  ".join([f"epoch {row['epoch']:3d}", *(in_words(name, row[name]) for name in names)])

@@ -12,14 +12,14 @@ from nodepert.registry import entry
 from nodepert.registry.catalogue import ALIASES
 from nodepert.registry.spec import parse, show
 from nodepert.studies.grid import parsed_seeds
-from nodepert.studies.results import OPTIONS, SPECS, Kept, known, rank
-from nodepert.studies.store.run_folder import COLUMNS
+from nodepert.studies.results import OPTIONS, SPECS, SavedRun, known, rank
+from nodepert.training.metrics import SCORE, columns_of, metric_of
 
-OWN = ("study", "id", "status")  # columns beside options, arguments and figures
+OWN = ("study", "id", "status")  # columns beside options, arguments and metrics
 SHOWN = 12  # values in a complaint
 
 
-def where(runs: Sequence[Kept], conditions: Sequence[str]) -> list[Kept]:
+def where(runs: Sequence[SavedRun], conditions: Sequence[str]) -> list[SavedRun]:
     """The runs that meet every condition OPTION=VALUE; of several on one option, any of them.
 
     Raises UserError, with what there is, for what is no condition, or where no run meets one, or all of them.
@@ -37,7 +37,7 @@ def where(runs: Sequence[Kept], conditions: Sequence[str]) -> list[Kept]:
             raise UserError(f"none of these runs has {key}={text}; there are: {listed(map(said, there))}")
         tests.setdefault(key, []).append(test)
 
-    def meets(run: Kept) -> bool:
+    def meets(run: SavedRun) -> bool:
         values = run.options | run.arguments
         return all(key in values and any(test(values[key]) for test in either) for key, either in tests.items())
 
@@ -47,7 +47,7 @@ def where(runs: Sequence[Kept], conditions: Sequence[str]) -> list[Kept]:
     return found
 
 
-def of_status(runs: Sequence[Kept], word: str) -> list[Kept]:
+def of_status(runs: Sequence[SavedRun], word: str) -> list[SavedRun]:
     """The runs of a status: finished, diverged (at whatever epoch), ... Raises UserError, with those there are."""
     found = [run for run in runs if word in (run.status, status_word(run))]
     if not found:
@@ -56,48 +56,54 @@ def of_status(runs: Sequence[Kept], word: str) -> list[Kept]:
     return found
 
 
-def status_word(run: Kept) -> str:
+def status_word(run: SavedRun) -> str:
     """diverged, of 'diverged at epoch 3'."""
     return run.status.split()[0]
 
 
-def best(runs: Sequence[Kept], count: int) -> list[Kept]:
-    """The runs of highest test accuracy after their last epoch, best first.
+def best(runs: Sequence[SavedRun], count: int) -> list[SavedRun]:
+    """The runs of best score (METRICS' SCORE) after their last epoch, best first.
 
-    Raises UserError for a count below 1, and where no run has figures.
+    Raises UserError for a count below 1, and where no run has rows.
     """
     if count < 1:
         raise UserError(f"best must be at least 1; got {count}")
     found = [run for run in runs if run.rows]
     if not found:
-        raise UserError("none of these runs has figures yet")
-    return ordered(found, "test_acc")[:count]
+        raise UserError("none of these runs has metrics yet")
+    return ordered(found, SCORE)[:count]
 
 
-def ordered(runs: Sequence[Kept], column: str) -> list[Kept]:
-    """The runs sorted by a column: accuracies from the highest down, all else upwards, runs that have none at the end.
+def ordered(runs: Sequence[SavedRun], column: str) -> list[SavedRun]:
+    """The runs sorted by a column: metrics from the best, all else upwards, runs that lack it at the end.
 
-    Raises UserError, with the columns that there are, for one that is not.
+    Raises UserError, with the columns that exist, for one that does not.
     """
-    columns = (*OWN, *_keys(runs), *COLUMNS)
+    columns = (*OWN, *_keys(runs), *metrics_of(runs))
     if column not in columns:
         raise UserError(f"no column {column}; there are: {', '.join(columns)}")
-    sign = -1 if column.endswith("_acc") else 1
+    sign = -1 if metric_of(column).better == "higher" else 1
 
-    def place(run: Kept) -> tuple:
+    def place(run: SavedRun) -> tuple:
         found = value(run, column)
         if found is None or found != found:
             return (1,)
-        return (0, rank(column, sign * found if column in COLUMNS else found))
+        return (0, rank(column, sign * found if column in metrics_of(runs) else found))
 
     return sorted(runs, key=place)
 
 
-def value(run: Kept, column: str) -> Any:
-    """The value of an option, an argument ("network.width") or a figure of the last epoch; None where there is none."""
-    if column in COLUMNS:
-        return run.rows[-1][column] if run.rows else None
-    return getattr(run, column) if column in OWN else (run.options | run.arguments).get(column)
+def metrics_of(runs: Sequence[SavedRun]) -> list[str]:
+    """epoch, and the metrics that these runs have."""
+    return ["epoch", *columns_of(run.rows[-1] for run in runs if run.rows)]
+
+
+def value(run: SavedRun, column: str) -> Any:
+    """The value of an option, an argument ("network.width") or a metric of the last epoch; None where there is none."""
+    if column in OWN:
+        return getattr(run, column)
+    last = run.rows[-1] if run.rows else {}
+    return (run.options | run.arguments | last).get(column)
 
 
 def said(value: Any) -> str:
@@ -111,7 +117,7 @@ def listed(texts: Iterable[str]) -> str:
     return ", ".join(different[:SHOWN]) + f" and {len(different) - SHOWN} more" * (len(different) > SHOWN)
 
 
-def _keys(runs: Sequence[Kept]) -> list[str]:
+def _keys(runs: Sequence[SavedRun]) -> list[str]:
     return [*OPTIONS, *dict.fromkeys(key for run in runs for key in run.arguments)]
 
 

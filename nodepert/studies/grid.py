@@ -16,7 +16,7 @@ lr = 1e-5
 network = "conv"
 lr = 1e-3
 
-[slurm]                                    # of --launcher slurm: launch/slurm.py has all
+[slurm]                                    # arguments of --launcher slurm: nodepert list launchers has all
 time = 60                                  # minutes
 memory = 8                                 # GB
 """
@@ -32,12 +32,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nodepert.errors import UserError
-from nodepert.studies.run import Run, checked, run_id
+from nodepert.registry import names as registered
+from nodepert.studies.run import Run
 from nodepert.studies.store.records import read_text
 from nodepert.studies.store.run_folder import checked_name
 
 OPTIONS = [f.name for f in fields(Run)]
-ANCESTOR = {"update_rule": "rule", "num_epochs": "epochs", "jobid": "seed", "exp_name": "name"}  # its names for ours
+OLD_NAMES = {"update_rule": "rule", "num_epochs": "epochs", "jobid": "seed", "exp_name": "name"}  # of the original code
 MOST = 100_000  # runs
 
 
@@ -46,7 +47,7 @@ class Grid(NamedTuple):
 
     name: str
     runs: list[Run]
-    slurm: dict[str, Any]  # options of its jobs there
+    launchers: dict[str, dict[str, Any]]  # {"slurm": {argument: value}}: of the launchers that have a table
 
 
 def load_grid(path: str | Path) -> Grid:
@@ -65,13 +66,11 @@ def load_grid(path: str | Path) -> Grid:
 def make_grid(table: Mapping[str, Any]) -> Grid:
     """The same from a dict: {"name": ..., "seeds": 3, "grid": {"rule": ["np", "sgd"], "lr": [...]}}; options may stand
     at the top as well. Raises UserError for unknown names, wrong values, and no or too many runs."""
-    table = {ANCESTOR.get(key, key): value for key, value in table.items()}
+    table = {OLD_NAMES.get(key, key): value for key, value in table.items()}
     name, seeds = table.pop("name", "sweep"), table.pop("seeds", None)
     if not isinstance(name, str):
         raise UserError(f"name must be a text; got {name!r}")
-    slurm = table.pop("slurm", {})
-    if not isinstance(slurm, dict):
-        raise UserError("[slurm] is a table of options, as in time = 60")
+    launchers = {name: table.pop(name) for name in registered("launcher") if isinstance(table.get(name), dict)}
     inside, further, but = table.pop("grid", {}), table.pop("runs", []), table.pop("except", [])
     common = _axes("[grid]", inside) | _axes("the top", table)
     if seeds is not None:
@@ -82,12 +81,13 @@ def make_grid(table: Mapping[str, Any]) -> Grid:
     found: dict[str, Run] = {}
     for axes in ([common] if inside or not lists else []) + lists:
         for run in combinations(axes):
-            found.setdefault(run_id(run), run)
-    exceptions = [_axes("[[except]]", one) for one in _tables("except", but)]
+            found.setdefault(run.id, run)
+    exceptions = [{key: {getattr(Run(**{key: value}), key) for value in values}  # specs in their canonical form
+                   for key, values in _axes("[[except]]", one).items()} for one in _tables("except", but)]  # fmt: skip
     runs = [run for run in found.values() if not any(_matches(run, one) for one in exceptions)]
     if not runs:
         raise UserError("the grid has no runs")
-    return Grid(checked_name(name), runs, slurm)
+    return Grid(checked_name(name), runs, launchers)
 
 
 def combinations(axes: Mapping[str, Sequence[Any]]) -> list[Run]:
@@ -104,7 +104,7 @@ def combinations(axes: Mapping[str, Sequence[Any]]) -> list[Run]:
         count *= len(values)
     if count > MOST:
         raise UserError(f"that is {count:,} runs; at most {MOST:,} go into one grid")
-    return [checked(Run(**dict(zip(axes, chosen, strict=True)))) for chosen in product(*axes.values())]
+    return [Run(**dict(zip(axes, chosen, strict=True))) for chosen in product(*axes.values())]
 
 
 def parsed_seeds(value: Any) -> list[int]:
@@ -134,7 +134,7 @@ def _axes(where: str, table: Any) -> dict[str, list[Any]]:
     if not isinstance(table, Mapping):
         raise UserError(f"{where} is a table of options, as in rule = ['np', 'sgd']")
     axes = {
-        ANCESTOR.get(str(key), str(key)): value if isinstance(value, list) else [value] for key, value in table.items()
+        OLD_NAMES.get(str(key), str(key)): value if isinstance(value, list) else [value] for key, value in table.items()
     }
     if unknown := [key for key in axes if key not in OPTIONS]:
         shape = "; width and depth are written into the network, as in 'fc(width=500, depth=2)'"
@@ -143,9 +143,6 @@ def _axes(where: str, table: Any) -> dict[str, list[Any]]:
     return axes
 
 
-def _matches(run: Run, exception: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether every option of the exception has one of its values in this run, specs compared in canonical form."""
-    return all(
-        any(getattr(checked(Run(**{key: value})), key) == getattr(run, key) for value in values)
-        for key, values in exception.items()
-    )
+def _matches(run: Run, exception: Mapping[str, set[Any]]) -> bool:
+    """Whether every option of the exception has one of its values in this run."""
+    return all(getattr(run, key) in values for key, values in exception.items())

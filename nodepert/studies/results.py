@@ -1,4 +1,4 @@
-"""What runs left behind, read back: one record per run (`kept`), and one tidy table for pandas (`load_results`)."""
+"""Results of saved runs: one value per run (`saved_runs`), and one tidy table for pandas (`load_results`)."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nodepert.errors import UserError, did_you_mean
 from nodepert.registry import full, short
 from nodepert.registry.spec import BY_NODE, Spec, show
-from nodepert.studies.run import Run, from_dict
+from nodepert.studies.run import SPECS, Run, from_config
 from nodepert.studies.store.records import check_target, write_whole
-from nodepert.studies.store.run_folder import COLUMNS, RunFolder, checked_name
-from nodepert.training.metrics import Row
+from nodepert.studies.store.run_folder import RunFolder, checked_name
+from nodepert.training.metrics import Row, columns_of, measured
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SPECS = ("dataset", "network", "rule", "loss", "optimizer")
 OPTIONS = (*SPECS, "lr", "wd", "batchsize", "epochs", "seed")  # in the order of columns, and of sorting
 assert set(OPTIONS) == {f.name for f in fields(Run)}
 WORDS = 500  # characters of a warning: what is damaged may hold anything
 log = logging.getLogger("nodepert")
 
 
-class Kept(NamedTuple):
+class SavedRun(NamedTuple):
     """A run as its folder has it."""
 
     study: str
@@ -41,19 +40,32 @@ class Kept(NamedTuple):
     arguments: dict[str, Any]  # {"network.width": 500, ...}, defaults written out
     rows: list[Row]
     changed: float  # seconds since the epoch
-    made: dict[str, Any]  # versions, device and data, as recorded
+    sources: dict[str, Any]  # versions, device and data, as recorded
 
 
 def load_results(name: str | None = None, out: str | Path = "runs", *, last: bool = False) -> DataFrame:
-    """The rows of every run of a study as one tidy pandas table; of all studies in `out` where there is no name.
+    """The rows of every run of a study as one tidy pandas table.
 
-    A row per run and epoch (with `last`, a row per run: its last epoch), sorted by the runs' options. Columns: study,
-    id, status; the options, specs without the arguments that equal their defaults; an argument such as `network.width`
-    in which the runs differ; then the figures as in metrics.csv. A run without figures has a row with none.
-    What is damaged is left out, with a warning of the logger "nodepert".
-    Raises UserError, with the studies that there are, for one that is not there.
+    A row per run and epoch, sorted by the runs' options. Columns: study, id, status; the options, specs without the
+    arguments that equal their defaults; arguments such as `network.width` in which the runs differ; epoch and the
+    metrics as in metrics.csv. A run without rows has one row without metrics. Corrupt files are left out, with a
+    warning of the logger "nodepert".
+
+    Args:
+        name: The study; by default all studies in `out`.
+        out: Folder of all results.
+        last: Whether to keep only the last epoch of each run.
+
+    Returns:
+        A `pandas.DataFrame`.
+
+    Raises:
+        UserError: For a study that does not exist, with the names of those that do.
+
+    Example:
+        >>> npt.load_results("compare").groupby("rule").test_acc.max()  # doctest: +SKIP
     """
-    return table(kept(None if name is None else [name], out), last)
+    return table(saved_runs(None if name is None else [name], out), last)
 
 
 def studies(out: str | Path = "runs") -> list[str]:
@@ -65,13 +77,13 @@ def studies(out: str | Path = "runs") -> list[str]:
                         "nodepert train puts them into OUT/NAME/ID/") from None  # fmt: skip
 
 
-def kept(names: Iterable[str] | None = None, out: str | Path = "runs") -> list[Kept]:
-    """The runs of these studies (or of all), sorted by study, then options. What is damaged is warned of.
+def saved_runs(names: Iterable[str] | None = None, out: str | Path = "runs") -> list[SavedRun]:
+    """The runs of these studies (or of all), sorted by study, then options. Corrupt ones are left out, with a warning.
 
-    Raises UserError, with the studies that there are, for one that is not there.
+    Raises UserError, with the studies that exist, for one that does not.
     """
     places = {name: Path(out) / checked_name(name) for name in (studies(out) if names is None else names)}
-    found: list[Kept] = []
+    found: list[SavedRun] = []
     for study, place in places.items():
         folders = run_folders(place)
         if not folders:
@@ -86,7 +98,7 @@ def kept(names: Iterable[str] | None = None, out: str | Path = "runs") -> list[K
     return sorted(found, key=lambda run: (run.study, *(rank(name, run.options[name]) for name in OPTIONS), run.id))
 
 
-def table(runs: Sequence[Kept], last: bool = False) -> DataFrame:
+def table(runs: Sequence[SavedRun], last: bool = False) -> DataFrame:
     """The table of `load_results`, of these runs."""
     import pandas as pd
 
@@ -97,13 +109,13 @@ def table(runs: Sequence[Kept], last: bool = False) -> DataFrame:
         columns[name] = pd.Series([run.options[name] for run, _ in rows], dtype=kind)
     for key in differing(runs):
         columns[key] = _column([run.arguments.get(key) for run, _ in rows])
-    for name in COLUMNS:
+    for name in ("epoch", *columns_of([measured(), *(row for _, row in rows)])):
         values = [row.get(name) for _, row in rows]
         columns[name] = pd.Series(values, dtype="Int64" if name == "epoch" else "float64")
     return pd.DataFrame(columns)
 
 
-def differing(runs: Sequence[Kept]) -> list[str]:
+def differing(runs: Sequence[SavedRun]) -> list[str]:
     """The arguments of specs ("network.width") in which those of these runs that have them differ."""
     values: dict[str, set[str]] = {}
     for run in runs:
@@ -174,26 +186,25 @@ def one_line(text: str) -> str:
 _TYPES = {f.name: str(f.type) for f in fields(Run)}
 
 
-def _read(study: str, path: Path) -> Kept:
-    """The run in a folder. Raises UserError, naming the file, where it is damaged."""
+def _read(study: str, path: Path) -> SavedRun:
+    """The run in a folder. Raises UserError, naming the file, where it is corrupt."""
     config = path / "config.json"
     folder = RunFolder.read(path)
-    run = from_dict(folder.record["config"])
+    run = from_config(folder.record["config"])
     options = {name: getattr(run, name) for name in OPTIONS}
-    status, reason = folder.standing.strip(), folder.record.get("reason")
+    status, reason = folder.status.strip(), folder.record.get("reason")
     texts = (path.name, status, *(options[name] for name in SPECS))
     if not 0 < len(status) <= WORDS or not all(text.isprintable() for text in texts):
-        raise UserError(f"{config} has a status or options that cannot be printed; it is damaged")
+        raise UserError(f"{config} has a status or options that cannot be printed; it is corrupt")
     if large := [name for name in OPTIONS if _TYPES[name] == "int" and abs(options[name]) >= 2**63]:
         raise UserError(f"{config}: {large[0]} is too large")
     arguments = {f"{kind}.{k}": v for kind in SPECS for k, v in known(kind, options[kind]).arguments.items()}
-    options |= {kind: str(known(kind, options[kind]).short) for kind in SPECS}
     rows = folder.rows()
     if not rows and (path / "metrics.csv").exists():
-        _warn(f"{path / 'metrics.csv'} is not a readable table; its run is there without figures")
+        _warn(f"{path / 'metrics.csv'} is not a readable table; its run is listed without metrics")
     said = one_line(reason) if isinstance(reason, str) else ""
-    made = {key: folder.record.get(key) for key in ("versions", "device", "data")}
-    return Kept(study, path.name, status, said, options, arguments, rows, _changed(path), made)
+    sources = {key: folder.record.get(key) for key in ("versions", "device", "data")}
+    return SavedRun(study, path.name, status, said, options, arguments, rows, _changed(path), sources)
 
 
 def _changed(path: Path) -> float:

@@ -1,20 +1,25 @@
-"""What a run is: one flat record of everything that decides its result, and nothing else."""
+"""A run: everything that decides a result, checked once, when it is made."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import numbers
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from nodepert.errors import UserError
-from nodepert.registry import check, entry, full, to_float
+from nodepert.registry import entry, full, short, to_float
+from nodepert.registry.spec import Spec
+
+SPECS = ("dataset", "network", "rule", "loss", "optimizer")  # the options that are specs, in the order of columns
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be learned, by which network, for how long."""
+    """What is learned, by which network, for how long."""
 
     dataset: str = "mnist"
     """Data set, as a spec: mnist, mnist5k, 'cifar10(train=2000)' (the first 2,000 examples). See 'nodepert list'."""
@@ -34,7 +39,27 @@ class Task:
 
 @dataclass(frozen=True)
 class Run(Task):
-    """One training run: a task, a rule and an optimizer. Its identity is `run_id(run)`."""
+    """One training run: a task, a rule and an optimizer.
+
+    A `Run` is valid from its construction: names, arguments and ranges are checked there. `run.id` is its identity, a
+    hash of the full configuration. `dataclasses.replace(run, seed=1)` makes a variant.
+
+    Args:
+        dataset, network, loss, rule, optimizer: Specs, `name` or `name(arg=value, ...)`.
+        batchsize: Examples per update, at least 1.
+        epochs: Passes over the training data, at least 0.
+        lr: Learning rate, finite and at least 0.
+        wd: Weight shrinkage per update, in [0, 1).
+        seed: Seed of weights, shuffling and noise, in 0..2147483647.
+
+    Raises:
+        UserError: For an unknown name or argument, a wrong type, or a number out of range.
+
+    Example:
+        >>> import nodepert as npt
+        >>> npt.Run(dataset="mnist5k", rule="np(samples=4)", lr=1e-3).id
+        '5b0c995b590e'
+    """
 
     rule: str = "np"
     """Learning rule, as a spec: sgd (backprop), np, 'np(samples=4, noise=rademacher)', 'np; out=exact', wp, fa, ...
@@ -44,42 +69,43 @@ class Run(Task):
     lr: float = 3e-4
     """Learning rate of the optimizer (its first value, under a schedule)."""
 
+    def __post_init__(self):
+        for field in fields(self):
+            self._set(field.name, _converted(field.name, str(field.type), getattr(self, field.name)))
+        specs = {kind: full(kind, getattr(self, kind)) for kind in SPECS if (kind, self.loss) != ("loss", "auto")}
+        if self.loss == "auto":
+            specs["loss"] = full("loss", _loss_of(specs["network"]))
+        for kind, spec in specs.items():
+            self._set(kind, str(short(kind, spec)))
+        self._set("_specs", specs)
+        _check_ranges(self)
 
-def checked(run: Run) -> Run:
-    """The run with canonical specs and the loss chosen. Raises UserError for a wrong type, name or argument."""
-    for field in fields(run):
-        value, kind = getattr(run, field.name), str(field.type)
-        real = isinstance(value, numbers.Real) and not isinstance(value, bool)  # numpy's as well
-        if kind == "float" and real:
-            run = replace(run, **{field.name: to_float(field.name, value)})
-        elif kind == "int" and real and isinstance(value, numbers.Integral):
-            run = replace(run, **{field.name: int(value)})
-        elif type(value).__name__ != kind:
-            raise UserError(f"{field.name} must be {_NOUNS[kind]}; got {value!r}")
-    network = check("network", run.network)
-    inner = network
-    while inner.args:  # a combinator: the loss of what it goes around
-        inner = inner.args[0]
-    loss = entry("network", inner.name).loss if run.loss == "auto" else run.loss
-    specs = {"dataset": run.dataset, "loss": loss, "rule": run.rule, "optimizer": run.optimizer}
-    return replace(run, network=str(network), **{kind: str(check(kind, spec)) for kind, spec in specs.items()})
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
+    @property
+    def specs(self) -> dict[str, Spec]:
+        """{kind: spec} of data set, network, loss, rule and optimizer, parsed, every default written out."""
+        return self.__dict__["_specs"]
 
-def run_id(run: Run) -> str:
-    """Twelve hex digits of a hash of the full configuration, every default written out."""
-    text = json.dumps(complete(run), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The full configuration as plain values, every default written out."""
+        return asdict(self) | {kind: str(spec) for kind, spec in self.specs.items()}
 
-
-def complete(run: Run) -> dict[str, Any]:
-    """The full configuration as plain values: specs with every default written out."""
-    run = checked(run)
-    specs = {kind: str(full(kind, getattr(run, kind))) for kind in ("dataset", "network", "loss", "rule", "optimizer")}
-    return asdict(run) | specs
+    @cached_property
+    def id(self) -> str:
+        """Twelve hex digits of a hash of the full configuration."""
+        text = json.dumps(self.config, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def from_dict(values: Any) -> Run:
-    """A run from plain values, as `complete` gives them. Raises UserError for unknown or missing names and types."""
+def from_config(values: Any) -> Run:
+    """The run that plain values describe, as `Run.config` gives them.
+
+    Raises:
+        UserError: For unknown or missing names, and as `Run` does.
+    """
     known = {f.name for f in fields(Run)}
     if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
         raise UserError("a configuration is a table of option names and values")
@@ -87,8 +113,40 @@ def from_dict(values: Any) -> Run:
         raise UserError(f"unknown option{'s' * (len(unknown) > 1)} {', '.join(unknown)}; "
                         f"there are: {', '.join(sorted(known))}")  # fmt: skip
     if missing := sorted(known - set(values)):
-        raise UserError(f"it lacks {', '.join(missing)}")
-    return checked(Run(**values))
+        raise UserError(f"missing option{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    return Run(**values)
 
 
 _NOUNS = {"str": "a text", "int": "a whole number", "float": "a number"}
+
+
+def _converted(name: str, kind: str, value: Any) -> Any:
+    """A field's value in its declared type; numbers of numpy are numbers."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if kind == "float" and real:
+        return to_float(name, value)
+    if kind == "int" and real and isinstance(value, numbers.Integral):
+        return int(value)
+    if type(value).__name__ != kind:
+        raise UserError(f"{name} must be {_NOUNS[kind]}; got {value!r}")
+    return value
+
+
+def _loss_of(network: Spec) -> str:
+    """The loss that goes with a network; of one that wraps another, with the inner one."""
+    while network.args:
+        network = network.args[0]
+    return entry("network", network.name).loss
+
+
+def _check_ranges(run: Run) -> None:
+    if run.batchsize < 1:
+        raise UserError(f"batchsize must be at least 1; got {run.batchsize}")
+    if run.epochs < 0:
+        raise UserError(f"epochs must not be negative; got {run.epochs}")
+    if not 0 <= run.lr < math.inf:
+        raise UserError(f"lr (learning rate) must be finite and not negative; got {run.lr}")
+    if not 0 <= run.wd < 1:
+        raise UserError(f"wd (weight shrinkage per update) must be at least 0 and below 1; got {run.wd}")
+    if not 0 <= run.seed < 2**31:
+        raise UserError(f"seed must be in 0..2147483647; got {run.seed}")

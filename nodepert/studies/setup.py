@@ -1,67 +1,109 @@
-"""The objects that runs name by their specs, and which runs train together."""
+"""Runs made ready to train: which train together, their objects built once, one step of each group rehearsed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
 from nodepert.core import Loss, Model
-from nodepert.data import Dataset
+from nodepert.data import Dataset, load_dataset
+from nodepert.data.dataset import sound
 from nodepert.errors import UserError
-from nodepert.registry import check, entry, full, make_loss, make_model, within
-from nodepert.studies.run import Run, checked
+from nodepert.registry import entry, make_loss, make_model, within
+from nodepert.studies.run import Run
 from nodepert.training import devices
 from nodepert.training.hyper import Hyper, structure
 from nodepert.training.program import rehearse
 
 
-class Built(NamedTuple):
-    """The objects of runs that train together, as `fit_all` takes them."""
+class Group(NamedTuple):
+    """Runs that one compiled program trains: their numbers among all runs, and what they are made of."""
 
+    numbers: list[int]
+    runs: list[Run]
     model: Model
     loss: Loss
     data: Dataset
     hypers: list[Hyper]
 
-
-def build(runs: Sequence[Run], data: Dataset) -> Built:
-    """Build what runs of one group name. Raises UserError."""
-    run = checked(runs[0])
-    if data.name != check("dataset", run.dataset).name:
-        raise UserError(f"these data are {data.name}, but the run's data set is {run.dataset}")
-    model = make_model(run.network, data.train_x.shape[1:], data.classes)
-    return Built(model, make_loss(run.loss), data, [hyper(run) for run in runs])
-
-
-def precheck(runs: Sequence[Run]) -> None:
-    """Check all that can be checked before the data are there, on a stand-in for their shape. Raises UserError.
-
-    Not so for a network or data of the user's own, which may be made for one shape: training checks them.
-    """
-    devices.start()
-    for group in groups(runs):
-        run = checked(runs[group[0]])
-        if any(entry(kind, name).own for kind in ("network", "dataset") for name in within(kind, getattr(run, kind))):
-            continue
-        model = make_model(run.network, (32, 32, 3), 10)
-        batch = jax.ShapeDtypeStruct((2, 32, 32, 3), "float32"), jax.ShapeDtypeStruct((2,), "int32")
-        hypers = [hyper(runs[i]) for i in group]
-        rehearse(model, make_loss(run.loss), hypers, batch, batchsize=run.batchsize, epochs=run.epochs,
-                 of=f" (network {run.network}, rule {run.rule}, loss {run.loss}, tried on made-up images)")  # fmt: skip
-
-
-def hyper(run: Run) -> Hyper:
-    """A run's numbers: every default written out, so that they are alike in runs that leave them out."""
-    run = checked(run)
-    return Hyper(full("rule", run.rule), full("optimizer", run.optimizer), run.lr, run.wd, run.seed)
+    def part(self, numbers: list[int]) -> Group:
+        """The runs of this group that have these numbers."""
+        at = [self.numbers.index(i) for i in numbers]
+        return self._replace(numbers=numbers, runs=[self.runs[k] for k in at], hypers=[self.hypers[k] for k in at])
 
 
 def groups(runs: Sequence[Run]) -> list[list[int]]:
     """Which runs one compiled program can train together: those that differ in numbers only."""
     found: dict[Any, list[int]] = {}
-    for i, run in enumerate(map(checked, runs)):
-        same = run.dataset, str(full("network", run.network)), run.loss, run.batchsize, run.epochs
-        found.setdefault((*same, structure(hyper(run))), []).append(i)
+    for i, run in enumerate(runs):
+        same = *(str(run.specs[kind]) for kind in ("dataset", "network", "loss")), run.batchsize, run.epochs
+        found.setdefault((*same, structure(hyper_of(run))), []).append(i)
     return list(found.values())
+
+
+def hyper_of(run: Run) -> Hyper:
+    """A run's numbers: every default written out, so that they are alike in runs that leave them out."""
+    return Hyper(run.specs["rule"], run.specs["optimizer"], run.lr, run.wd, run.seed)
+
+
+def prepare(runs: Sequence[Run], data: Dataset | None = None, data_dir: str | Path | None = None) -> list[Group]:
+    """Build and rehearse groups of runs, and load their data.
+
+    What is wrong with a run is found before missing or slow data where the registry knows the shape of the data.
+
+    Raises:
+        UserError: For whatever is wrong with a run or the data.
+    """
+    devices.start()
+    if data is not None:
+        sound(data)
+    shapes = {run.dataset: known_shape(run) if data is None else shape_of(data) for run in runs}
+    parts = groups(runs)
+    for numbers in parts:
+        if shape := shapes[runs[numbers[0]].dataset]:
+            _rehearse([runs[i] for i in numbers], *shape)
+    sets = {spec: data or load_dataset(spec, data_dir) for spec in shapes}
+    found = [_built(numbers, [runs[i] for i in numbers], sets) for numbers in parts]
+    for group in found:
+        if not shapes[group.runs[0].dataset]:
+            _rehearse(group.runs, *shape_of(group.data))
+    return found
+
+
+def check_runs(runs: Sequence[Run]) -> None:
+    """Rehearse what can be rehearsed without data. Raises UserError."""
+    devices.start()
+    for group in groups(runs):
+        if shape := known_shape(runs[group[0]]):
+            _rehearse([runs[i] for i in group], *shape)
+
+
+def known_shape(run: Run) -> tuple[tuple[int, ...], int] | None:
+    """Input shape and number of classes of a run's data by the registry; None where only the data tell."""
+    names = within("dataset", run.specs["dataset"])
+    lines = [entry("dataset", name) for name in names]
+    return (lines[0].shape, lines[0].classes) if len(lines) == 1 and lines[0].shape else None
+
+
+def shape_of(data: Dataset) -> tuple[tuple[int, ...], int]:
+    """Input shape and number of classes."""
+    return data.train_x.shape[1:], data.classes
+
+
+def _rehearse(runs: Sequence[Run], shape: tuple[int, ...], classes: int) -> None:
+    run = runs[0]
+    model = make_model(run.specs["network"], shape, classes)
+    rehearse(model, make_loss(run.specs["loss"]), [hyper_of(run) for run in runs], shape,
+             f" (network {run.network}, rule {run.rule}, loss {run.loss}, inputs of shape {shape})")  # fmt: skip
+
+
+def _built(numbers: list[int], runs: list[Run], sets: Mapping[str, Dataset]) -> Group:
+    run = runs[0]
+    data = sets[run.dataset]
+    if data.name != run.specs["dataset"].name:
+        raise UserError(f"these data are {data.name}, but the run's data set is {run.dataset}")
+    if run.batchsize > len(data.train_y):
+        raise UserError(f"batchsize must be at most the {len(data.train_y):,} training examples; got {run.batchsize}")
+    model = make_model(run.specs["network"], *shape_of(data))
+    return Group(numbers, runs, model, make_loss(run.specs["loss"]), data, [hyper_of(run) for run in runs])

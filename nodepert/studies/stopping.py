@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM while runs train: the first asks to stop at the end of the epoch, the second stops at once.
 
 A KeyboardInterrupt is raised wherever the program happens to be, and may be lost there (in a callback from compiled
-code, for one); what is counted is not.
+code, for one); a signal that is counted is not.
 """
 
 from __future__ import annotations
@@ -15,45 +15,56 @@ STOPPING = "stopping after this epoch (Ctrl-C again: at once)"
 
 
 class Stopped(Exception):
-    """Training was asked to stop, and did at the end of an epoch; the text says what is left of it."""
-
-
-@contextmanager
-def counted(heard: Callable[[], None]) -> Iterator[None]:
-    """Call `heard` at each Ctrl-C and SIGTERM, in place of ending the process.
-
-    Not so at a signal that is ignored, as a shell has it for what runs in the background; nor outside of the main
-    thread, where Python hears none.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if main and signal.getsignal(n) is not signal.SIG_IGN]
-
-    def hear(*_):
-        with suppress(RuntimeError):  # it may come in the middle of a line that is being written, and say nothing then
-            heard()
-
-    before = {number: signal.signal(number, hear) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    """Training was asked to stop, and did at the end of an epoch; the text says how to resume."""
 
 
 class Stopping:
-    """Whether this process has been asked to stop; training asks after each epoch, in every process of a job."""
+    """Counts requests to stop. Training asks `stopping()` after each epoch, in every process of a job.
 
-    def __init__(self, say: Callable[[str], None]):
-        self.say, self.count = say, 0
-        self.begun = False  # whether there is anything to be kept yet
+    `on_signal(self)` is called at each one; what it raises ends the program there.
+    """
+
+    def __init__(self, on_signal: Callable[[Stopping], None] = lambda stopping: None):
+        self.on_signal = on_signal
+        self.count = 0
+        self.last = 0  # the signal's number
+        self.training = False  # whether an epoch has ended since the start
 
     def __call__(self) -> bool:
-        self.begun = True
+        self.training = True
         return self.count > 0
 
-    def heard(self) -> None:
-        """Raises KeyboardInterrupt the second time, and where nothing has begun."""
+    @contextmanager
+    def listening(self, *numbers: signal.Signals) -> Iterator[Stopping]:
+        """Count these signals (Ctrl-C and SIGTERM by default), in place of ending the process.
+
+        A signal that is ignored stays ignored, as a shell has it for what runs in the background. Outside of the main
+        thread, where Python handles none, nothing is counted.
+        """
+        main = threading.current_thread() is threading.main_thread()
+        numbers = numbers or (signal.SIGINT, signal.SIGTERM)
+        heard = [number for number in numbers if main and signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._count) for number in heard}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _count(self, number: int, _: object) -> None:
         self.count += 1
-        if self.count > 1 or not self.begun:
+        if self.last != getattr(signal, "SIGUSR2", None):  # what a scheduler sends after its warning does not cancel it
+            self.last = number
+        with suppress(RuntimeError):  # it may interrupt a print, and cannot print then
+            self.on_signal(self)
+
+
+def after_epoch(say: Callable[[str], None]) -> Callable[[Stopping], None]:
+    """For `Stopping`: the first signal stops after the epoch, the second, or one before training, at once."""
+
+    def on_signal(stopping: Stopping) -> None:
+        if stopping.count > 1 or not stopping.training:
             raise KeyboardInterrupt
-        self.say(STOPPING)
+        say(STOPPING)
+
+    return on_signal

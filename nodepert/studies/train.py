@@ -1,4 +1,4 @@
-"""Carry out runs: build what their specs name, train, and (for the command line) write as it goes."""
+"""`train`: execute runs, and save what comes out as they go."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ import jax
 import jax.numpy as jnp
 
 from nodepert.core import Params
-from nodepert.data import Dataset, load_dataset
-from nodepert.data.dataset import sound
+from nodepert.data import Dataset
 from nodepert.errors import UserError
-from nodepert.studies.callbacks import All, Callback, StateOf
-from nodepert.studies.recorder import Keeper, begun, checked_interval, ended, open_folders, word_for
-from nodepert.studies.run import Run, checked, run_id
-from nodepert.studies.setup import build, groups, precheck
+from nodepert.studies.callbacks import Callback, Callbacks, StateOf
+from nodepert.studies.execution import Execution, execution_of
+from nodepert.studies.recorder import Recorder, end_of, find_checkpoints, open_folders, status_after
+from nodepert.studies.run import Run
+from nodepert.studies.setup import Group, prepare
 from nodepert.studies.stopping import Stopped
 from nodepert.studies.store import checkpoints
 from nodepert.studies.store.checkpoints import Checkpoint
-from nodepert.studies.store.run_folder import RunFolder
+from nodepert.studies.store.run_folder import FINISHED, RunFolder
+from nodepert.studies.trackers import trackers
 from nodepert.training import devices, processes
 from nodepert.training.compile_cache import keep_programs
-from nodepert.training.metrics import Row
+from nodepert.training.metrics import Row, measured
 from nodepert.training.program import State
 from nodepert.training.replicas import Epoch, fit_all
 
-IN_USE = "in use by another process"
+LOCKED = "locked by another process"
 
 
 class Result(NamedTuple):
-    """What came of a run: `rows` per epoch, `status` ("finished" or "diverged at epoch e"), final `params`."""
+    """The result of a run: `rows` per epoch, `status` ("finished" or "diverged at epoch e"), final `params`."""
 
     run: Run
     rows: list[Row]
@@ -54,186 +55,195 @@ def train(runs: Sequence[Run], **options: Any) -> list[Result]: ...
 def train(
     runs: Run | Sequence[Run],
     *,
-    data_dir: str | Path | None = None,
     data: Dataset | None = None,
     callbacks: Iterable[Callback] = (),
     name: str | None = None,
     out: str | Path = "runs",
-    checkpoint_every: float = 60.0,
     skip: bool = False,
     stop: Callable[[], bool] = lambda: False,
-    **how: Any,
+    execution: Execution | None = None,
+    **options: Any,
 ) -> Result | list[Result]:
-    """Train one run and give its `Result`, or a list of runs and give theirs. `callbacks` are told of each row as it
-    comes (callbacks.py).
+    """Train one run or several.
 
     Runs of a list that differ in numbers only (seed, lr, wd, whatever a rule or an optimizer takes as a float) are
-    replicas of one compiled program, and each has the rows that it would have alone. `how`: lanes, on and memory, as
-    replicas.fit_all takes them.
+    replicas of one compiled program, and each has the rows that it would have alone. Of several processes that share
+    a computation the first one writes, and calls the callbacks.
 
-    Of several processes (see devices.py) the first one writes, and tells the callbacks.
+    With a `name` runs are saved in `<out>/<name>/<id>/`: metrics.csv is complete after every epoch, and a run that has
+    finished there is read back. An interrupted one resumes from its last checkpoint, and ends with the bits that it
+    would have had without the break.
 
-    With a `name` runs are also kept, in `<out>/<name>/<id>/`: metrics.csv is whole after every epoch, and a run that is
-    finished there is not computed again. An interrupted one goes on from its last checkpoint, and ends with the bits
-    that it would have had without the break; there is one every `checkpoint_every` seconds, at the end of an epoch
-    (0: after each), and a last one that stays. A run that another process is at is an error, or with `skip` left to it
-    (status "in use by another process").
+    Args:
+        runs: A `Run`, or a sequence of runs.
+        data: The data set, in place of the one that the runs name.
+        callbacks: `Callback`s, called at each run's start, epochs and end.
+        name: Name of the study; without one nothing is saved.
+        out: Folder of all results.
+        skip: Whether a run that is locked by another process is left to it (its status says so), in place of an error.
+        stop: Asked after every epoch; where it is true, checkpoints are written and `Stopped` is raised.
+        execution: How to execute them, an `Execution`; its fields can also be given by name:
+        **options: data_dir, checkpoint_every, log, metrics, lanes, memory, spread_batch.
 
-    Where `stop()` is true after an epoch, checkpoints are written and `Stopped` is raised. Raises UserError for
-    anything in a run or the data that the user can put right.
+    Returns:
+        A `Result`, or a list of them in the order of the runs.
+
+    Raises:
+        UserError: For whatever the user can fix in a run, the data or an option.
+
+    Example:
+        >>> import nodepert as npt
+        >>> result = npt.train(npt.Run(dataset="digits", network="fc(width=10)", epochs=1))
+        >>> result.status
+        'finished'
     """
     several = [runs] if isinstance(runs, Run) else list(runs)
-    checked_interval(checkpoint_every)
+    execution = execution_of(execution, **options)
     for run in several:
         if not isinstance(run, Run):
             raise UserError(f"train takes a run, as in npt.train(npt.Run(rule='np')); got {type(run).__name__}")
-    if len({run_id(run) for run in several}) < len(several):
+    if len({run.id for run in several}) < len(several):
         raise UserError("two of these runs are the same")
+    execution.check_runs(several)
     keep_programs()
     if len(several) > 1:
         devices.cores_apart(len(several))
-    if data is None:
-        precheck(several)  # a wrong option is found before a missing or slow data set
-    else:
-        sound(data)
-    sets = {spec: data or load_dataset(spec, data_dir) for spec in dict.fromkeys(checked(r).dataset for r in several)}
-    work = _Work(several, sets, how, _told(callbacks), stop, checkpoint_every)
-    found = work.carried_out(name, out, skip)
+    groups = prepare(several, data, execution.data_dir)
+    work = _Work(several, groups, execution, _callbacks(callbacks, execution), stop)
+    found = work.results_of_all(name, out, skip)
     return found[0] if isinstance(runs, Run) else found
 
 
 class _Work:
-    """Runs that are carried out together."""
+    """Runs that are executed together."""
 
-    def __init__(self, runs: Sequence[Run], sets: dict[str, Dataset], how: dict[str, Any], told: All,
-                 stop: Callable[[], bool], every: float):  # fmt: skip
-        self.runs, self.sets, self.how, self.told, self.stop, self.every = runs, sets, how, told, stop, every
+    def __init__(self, runs: Sequence[Run], groups: Sequence[Group], execution: Execution, callbacks: Callbacks,
+                 stop: Callable[[], bool]):  # fmt: skip
+        self.runs, self.groups, self.execution, self.callbacks, self.stop = runs, groups, execution, callbacks, stop
         self.results: dict[int, Result] = {}
 
-    def carried_out(self, name: str | None, out: str | Path, skip: bool) -> list[Result]:
-        """All results, in order."""
+    def results_of_all(self, name: str | None, out: str | Path, skip: bool) -> list[Result]:
+        """Execute the runs; their results in order."""
         try:
-            self.carry_out(name, out, skip)
+            with ExitStack() as stack:
+                folders = {} if name is None else self.open_folders(stack, name, out, skip)
+                for group in self.groups:
+                    left = [i for i in group.numbers if i not in self.results]
+                    if left:
+                        self.train_group(group.part(left), {i: folders[i] for i in left if i in folders})
         except BaseException as error:
-            self.told.broke({result.run: result.status for result in self.results.values()}, word_for(error))
+            statuses = {result.run: result.status for result in self.results.values()}
+            self.callbacks.break_off(statuses, status_after(error))
             raise
         return [self.results[i] for i in range(len(self.runs))]
 
-    def carry_out(self, name: str | None, out: str | Path, skip: bool) -> None:
-        # `fit_all` complains about sizes and rates now, so that nothing is written for a run that cannot start.
-        work = [(numbers, self.epochs(numbers)) for numbers in groups(self.runs)]
-        with ExitStack() as stack:
-            folders = {} if name is None else self.folders(stack, name, out, skip)
-            for numbers, trained in work:
-                left = [i for i in numbers if i not in self.results]
-                if left:
-                    own = {i: folders[i] for i in left if i in folders}
-                    self.group(left, trained if left == numbers else None, own)
-
-    def folders(self, stack: ExitStack, name: str, out: str | Path, skip: bool) -> dict[int, RunFolder]:
-        """The runs' folders, in the process that writes; what needs no training has its result then."""
-        folders = processes.by_first(lambda: open_folders(stack, self.runs, self.sets, name, out, skip)) or {}
+    def open_folders(self, stack: ExitStack, name: str, out: str | Path, skip: bool) -> dict[int, RunFolder]:
+        """The runs' folders, in the process that writes. Runs that need no training get their results."""
+        sets = {group.runs[0].dataset: group.data for group in self.groups}
+        folders = processes.by_first(lambda: open_folders(stack, self.runs, sets, name, out, skip)) or {}
         count = range(len(self.runs))
         done = processes.agreed([i in folders and folders[i].done for i in count])
         free = processes.agreed([i in folders for i in count])
         for i, run in enumerate(self.runs):
             if not free[i]:
-                self.results[i] = Result(run, [], IN_USE)
-            elif done[i]:  # its rows are in the process that writes
-                folder = folders.get(i)
-                self.results[i] = Result(run, folder.rows() if folder else [], folder.status if folder else "finished",
-                                         None, folder and folder.path)  # fmt: skip
-                self.told.on_begin(run, folder and folder.path)
-                for row in self.results[i].rows:
-                    self.told.on_epoch(run, row, StateOf())
-                self.told.on_end(run, self.results[i].status)
+                self.results[i] = Result(run, [], LOCKED)
+            elif done[i]:
+                self.read_back(i, run, folders.get(i))
         return folders
 
-    def epochs(self, numbers: Sequence[int], begun: Sequence[Checkpoint] = ()) -> Iterator[Epoch]:
-        """Training of runs of one group, from their checkpoints where there are some."""
-        run = checked(self.runs[numbers[0]])
-        built = build([self.runs[i] for i in numbers], self.sets[run.dataset])
-        more = {"begin": begun[0].epoch, "states": [checkpoint.state for checkpoint in begun]} if begun else {}
-        return fit_all(*built, batchsize=run.batchsize, epochs=run.epochs, **self.how, **more)
+    def read_back(self, i: int, run: Run, folder: RunFolder | None) -> None:
+        """The result of a run that was finished before; its rows are in the process that writes."""
+        rows, status = (folder.rows(), folder.status) if folder else ([], FINISHED)
+        self.results[i] = Result(run, rows, status, None, folder and folder.path)
+        self.callbacks.on_begin(run, folder and folder.path)
+        for row in rows:
+            self.callbacks.on_epoch(run, row, StateOf())
+        self.callbacks.on_end(run, status)
 
-    def group(self, numbers: Sequence[int], trained: Iterator[Epoch] | None, folders: dict[int, RunFolder]) -> None:
-        """Train the runs of one group; those that go on from one epoch together."""
-        keeper = Keeper(self.runs, folders, self.every)
+    def train_group(self, group: Group, folders: dict[int, RunFolder]) -> None:
+        """Train the runs of one group: those without a checkpoint, and those that resume from one epoch, together."""
+        recorder = Recorder(self.runs, folders, self.execution.checkpoint_every)
         try:
-            found = begun(self.runs, self.sets, folders)
-            source = self.sets[checked(self.runs[numbers[0]]).dataset].source
+            found = find_checkpoints(group, folders)
             for i, folder in folders.items():
-                folder.begin(found[i].epoch if i in found else 0, device=device(), source=source)
-            for i in numbers:
-                self.told.on_begin(self.runs[i], folders[i].path if i in folders else None)
+                folder.start(
+                    found[i].epoch if i in found else 0, device=devices.device_name(), source=group.data.source
+                )
+            for i, run in zip(group.numbers, group.runs, strict=True):
+                self.callbacks.on_begin(run, folders[i].path if i in folders else None)
             for i, checkpoint in found.items():
-                for row in checkpoint.rows:
-                    self.told.on_epoch(self.runs[i], row, StateOf())
-                status = ended(checkpoint.rows[-1], self.runs[i].epochs)
-                if status:  # it was killed just before its status was written
-                    checkpoints.keep_last(folders[i].path)
-                    keeper.end(i, status, checkpoint.rows)
-                    self.result(i, checkpoint.rows, status, checkpoint.state.params, folders[i])
-                    self.told.on_end(self.runs[i], status)
-            going = {i: checkpoint for i, checkpoint in found.items() if i not in self.results}
-            for epoch in sorted({checkpoint.epoch for checkpoint in going.values()}):
-                own = [i for i in going if going[i].epoch == epoch]
-                earlier = {i: going[i].rows for i in own}
-                self.follow(own, self.epochs(own, [going[i] for i in own]), keeper, earlier)
-            if fresh := [i for i in numbers if i not in found]:
-                self.follow(fresh, trained if trained and not found else self.epochs(fresh), keeper, {})
+                self.replay(i, checkpoint, recorder)
+            left = {i: checkpoint for i, checkpoint in found.items() if i not in self.results}
+            for epoch in sorted({checkpoint.epoch for checkpoint in left.values()}):
+                resumed = {i: checkpoint for i, checkpoint in left.items() if checkpoint.epoch == epoch}
+                self.follow(group.part(list(resumed)), recorder, resumed)
+            if fresh := [i for i in group.numbers if i not in found]:
+                self.follow(group.part(fresh), recorder, {})
         except BaseException as error:
-            keeper.broke(error)
+            recorder.break_off(error)
             raise
 
-    def follow(
-        self, numbers: Sequence[int], epochs: Iterator[Epoch], keeper: Keeper, earlier: dict[int, list[Row]]
-    ) -> None:
-        """Go through the epochs, and write each as it comes. `earlier`: the rows before the first of these."""
-        rows: dict[int, list[Row]] = {i: list(earlier.get(i, ())) for i in numbers}
-        for found, state in epochs:
-            stopping = processes.agreed([self.stop()])[0]
-            trained = any(row["epoch"] for row in found.values())
-            alone = jax.process_count() == 1  # orbax waits for all processes; and several begin anew anyway
-            checkpoint = alone and trained and (stopping or keeper.due())
-            for k, row in found.items():
-                i = numbers[k]
-                rows[i].append(row)
-                status = ended(row, self.runs[i].epochs)
-                now = state(k) if status or checkpoint else None  # a computation of all processes
-                keeper.row(i, rows[i], now if alone else None)
-                if now and status:
-                    self.result(i, rows[i], status, now.params, keeper.folders.get(i))
-                self.told.on_epoch(self.runs[i], row, StateOf(partial(_copied, state, k)))
-                if status:
-                    self.told.on_end(self.runs[i], status)
-            if stopping and len(self.results) < len(self.runs):
-                left = "goes on where it was" if alone and keeper.folders else "begins anew"
-                raise Stopped(f"the same command {left}")
+    def replay(self, i: int, checkpoint: Checkpoint, recorder: Recorder) -> None:
+        """Call the callbacks for the rows of a checkpoint; if they are all, the run has its result."""
+        run, rows = self.runs[i], checkpoint.rows
+        for row in rows:
+            self.callbacks.on_epoch(run, row, StateOf())
+        if status := end_of(rows[-1], run.epochs):  # the process was killed just before it wrote the status
+            folder = recorder.folders[i]
+            checkpoints.keep_last(folder.path)
+            recorder.end(i, status, rows)
+            self.set_result(i, rows, status, checkpoint.state.params, folder)
+            self.callbacks.on_end(run, status)
 
-    def result(self, i: int, rows: list[Row], status: str, params: Params, folder: RunFolder | None) -> None:
+    def epochs(self, group: Group, found: dict[int, Checkpoint]) -> Iterator[Epoch]:
+        """The epochs of a group, from their common checkpoint on where there is one."""
+        run, how = group.runs[0], self.execution
+        more = {"begin": next(iter(found.values())).epoch, "states": [c.state for c in found.values()]} if found else {}
+        return fit_all(group.model, group.loss, group.data, group.hypers, batchsize=run.batchsize, epochs=run.epochs,
+                       lanes=how.lanes, memory=how.memory and how.memory * 1e9, metrics=measured(how.metrics),
+                       on=jax.devices() if how.spread_batch else None, **more)  # fmt: skip
+
+    def follow(self, group: Group, recorder: Recorder, found: dict[int, Checkpoint]) -> None:
+        """Train runs together, and write each epoch as it comes."""
+        rows: dict[int, list[Row]] = {i: list(found[i].rows) if i in found else [] for i in group.numbers}
+        for new, state in self.epochs(group, found):
+            stopping = processes.agreed([self.stop()])[0]
+            trained = any(row["epoch"] for row in new.values())
+            alone = jax.process_count() == 1  # orbax waits for all processes, and several start again anyway
+            checkpoint = alone and trained and (stopping or recorder.checkpoint_is_due())
+            for k, row in new.items():
+                i = group.numbers[k]
+                rows[i].append(row)
+                status = end_of(row, self.runs[i].epochs)
+                now = state(k) if status or checkpoint else None  # a computation of all processes
+                recorder.write(i, rows[i], now if alone else None)
+                if now and status:
+                    self.set_result(i, rows[i], status, now.params, recorder.folders.get(i))
+                self.callbacks.on_epoch(self.runs[i], row, StateOf(partial(_copied, state, k)))
+                if status:
+                    self.callbacks.on_end(self.runs[i], status)
+            if stopping and len(self.results) < len(self.runs):
+                raise Stopped(f"the same command {'resumes' if alone and recorder.folders else 'starts again'}")
+
+    def set_result(self, i: int, rows: list[Row], status: str, params: Params, folder: RunFolder | None) -> None:
         params = jax.tree.map(jnp.asarray, jax.device_get(params))  # not bound to the devices of the group
         self.results[i] = Result(self.runs[i], rows, status, params, folder and folder.path)
 
 
-def _told(callbacks: Iterable[Callback]) -> All:
-    """Who is told, in this process. Raises UserError for what is no callback."""
+def _callbacks(callbacks: Iterable[Callback], execution: Execution) -> Callbacks:
+    """All callbacks and trackers, in the process that calls them. Raises UserError for what is no callback."""
     if not isinstance(callbacks, Iterable):
         raise UserError(f"callbacks is a list, as in callbacks=[Show()]; got {type(callbacks).__name__}")
     callbacks = list(callbacks)
     for one in callbacks:
         if not isinstance(one, Callback):
             raise UserError(f"callbacks are instances of npt.Callback; got {type(one).__name__}")
-    return All(callbacks if processes.writes() else ())
+    sent = processes.by_first(lambda: trackers(execution.log)) or []
+    return Callbacks([*callbacks, *sent] if processes.writes() else ())
 
 
 def _copied(state: Callable[[int], State], k: int) -> State:
-    """A state that outlives the next epoch. Raises UserError where several processes have it."""
+    """A state that outlives the next epoch. Raises UserError where several processes share it."""
     if jax.process_count() > 1:
         raise UserError("a callback cannot ask for the state of training that several processes share")
     return jax.tree.map(jnp.asarray, jax.device_get(state(k)))
-
-
-def device() -> str:
-    """The device that computes, in words."""
-    return f"{jax.default_backend()} ({jax.devices()[0].device_kind})"

@@ -63,6 +63,11 @@ def trouble() -> tuple[str, str] | None:
     return f"JAX cannot start{f': {why}' if why else ''}", "install it again: pip install --force-reinstall jax jaxlib"
 
 
+def device_name() -> str:
+    """The device that computes, as records name it: "cpu (cpu)"."""
+    return f"{jax.default_backend()} ({jax.devices()[0].device_kind})"
+
+
 def mesh(replicas: int, devices: Sequence[Any] | None = None) -> Mesh:
     """Replicas spread over the devices; a single run's batch, where `devices` are given, over these.
 

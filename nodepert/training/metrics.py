@@ -1,13 +1,104 @@
-"""A row of a run's table: one epoch, as plain values; and the mean of such values with its error."""
+"""The metrics of a run. One entry each: training computes it, and every table, figure and file follows.
+
+A row is one epoch of a run, `{"epoch": e, metric: value, ...}`, of plain values.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-Row: TypeAlias = dict[str, Any]  # epoch, epoch_time, train_acc, test_acc, train_loss, test_loss
+from nodepert.errors import UserError, did_you_mean
+
+Row: TypeAlias = dict[str, Any]
+
+
+class Metric(NamedTuple):
+    """A number that training measures each epoch.
+
+    It is a mean over the examples of a split (`example`), a mean over the updates of the epoch (`update`), or, where
+    it has neither, measured by the trainer itself.
+    """
+
+    label: str  # in a sentence or on an axis
+    unit: str = ""
+    better: str = ""  # "higher" or "lower"; "" where neither is
+    heading: str = ""  # of a table's column
+    form: str = ".4g"  # of a single value in a table
+    chart: str = ""  # "group/series": series of one group are drawn in one chart
+    split: str = ""  # of `example`: "train" or "test"
+    example: Callable[[Any, Any, Any], Any] | None = None  # (outputs, targets, losses (B,)) -> (B,)
+    update: Callable[[Any], Any] | None = None  # training.program.Update -> ()
+    on_request: bool = False  # measured only where `metrics=` names it
+
+    @property
+    def scale(self) -> float:
+        """By what a mean is multiplied to be in `unit`."""
+        return 100 if self.unit == "%" else 1
+
+
+def correct(outputs: Any, targets: Any, losses: Any) -> Any:
+    """Whether the largest output is the target class, (B,)."""
+    return (outputs.argmax(-1) == targets).astype("float32")
+
+
+def loss_of(outputs: Any, targets: Any, losses: Any) -> Any:
+    return losses
+
+
+def gradient_norm(update: Any) -> Any:
+    """||g||, of the whole estimated gradient."""
+    import optax
+
+    return optax.global_norm(update.grads)
+
+
+METRICS: dict[str, Metric] = {
+    "epoch_time": Metric("time per epoch", "s", "lower", "s/epoch", ".3g", "seconds/epoch"),
+    "train_acc": Metric("training accuracy", "%", "higher", "train %", ".2f", "accuracy/train", "train", correct),
+    "test_acc": Metric("test accuracy", "%", "higher", "test %", ".2f", "accuracy/test", "test", correct),
+    "train_loss": Metric("training loss", "", "lower", "train loss", ".4g", "loss/train", "train", loss_of),
+    "test_loss": Metric("test loss", "", "lower", "test loss", ".4g", "loss/test", "test", loss_of),
+    "grad_norm": Metric("norm of the estimated gradient", "", "", "grad norm", ".3g", "gradient/norm",
+                        update=gradient_norm, on_request=True),
+}  # fmt: skip
+SCORE = "test_acc"  # by which runs are compared where nothing else is asked for
+
+
+def measured(requested: Iterable[str] = ()) -> dict[str, Metric]:
+    """The metrics of a run: those that are always measured, and those requested. Raises UserError for unknown names."""
+    requested = list(requested)
+    for name in requested:
+        if name not in METRICS:
+            there = [name for name, metric in METRICS.items() if metric.on_request]
+            raise UserError(f"unknown metric '{name}'{did_you_mean(name, there)}; there are: {', '.join(there)}")
+    return {name: metric for name, metric in METRICS.items() if not metric.on_request or name in requested}
+
+
+def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The metrics that these rows have: those of METRICS in its order, then others that a later version wrote."""
+    found = dict.fromkeys(name for row in rows for name in row if name != "epoch")
+    return [*(name for name in METRICS if name in found), *(name for name in found if name not in METRICS)]
+
+
+def metric_of(name: str) -> Metric:
+    """The entry of a metric; of a name that this version does not know, a plain one."""
+    return METRICS.get(name) or Metric(name, heading=name)
+
+
+def in_words(name: str, value: float) -> str:
+    """A value with its name and unit, as in "train  93.1%" or "test loss 0.212"."""
+    metric = metric_of(name)
+    if metric.unit == "%":
+        return f"{metric.heading.removesuffix(' %')} {value:5.1f}%"
+    return f"{seconds(value)} s" if metric.unit == "s" else f"{metric.heading} {value:{metric.form}}"
+
+
+def seconds(value: float) -> str:
+    """Seconds with three significant digits."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
 
 
 def diverged(row: Row) -> bool:
@@ -16,7 +107,12 @@ def diverged(row: Row) -> bool:
 
 
 def mean_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard error; (nan, 0) of none, and an error of 0 of one."""
+    """Mean and standard error; (nan, 0) of no values, and an error of 0 of one value."""
     if not values:
         return math.nan, 0.0
     return fmean(values), stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
+def finite_or_none(value: Any) -> Any:
+    """A value as JSON has it: null for what is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""A training task as pure functions: initial state, one epoch, evaluation of both splits.
+"""A training task as pure functions: initial state, one update, one epoch, evaluation of both splits.
 
 Everything numeric that may differ between runs (`Hyper`) is a traced argument, and rule and optimizer are built
 inside the traced step: one compiled program serves any learning rate, sigma or seed, and many of them together.
@@ -7,18 +7,20 @@ inside the traced step: one compiled program serves any learning rate, sigma or 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from nodepert.core import Array, Info, Loss, Model, Params, node_shapes, per_example
+from nodepert.core import Array, Info, Loss, Model, Params, Rule, node_shapes, per_example
 from nodepert.data.dataset import Dataset
 from nodepert.errors import UserError
 from nodepert.registry import make
 from nodepert.training.hyper import Hyper
+from nodepert.training.metrics import Metric, measured
 
 EVALUATION_BATCH = 500  # examples at a time; metrics do not depend on it, memory does
 
@@ -32,90 +34,123 @@ class State(NamedTuple):
     step: Array  # () int32, batches seen
 
 
-class Program(NamedTuple):
-    """Pure functions of one training task, not yet compiled; `data` is what `task_data` gives, on a device."""
+class Update(NamedTuple):
+    """One update, as a metric sees it: the estimated gradient, the change of params, params before, the rule's Info."""
 
-    init: Callable[[Hyper, Any], State]
-    order: Callable[[Array, Hyper, Any], Array]  # the shuffled examples of the epoch that begins at this step
-    grads: Callable[
-        [State, Hyper, Any, Array], tuple[Params, Any, Info]
-    ]  # of the rule, on the examples of these indices
-    step: Callable[[State, Hyper, Any, Array], tuple[State, Info]]  # one update, by these
-    epoch: Callable[[State, Hyper, Any], tuple[State, Array]]  # and whether every batch's loss was finite
-    evaluate: Callable[[Params, Hyper, Any], dict[str, Array]]
+    grads: Params
+    updates: Params
+    params: Params
+    info: Info
 
 
-def program(
-    model: Model, loss: Loss, *, batchsize: int, epochs: int, spread: Callable[[Any], Any] = lambda batch: batch
-) -> Program:
-    """Write the task as pure functions. Accuracies are in per cent, losses are means over a whole split.
+@dataclass(frozen=True)
+class Program:
+    """Pure functions of one training task, not yet compiled.
 
-    `spread` is applied to every batch, to divide its examples among devices.
+    `data` is what `task_data` gives, on a device. `spread` is applied to every batch, to divide its examples among
+    devices. Accuracies are in per cent, losses are means over a whole split.
     """
 
-    def built(hyper, data):
-        rule = make("rule", hyper.rule, model, loss)
-        steps = epochs * math.ceil(len(data["train"][1]) / batchsize)
-        shrink = optax.add_decayed_weights(-hyper.wd)  # after the optimizer, so that wd does not depend on lr
-        return rule, rule.optimizer(optax.chain(make("optimizer", hyper.optimizer, hyper.lr, steps), shrink))
+    model: Model
+    loss: Loss
+    batchsize: int
+    epochs: int
+    spread: Callable[[Any], Any] = lambda batch: batch
+    metrics: Mapping[str, Metric] = field(default_factory=measured)
 
-    def keys(hyper):
-        """Of weights, rule state, noise and shuffling: one for each use, and the same ones for a seed."""
-        return jax.random.split(jax.random.key(hyper.seed), 4)
+    @property
+    def of_examples(self) -> dict[str, Metric]:
+        """The metrics that are means over the examples of a split."""
+        return {name: metric for name, metric in self.metrics.items() if metric.example}
 
-    def trained(hyper, data):
-        """The network that the rule trains."""
-        adapted = make("rule", hyper.rule, model, loss).model
-        return adapted(standardised(data, data["train"][0][:1])) if adapted else model
+    @property
+    def of_updates(self) -> dict[str, Metric]:
+        """The metrics that are means over the updates of an epoch."""
+        return {name: metric for name, metric in self.metrics.items() if metric.update}
 
-    def init(hyper, data):
-        weights, rule_key, _, _ = keys(hyper)
-        rule, optimizer = built(hyper, data)
-        params = trained(hyper, data).init(weights)
+    def init(self, hyper: Hyper, data: Any) -> State:
+        """The state before training."""
+        weights, rule_key, _, _ = _keys(hyper)
+        rule, optimizer = self._built(hyper, data)
+        params = self._network(hyper, data).init(weights)
         rule_state = rule.init(rule_key, params, standardised(data, data["train"][0][:1]))
         return State(params, rule_state, optimizer.init(params), jnp.int32(0))
 
-    def order(begun, hyper, data):
-        _, _, _, shuffle = keys(hyper)
-        return jax.random.permutation(jax.random.fold_in(shuffle, begun), len(data["train"][1]))
+    def order(self, start: Array, hyper: Hyper, data: Any) -> Array:
+        """The shuffled training examples of the epoch that starts at this step."""
+        _, _, _, shuffle = _keys(hyper)
+        return jax.random.permutation(jax.random.fold_in(shuffle, start), len(data["train"][1]))
 
-    def grads(state, hyper, data, indices):
+    def grads(self, state: State, hyper: Hyper, data: Any, indices: Array) -> tuple[Params, Any, Info]:
+        """What the rule gives on the examples of these indices: (gradient, rule state, Info)."""
         pixels, labels = data["train"]
-        rule, _ = built(hyper, data)
-        _, _, noise, _ = keys(hyper)
-        batch = spread((standardised(data, pixels[indices]), labels[indices]))
+        rule, _ = self._built(hyper, data)
+        _, _, noise, _ = _keys(hyper)
+        batch = self.spread((standardised(data, pixels[indices]), labels[indices]))
         return rule.grads(jax.random.fold_in(noise, state.step), state.rule, state.params, batch)
 
-    def step(state, hyper, data, indices):
-        _, optimizer = built(hyper, data)
-        found, rule_state, info = grads(state, hyper, data, indices)
+    def update(self, state: State, hyper: Hyper, data: Any, indices: Array) -> tuple[State, Update]:
+        """One update on these examples."""
+        _, optimizer = self._built(hyper, data)
+        found, rule_state, info = self.grads(state, hyper, data, indices)
         updates, opt = optimizer.update(found, state.opt, state.params)
-        return State(optax.apply_updates(state.params, updates), rule_state, opt, state.step + 1), info
+        after = State(optax.apply_updates(state.params, updates), rule_state, opt, state.step + 1)
+        return after, Update(found, updates, state.params, info)
 
-    def epoch(state, hyper, data):
+    def step(self, state: State, hyper: Hyper, data: Any, indices: Array) -> tuple[State, Info]:
+        """One update on these examples, with the Info of its clean pass."""
+        after, update = self.update(state, hyper, data, indices)
+        return after, update.info
+
+    def epoch(self, state: State, hyper: Hyper, data: Any) -> tuple[State, dict[str, Array]]:
+        """One pass over the training set; whether every loss was "finite", and the metrics that updates have."""
+        measures = {name: metric.update for name, metric in self.of_updates.items()}
+
         def batch(carry, indices):
-            state, info = step(carry[0], hyper, data, indices)
-            return state, carry[1] & jnp.isfinite(info.loss).all()
+            state, finite, sums = carry
+            state, update = self.update(state, hyper, data, indices)
+            sums = {name: sums[name] + jnp.float32(measure(update)) for name, measure in measures.items()}
+            return state, finite & jnp.isfinite(update.info.loss).all(), sums
 
-        return over_batches(batch, (state, jnp.bool_(True)), order(state.step, hyper, data), batchsize)
+        order = self.order(state.step, hyper, data)
+        start = state, jnp.bool_(True), dict.fromkeys(measures, jnp.float32(0))
+        state, finite, sums = over_batches(batch, start, order, self.batchsize)
+        steps = math.ceil(len(order) / self.batchsize)
+        return state, {"finite": finite} | {name: total / steps for name, total in sums.items()}
 
-    def evaluate(params, hyper, data):
-        network = trained(hyper, data)
+    def evaluate(self, params: Params, hyper: Hyper, data: Any) -> dict[str, Array]:
+        """The metrics that examples have, over both splits."""
+        network = self._network(hyper, data)
+        found = {}
+        for split in ("train", "test"):
+            measures = {name: m.example for name, m in self.of_examples.items() if m.split == split}
 
-        def add(sums, batch):
-            pixels, labels = spread(batch)
-            outputs = network.apply(params, standardised(data, pixels))
-            correct = (outputs.argmax(-1) == labels).astype(jnp.float32)
-            return sums + jnp.stack([correct.sum(), per_example(loss, outputs, labels).sum()])
+            def add(sums, batch, measures=measures):
+                pixels, labels = self.spread(batch)
+                outputs = network.apply(params, standardised(data, pixels))
+                losses = per_example(self.loss, outputs, labels)
+                return sums + jnp.stack([measure(outputs, labels, losses).sum() for measure in measures.values()])
 
-        def split(name):
-            correct, losses = over_batches(add, jnp.zeros(2), data[name], EVALUATION_BATCH)
-            n = len(data[name][1])
-            return {f"{name}_acc": 100 * correct / n, f"{name}_loss": losses / n}
+            sums = over_batches(add, jnp.zeros(len(measures)), data[split], EVALUATION_BATCH)
+            n = len(data[split][1])
+            found |= {name: self.metrics[name].scale * sums[i] / n for i, name in enumerate(measures)}
+        return found
 
-        return split("train") | split("test")
+    def _built(self, hyper: Hyper, data: Any) -> tuple[Rule, optax.GradientTransformation]:
+        rule = make("rule", hyper.rule, self.model, self.loss)
+        steps = self.epochs * math.ceil(len(data["train"][1]) / self.batchsize)
+        shrink = optax.add_decayed_weights(-hyper.wd)  # after the optimizer, so that wd does not depend on lr
+        return rule, rule.optimizer(optax.chain(make("optimizer", hyper.optimizer, hyper.lr, steps), shrink))
 
-    return Program(init, order, grads, step, epoch, evaluate)
+    def _network(self, hyper: Hyper, data: Any) -> Model:
+        """The network that the rule trains."""
+        adapted = make("rule", hyper.rule, self.model, self.loss).model
+        return adapted(standardised(data, data["train"][0][:1])) if adapted else self.model
+
+
+def _keys(hyper: Hyper) -> Array:
+    """Keys of weights, rule state, noise and shuffling: one for each use, and the same ones for a seed."""
+    return jax.random.split(jax.random.key(hyper.seed), 4)
 
 
 def over_batches(f: Callable[[Any, Any], Any], carry: Any, arrays: Any, batchsize: int) -> Any:
@@ -137,38 +172,27 @@ def task_data(data: Dataset) -> dict[str, Any]:
     }
 
 
-def standardised(data: dict[str, Any], pixels: Array) -> Array:
+def standardised(data: Mapping[str, Any], pixels: Array) -> Array:
     """(pixels - mean) / std in float32, channel by channel, with the training split's statistics."""
     return (pixels.astype(jnp.float32) - data["mean"]) / data["std"]
 
 
-def rehearse(
-    model: Model,
-    loss: Loss,
-    hypers: Sequence[Hyper],
-    batch: Sequence[Any],
-    *,
-    batchsize: int,
-    epochs: int,
-    of: str = "",
-) -> None:
-    """Check everything that can be checked without data or computation, for replicas of one structure: their numbers,
-    and one step, traced on `batch`, the shapes of (x, y) for a few examples. Raises UserError; of what fails in that
-    step it says what it was a step `of`, by default the shape of its inputs."""
-    if batchsize < 1:
-        raise UserError(f"batchsize must be at least 1; got {batchsize}")
-    if epochs < 0:
-        raise UserError(f"epochs must not be negative; got {epochs}")
+def rehearse(model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int, ...], of: str = "") -> None:
+    """Trace one step of replicas of one structure, on inputs of this shape, without computing anything.
+
+    Finds what is wrong with a network, a rule, a loss or their numbers before anything is written.
+
+    Args:
+        model, loss, hypers: As `fit_all` takes them.
+        shape: Of one input.
+        of: What the step belongs to, for the message; by default the shape of its inputs.
+
+    Raises:
+        UserError: For whatever the network, the rule, the loss or the optimizer refuses, or fails with.
+    """
     for hyper in hypers:
-        if not 0 <= hyper.lr < math.inf:
-            raise UserError(f"lr (learning rate) must be finite and not negative; got {hyper.lr}")
-        if not 0 <= hyper.wd < 1:
-            raise UserError(f"wd (weight shrinkage per update) must be at least 0 and below 1; got {hyper.wd}")
-        if not 0 <= hyper.seed < 2**31:
-            raise UserError(f"seed must be in 0..2147483647; got {hyper.seed}")
         make("optimizer", hyper.optimizer, hyper.lr, 1)
-        make("rule", hyper.rule, model, loss)
-    rule = make("rule", hypers[0].rule, model, loss)
+        rule = make("rule", hyper.rule, model, loss)
 
     def step(key, x, y):
         key, weights = jax.random.split(key)
@@ -177,6 +201,7 @@ def rehearse(
         node_shapes(network, params, x)  # every node has its own name, and keeps its examples apart
         return rule.grads(key, rule.init(key, params, x), params, (x, y))[0]
 
+    batch = jax.ShapeDtypeStruct((2, *shape), "float32"), jax.ShapeDtypeStruct((2,), "int32")
     try:
         jax.eval_shape(step, jax.random.key(0), *batch)
     except UserError:
@@ -184,5 +209,8 @@ def rehearse(
     except ValueError as error:  # of the network, the rule or the loss, against its contract
         raise UserError(f"{error}{of}") from error
     except Exception as error:  # of a network or a rule of the user's own
-        what = f"the network, the rule or the loss fails{of or f' on inputs of shape {tuple(batch[0].shape)}'}"
+        what = f"the network, the rule or the loss fails{of or f' on inputs of shape {batch[0].shape}'}"
         raise UserError(f"{what}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}") from error
+
+
+program = Program

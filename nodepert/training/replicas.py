@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,8 +22,8 @@ from nodepert.errors import UserError
 from nodepert.registry.spec import Spec
 from nodepert.training import devices, processes
 from nodepert.training.hyper import Hyper, stacked, structure
-from nodepert.training.metrics import Row, diverged
-from nodepert.training.program import Program, State, program, rehearse, task_data
+from nodepert.training.metrics import Metric, Row, diverged, measured
+from nodepert.training.program import Program, State, task_data
 
 SPARE = 0.1  # of the free memory, left alone
 log = logging.getLogger("nodepert")
@@ -47,46 +47,49 @@ def fit_all(
     lanes: int | None = None,
     on: Sequence[Any] | None = None,
     memory: float | None = None,
+    metrics: Mapping[str, Metric] | None = None,
     begin: int = 0,
     states: Sequence[State] | None = None,
 ) -> Iterator[Epoch]:
     """Train replicas together, and yield an `Epoch` before training (epoch 0) and after every epoch.
 
-    A row has epoch, epoch_time (seconds of training and evaluation, compilation left out; each replica's share of
-    them), train_acc, test_acc (per cent), train_loss, test_loss. When a loss is not finite the row says so
-    (`diverged(row)`) and is that replica's last: it is frozen as it is, and the others do not notice. Same arguments,
-    same machine: the same bits.
+    When a loss is not finite the row says so (`diverged(row)`) and is that replica's last: it is frozen as it is, and
+    the others do not notice. Same arguments, same machine: the same bits.
 
-    `lanes`: replicas that are vectorised on each device; those follow one another. `on`: the devices; by default
-    replicas are spread over all, and a single run takes one (given several, it spreads each batch over them).
-    `memory`: bytes for one program on each device, by default what is free; a group that needs more is trained in
-    parts, and says so. `states`: of replicas that go on after epoch `begin`, the first to be yielded is the next;
-    they end with the bits that they would have had without a break.
+    Args:
+        model, loss, data, hypers: The task, and the numbers of each replica.
+        batchsize, epochs: Examples per update, and passes over the training set.
+        lanes: Replicas that are vectorised on each device; those follow one another. Chosen by the backend by default.
+        on: The devices. By default replicas are spread over all, and a single run takes one (given several, it
+            spreads each batch over them).
+        memory: Bytes for one program on each device, by default what is free. A group that needs more is trained in
+            parts, with a warning.
+        metrics: What a row has beside `epoch`, by default what is always measured. `epoch_time` is in seconds of
+            training and evaluation without compilation, each replica's share of them.
+        begin, states: Of replicas that resume after epoch `begin`: their states. They end with the bits that they
+            would have had without the break.
 
-    Raises UserError for sizes and rates out of range, ValueError for a model or loss that breaks its contract and for
-    replicas of different structure.
+    Raises:
+        UserError: For a batch size above the number of training examples.
+        ValueError: For replicas of different structure.
     """
     if len({structure(hyper) for hyper in hypers}) != 1:
         raise ValueError("replicas differ in numbers only: give one or more, of one structure of rule and optimizer")
-    shapes = jax.ShapeDtypeStruct((2, *data.train_x.shape[1:]), "float32"), jax.ShapeDtypeStruct((2,), "int32")
-    rehearse(model, loss, hypers, shapes, batchsize=batchsize, epochs=epochs)  # complain now, not at the first row
     if batchsize > len(data.train_y):
         raise UserError(f"batchsize must be at most the {len(data.train_y):,} training examples; got {batchsize}")
+    metrics = measured() if metrics is None else metrics
 
     def trained(numbers: Sequence[int]) -> Iterator[Epoch]:
         limit = processes.least(devices.memory_free() * (1 - SPARE) if memory is None else memory)
         mesh = devices.mesh(len(numbers), on)
-        task = program(model, loss, batchsize=batchsize, epochs=epochs, spread=devices.over_batch(mesh))
+        task = Program(model, loss, batchsize, epochs, devices.over_batch(mesh), metrics)
         chosen = [hypers[i] for i in numbers]
         width = lanes or (1 if replays(chosen[0].rule) else side_by_side(len(chosen)))
         group = Group(task, data, chosen, mesh, width)
-        if group.bytes <= limit or len(numbers) == 1:
+        size = fitting(group, limit)
+        if size == len(numbers):
             yield from group.train(numbers, epochs, begin, states and [states[i] for i in numbers])
             return
-        shared = sum(array.nbytes for array in jax.tree.leaves(group.data))
-        room = int((limit - shared) * len(numbers) / max(1, group.bytes - shared))
-        room = min(max(room, 1), len(numbers) - 1)
-        size = math.ceil(len(numbers) / math.ceil(len(numbers) / room))  # parts of about one size
         log.warning("%d replicas in one program need %.2g GB of the %.2g GB there are: training %d at a time",
                     len(numbers), group.bytes / 1e9, limit / 1e9, size)  # fmt: skip
         del group
@@ -94,6 +97,16 @@ def fit_all(
             yield from trained(numbers[start : start + size])
 
     return trained(range(len(hypers)))
+
+
+def fitting(group: Group, limit: float) -> int:
+    """How many replicas of a group train at a time within so many bytes: all, or parts of about one size."""
+    if group.bytes <= limit or group.count == 1:
+        return group.count
+    shared = sum(array.nbytes for array in jax.tree.leaves(group.data))
+    room = int((limit - shared) * group.count / max(1, group.bytes - shared))
+    room = min(max(room, 1), group.count - 1)
+    return math.ceil(group.count / math.ceil(group.count / room))
 
 
 def side_by_side(replicas: int) -> int:
@@ -112,7 +125,7 @@ class Group:
     """Replicas of one compiled program, on a mesh of devices."""
 
     def __init__(self, task: Program, data: Dataset, hypers: Sequence[Hyper], mesh: Any, lanes: int):
-        self.count = len(hypers)
+        self.count, self.metrics = len(hypers), task.metrics
         spread, copy = devices.spread(mesh), devices.everywhere(mesh)
         filled = [*hypers, *[hypers[-1]] * (-self.count % devices.shares(mesh))]  # the same number on every device
         self.hyper = devices.placed(stacked(filled), spread)
@@ -120,14 +133,14 @@ class Group:
         self.data = devices.placed(task_data(data), copy)
 
         def epoch(state, hyper, alive, data):
-            return jax.lax.cond(alive, task.epoch, lambda state, hyper, data: (state, False), state, hyper, data)
+            unchanged = state, {"finite": jnp.bool_(False)} | dict.fromkeys(task.of_updates, jnp.float32(jnp.nan))
+            return jax.lax.cond(alive, lambda: task.epoch(state, hyper, data), lambda: unchanged)
 
-        def evaluate(params, hyper, alive, finite, data):
-            nothing = jax.tree.map(
-                lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(task.evaluate, params, hyper, data)
-            )
-            metrics = jax.lax.cond(alive, task.evaluate, lambda *_: nothing, params, hyper, data)
-            metrics["train_loss"] = jnp.where(finite, metrics["train_loss"], jnp.nan)
+        def evaluate(params, hyper, alive, updates, data):
+            nothing = dict.fromkeys(task.of_examples, jnp.zeros(()))
+            metrics = jax.lax.cond(alive, lambda: task.evaluate(params, hyper, data), lambda: nothing)
+            metrics["train_loss"] = jnp.where(updates["finite"], metrics["train_loss"], jnp.nan)
+            metrics |= {name: updates[name] for name in task.of_updates}
             return metrics, alive & jnp.isfinite(metrics["train_loss"] + metrics["test_loss"])
 
         def compiled(f, *arguments, outputs: Any = spread, donate: Any = ()):
@@ -144,10 +157,15 @@ class Group:
 
         self._spread = spread
         states = jax.eval_shape(jax.vmap(task.init, (0, None)), self.hyper, self.data)
-        flags = jax.ShapeDtypeStruct(self.alive.shape, bool)
+        flags, numbers = (jax.ShapeDtypeStruct(self.alive.shape, dtype) for dtype in (bool, np.float32))
+        updates = {"finite": flags} | dict.fromkeys(task.of_updates, numbers)
         self._init = compiled(task.init, self.hyper, self.data)
         self._epoch = compiled(epoch, states, self.hyper, flags, self.data, donate=0)
-        self._evaluate = compiled(evaluate, states.params, self.hyper, flags, flags, self.data, outputs=(copy, spread))
+        self._evaluate = compiled(
+            evaluate, states.params, self.hyper, flags, updates, self.data, outputs=(copy, spread)
+        )
+        unmeasured = dict.fromkeys(task.of_updates, np.full(self.alive.shape, np.nan, np.float32))
+        self._before = {"finite": self.alive} | devices.placed(unmeasured, spread)  # epoch 0 has no updates
         self._take = jax.jit(lambda states, i: jax.tree.map(lambda a: a[i], states), out_shardings=copy)
         self.bytes = devices.memory_needed(self._epoch)
 
@@ -160,7 +178,7 @@ class Group:
             self.states = devices.placed(jax.tree.map(lambda *each: np.stack(each), *filled), self._spread)
         else:
             self.states = self._init(self.hyper, self.data)
-        running, finite = list(range(self.count)), self.alive
+        running, updates = list(range(self.count)), self._before
 
         def state(number):
             return self._take(self.states, numbers.index(number))
@@ -168,22 +186,23 @@ class Group:
         for number in range(begin + 1 if states else 0, epochs + 1):
             start = time.perf_counter()
             if number:
-                self.states, finite = self._epoch(self.states, self.hyper, self.alive, self.data)
-            metrics, self.alive = self._evaluate(self.states.params, self.hyper, self.alive, finite, self.data)
-            metrics = fetched(metrics)
+                self.states, updates = self._epoch(self.states, self.hyper, self.alive, self.data)
+            found, self.alive = self._evaluate(self.states.params, self.hyper, self.alive, updates, self.data)
+            found = fetched(found)
             seconds = (time.perf_counter() - start) / len(running) if number else 0.0
-            rows = {i: row(number, seconds, {name: m[i] for name, m in metrics.items()}) for i in running}
+            rows = {i: self.row(number, seconds, {name: m[i] for name, m in found.items()}) for i in running}
             yield Epoch({numbers[i]: row for i, row in rows.items()}, state)
             running = [i for i in running if not diverged(rows[i])]
             if not running:
                 return
 
-
-def row(epoch: int, seconds: float, metrics: dict[str, Any]) -> Row:
-    """The row of one replica; losses in full precision, accuracies to what float32 counts allow."""
-    accuracies = {name: round(float(metrics[name]), 4) for name in ("train_acc", "test_acc")}
-    losses = {name: float(metrics[name]) for name in ("train_loss", "test_loss")}
-    return {"epoch": epoch, "epoch_time": seconds} | accuracies | losses
+    def row(self, epoch: int, seconds: float, found: dict[str, Any]) -> Row:
+        """The row of one replica; shares in per cent to what float32 counts allow, all else in full precision."""
+        values = {"epoch_time": seconds} | {name: float(value) for name, value in found.items()}
+        return {"epoch": epoch} | {
+            name: round(values.get(name, math.nan), 4) if metric.unit == "%" else values.get(name, math.nan)
+            for name, metric in self.metrics.items()
+        }
 
 
 def fetched(tree: Any) -> Any:

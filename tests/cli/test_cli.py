@@ -5,6 +5,7 @@ import re
 import struct
 import subprocess
 import sys
+from dataclasses import asdict
 
 import matplotlib
 import numpy as np
@@ -16,11 +17,12 @@ import nodepert as npt
 from nodepert.cli import app as cli
 from nodepert.cli import display
 from nodepert.data import formats
+from nodepert.experiments.drawing import COLOURS
 from nodepert.registry import everything, names
 from nodepert.registry.table import OWN
-from nodepert.report.plots import COLOURS
 from nodepert.studies import train as runner
-from nodepert.studies.run import Run, complete
+from nodepert.studies.callbacks import summary
+from nodepert.studies.run import Run
 from nodepert.studies.store.run_folder import open_run
 from nodepert.training.program import State
 from nodepert.training.replicas import Epoch
@@ -56,7 +58,7 @@ def files(folder):
     ("command", "parts"),
     [
         ([], ["train", "compare", "list", "data", "nodepert COMMAND --help", "two or more rules on one task"]),
-        (["train"], [f"--{f} {default}" for f, default in vars(Run()).items()] + ["--out runs", "--name default"]),
+        (["train"], [f"--{f} {default}" for f, default in asdict(Run()).items()] + ["--out runs", "--name default"]),
         (["compare"], ["--rules", "--lr 0.0003", "--epochs 10", "--optimizer adam(schedule=cosine)"]),
         (["list"], ["rules", "networks", "losses", "datasets", "optimizers"]),
         (["data"], ["status", "fetch", "NODEPERT_DATA_DIR"]),
@@ -113,26 +115,26 @@ def test_compare_leaves_a_picture_and_a_table_per_rule_each_with_its_own_lr(work
         colours = {f"#{r:02X}{g:02X}{b:02X}" for _, (r, g, b) in picture.convert("RGB").getcolors(1 << 24)}
     assert set(COLOURS[:2]) <= colours  # two curves
     out, err = capsys.readouterr()
-    assert "picture: runs/compare/compare.png" in out and is_plain(out) and err == ""
+    assert "figure: runs/compare/compare.png" in out and is_plain(out) and err == ""
 
 
 def test_a_config_is_run_as_it_says_and_options_override_it(work, tmp_path, untrained, capsys):
     earlier = Run("digits(train=100)", "fc(width=3)", "mse", 10, 1, 0.01, 5, "np(samples=3)", "momentum", 0.7)
     with open_run(tmp_path, "earlier", earlier, "data") as folder:
-        folder.begin()
+        folder.start()
         config = folder.path / "config.json"
     cli.main(["train", "--config", str(config)])
     (folder,) = (work / "runs" / "default").iterdir()
-    assert record(folder)["config"] == complete(earlier)
+    assert record(folder)["config"] == earlier.config
     cli.main(["train", "--seed", "6", f"--config={config.parent}", "--rule", "sgd", "--name", "other"])
     (folder,) = (work / "runs" / "other").iterdir()
-    assert record(folder)["config"] == complete(earlier) | {"seed": 6, "rule": "sgd"}
+    assert record(folder)["config"] == earlier.config | {"seed": 6, "rule": "sgd"}
 
 
 def test_a_finished_run_is_said_to_be_read_back(work, untrained, capsys):
     for _ in range(2):
         cli.main(["train", *TINY, "--epochs", "1"])
-    assert "finished before and is read back" in capsys.readouterr().out
+    assert "had finished and is read back" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------- what is refused
@@ -294,7 +296,11 @@ def made_by(kind, made):
         ("optimizer", 3, "optimizer 'mine' gives int; its factory must give optax.GradientTransformation"),
         ("loss", None, "a loss must return one number per example; this one returned NoneType"),
         ("loss", len, "this one returned builtin_function_or_method (network fc(width=8, depth=1), rule np, loss mine"),
-        ("rule", npt.Rule(len, len), "(network fc(width=8, depth=1), rule mine, loss mse, tried on made-up images): "),
+        (
+            "rule",
+            npt.Rule(len, len),
+            "(network fc(width=8, depth=1), rule mine, loss mse, inputs of",
+        ),
     ],
 )
 def test_what_a_factory_of_the_users_own_gives_is_looked_at(kind, made, says, work, monkeypatch, capfd):
@@ -330,12 +336,12 @@ def test_seconds_have_three_digits_that_count():
     assert [display.seconds(s) for s in (0.0, 0.001234, 0.05678, 12.345, 999.7)] == (
         ["0", "0.00123", "0.0568", "12.3", "1000"]
     )
-    assert display.summary(ROWS[0] | {"epoch_time": 0.0049}).endswith("  0.0049 s")
+    assert summary(ROWS[0] | {"epoch_time": 0.0049}).endswith("  0.0049 s")
 
 
 def test_several_replicas_have_a_cpu_device_each(work):
     """As many as there are cores."""
-    program = "import sys, jax; from nodepert import cli; cli.main(sys.argv[1:]); print(jax.device_count())"
+    program = "import sys, jax; from nodepert.cli import app as cli; cli.main(sys.argv[1:]); print(jax.device_count())"
     command = [sys.executable, "-c", program, "train", *TINY, "--epochs", "1", "--seeds", "0..3"]
     env = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
     done = subprocess.run(command, env=env | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, check=True)

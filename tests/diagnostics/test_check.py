@@ -20,9 +20,9 @@ from nodepert.diagnostics import check, moments, sigma
 from nodepert.diagnostics.gradient_check import declared as declared_by
 from nodepert.diagnostics.verdict import PROMISES, Check
 from nodepert.errors import UserError
+from nodepert.experiments.drawing import COLOURS
 from nodepert.models.fc import fc, linfc
 from nodepert.registry.spec import BY_NODE
-from nodepert.report.plots import COLOURS
 from nodepert.rules.noise import draw
 from nodepert.training.losses import mse
 

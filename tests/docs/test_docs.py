@@ -14,15 +14,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from small import COLUMNS
 
 from nodepert import main
 from nodepert.cli import app as cli
 from nodepert.diagnostics.conformance.common import hurried
-from nodepert.registry import names
+from nodepert.registry import check, names
+from nodepert.registry.spec import Spec
 from nodepert.studies.grid import load_grid
 from nodepert.studies.run import Run
-from nodepert.studies.store.run_folder import COLUMNS, open_run
-from nodepert.studies.sweep.launchers.slurm import checked_options
+from nodepert.studies.store.run_folder import open_run
 from nodepert.training import devices
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +85,9 @@ class Reader:
         elif language == "toml":
             (self.folder / "grid.toml").write_text(code)
             grid = load_grid(self.folder / "grid.toml")
-            assert grid.runs and checked_options(grid.slurm) == grid.slurm
+            assert grid.runs
+            for name, options in grid.launchers.items():
+                check("launcher", Spec(name, (), tuple(options.items())))
         elif language in ("sh", ""):
             for line in code.replace("\\\n", " ").splitlines():
                 if words := shlex.split(shorter(line), comments=True):

@@ -9,7 +9,7 @@ import pytest
 
 import nodepert as npt
 from nodepert.models.convolution import convolve, same_p
-from nodepert.studies.setup import build
+from nodepert.studies.setup import prepare
 from nodepert.training.program import program, task_data
 
 SHAPES = [((2, 8, 8, 3), (3, 3), 1), ((2, 8, 8, 3), (3, 3), 2), ((2, 7, 9, 3), (5, 5), 2), ((2, 5, 6, 3), (1, 1), 1),
@@ -67,7 +67,7 @@ def test_the_public_function_computes_the_same_on_this_backend():
 @pytest.mark.parametrize("rule", ["sgd", "np", "np(difference=jvp)"])
 def test_every_convolution_of_an_epoch_has_the_arrangement_that_the_cpu_is_fast_in(rule):
     run = npt.Run(dataset="digits(train=20, test=10)", network="conv", rule=rule, batchsize=5)
-    built = build([run], npt.load_dataset(run.dataset))
+    built = prepare([run], npt.load_dataset(run.dataset))[0]
     task, data = program(built.model, built.loss, batchsize=5, epochs=1), jax.device_put(task_data(built.data))
     numbers = jax.tree.map(jnp.asarray, built.hypers[0])
     state = jax.eval_shape(task.init, numbers, data)

@@ -9,7 +9,7 @@ import pytest
 
 import nodepert as npt
 from nodepert.core import node_shapes
-from nodepert.studies.run import Run, checked
+from nodepert.studies.run import Run
 
 BATCH = np.random.default_rng(0).normal(size=(50, 8, 8, 1)).astype("float32"), np.arange(50) % 10
 
@@ -56,6 +56,6 @@ def test_check_says_that_finite_differences_fail_at_the_default_sigma_and_finds_
 
 
 def test_it_takes_the_loss_of_its_network_and_trains():
-    assert checked(Run(network="precision(linfc)")).loss == "linear-mse"
+    assert Run(network="precision(linfc)").loss == "linear-mse"
     run = Run(dataset="digits", network="precision(fc(width=40))", rule="np(difference=jvp)", lr=3e-3, epochs=8)
     assert npt.train(run).test_acc > 30

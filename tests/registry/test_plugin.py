@@ -10,6 +10,7 @@ import pytest
 
 import nodepert as npt
 from nodepert import registry
+from nodepert.registry import table
 from nodepert.registry.catalogue import Entry
 
 
@@ -57,6 +58,6 @@ def test_it_passes_the_conformance_tests(installed):
 
 
 def test_a_name_that_is_taken_is_an_error_that_says_whose(monkeypatch):
-    monkeypatch.setattr(registry, "plugins", lambda kind: (("np", Entry("a:b", package="their-package")),))
+    monkeypatch.setattr(table, "plugins", lambda kind: (("np", Entry("a:b", package="their-package")),))
     with pytest.raises(npt.UserError, match="their-package brings a rule 'np', but that name is taken by NodePert"):
         registry.check("rule", "np")

@@ -1,7 +1,7 @@
 """Registry: a spec is read and written one way, wrong ones are refused in one line, nothing is ever evaluated."""
 
-import inspect
 import keyword
+import re
 import string
 import subprocess
 import sys
@@ -207,7 +207,7 @@ def test_any_text_is_a_spec_or_one_line_of_refusal(text):
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_every_entry_resolves_and_takes_keyword_arguments_with_types_and_defaults(kind, name):
-    parameters = list(inspect.signature(resolve(kind, name), eval_str=True).parameters.values())[CONTEXT[kind] :]
+    parameters = described(resolve(kind, name)).parameters[CONTEXT[kind] :]
     wrapped = [p for p in parameters if p.annotation is Spec]
     for p in parameters:
         if p in wrapped:  # a combinator: of one spec, or of one for each pattern of nodes
@@ -215,9 +215,12 @@ def test_every_entry_resolves_and_takes_keyword_arguments_with_types_and_default
             continue
         assert p.kind is p.KEYWORD_ONLY
         several = [tuple[one, ...] for one in (int, float, str)] if kind == "experiment" else []
-        assert p.annotation in (int, float, bool, str, *several) or typing.get_origin(p.annotation) is typing.Literal
+        assert (
+            p.annotation in (int, float, bool, str, list, dict, *several)
+            or typing.get_origin(p.annotation) is typing.Literal
+        )
         assert p.default is not p.empty
-        assert f"{p.name}=" in usage(kind, name)
+        assert re.search(rf"\b{p.name}\b", usage(kind, name))
     around = "*=sgd" if name == BY_NODE else f"{name}({names(kind)[0]})" if wrapped else name
     assert check(kind, full(kind, around)) == full(kind, around)  # the defaults are of the declared types
 
@@ -257,9 +260,9 @@ def test_listing_and_checking_specs_imports_neither_jax_nor_numpy():
     code = """
         import sys
         from nodepert.cli import app as cli
-        from nodepert.studies.run import Run, run_id
+        from nodepert.studies.run import Run
         cli.main(["list"])
-        run_id(Run(rule="decorrelate(np(samples=4)); out=exact", network="conv-large"))
+        Run(rule="decorrelate(np(samples=4)); out=exact", network="conv-large").id
         print([m for m in ("jax", "numpy", "matplotlib", "optax") if m in sys.modules])"""
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from browser import chromium as chromium
 from browser import opening
+from small import COLUMNS
 
 import nodepert as npt
 from nodepert.cli import app as cli
@@ -27,9 +28,9 @@ from nodepert.registry import facts, names
 from nodepert.report.effort import examples, passes
 from nodepert.report.numbers import measured
 from nodepert.report.study import counted, gather, written
-from nodepert.studies.results import kept
-from nodepert.studies.run import Run, complete, run_id
-from nodepert.studies.store.run_folder import COLUMNS, open_run
+from nodepert.studies.results import saved_runs
+from nodepert.studies.run import Run
+from nodepert.studies.store.run_folder import open_run
 
 pytest.importorskip("plotly", reason="a report in HTML needs plotly")
 EPOCHS = 5
@@ -60,7 +61,7 @@ def write_study(out, name="study"):
             status = ENDS.get((rule, lr, seed), "finished")
             more = {"reason": REASON} if status == "failed" else {}
             with open_run(out, name, replace(RUN, rule=rule, lr=lr, seed=seed), "0123456789abcdef") as folder:
-                folder.begin(device="cpu (<b>cpu</b>)", source="a package")
+                folder.start(device="cpu (<b>cpu</b>)", source="a package")
                 if status != "failed":
                     epochs = EPOCHS if status == "finished" else 3
                     folder.write_rows(list(rows_of(index, seed, epochs, "diverged" in status)), last=True)
@@ -125,16 +126,16 @@ def test_every_row_of_every_run_is_the_stores(study, data):
 
 def test_the_summary_is_mean_and_standard_error_of_the_last_rows(study, data):
     everything, last = npt.load_results("study", study[0]), npt.load_results("study", study[0], last=True)
-    seconds = everything[everything["epoch"] > 0].groupby("id")["epoch_time"].mean().rename("seconds")
+    seconds = everything[everything["epoch"] > 0].groupby("id")["epoch_time"].mean()
     for group in data["groups"]:
         own = last[(last["rule"] == group["options"]["rule"]) & (last["lr"] == group["options"]["lr"])]
         own = own[own["status"] == {"finished": "finished", "so far": "interrupted"}.get(group["standing"])]
-        own = own.join(seconds, on="id")
-        for name in (*FIGURES, "seconds"):
+        own = own.assign(epoch_time=own["id"].map(seconds))
+        for name in (*FIGURES, "epoch_time"):
             found = group["summary"][name]
             assert found["n"] == len(own)
             assert found["mean"] == (pytest.approx(own[name].mean(), rel=1e-12) if len(own) else None)
-            told = len(own) > 1 and name != "seconds"  # replicas share their time
+            told = len(own) > 1 and name != "epoch_time"  # replicas share their time
             assert found["error"] == (pytest.approx(own[name].sem(), rel=1e-9) if told else None)
 
 
@@ -158,7 +159,7 @@ def test_groups_without_a_finished_run(tmp_path):
             if rows:
                 folder.write_rows(rows)
             folder.set_status(status)
-    runs = kept(["study"], tmp_path)
+    runs = saved_runs(["study"], tmp_path)
     assert counted(runs) == ("diverged", [0]) and counted(runs[1:]) == ("no figures", [])
     (group,) = gather("study", tmp_path)["groups"]
     assert group["summary"]["test_acc"] == {"mean": None, "error": None, "n": 0} and group["label"] == "np"
@@ -250,8 +251,8 @@ def test_text_of_the_store_is_only_text(page, data):
 def test_the_commands_train_these_very_runs(study, data, monkeypatch):
     trained = []
 
-    def execute(runs, where, named):
-        trained.extend((where.name, run_id(run)) for run in runs)
+    def execute(runs, study, options, distributed):
+        trained.extend((study.name, run.id) for run in runs)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_execute", execute)
@@ -270,11 +271,11 @@ def test_versions_device_and_data_are_told(study, page):
 
 
 def test_strange_records_of_the_first_version_are_reported(tmp_path):
-    strange = {"lr": math.nan}, {"lr": math.inf}, {"lr": -0.0}, {"wd": 1e300}, {"seed": -5}, {}, {"seed": 1}
+    strange = {"lr": 1e-300}, {"lr": 1e300}, {"lr": -0.0}, {"wd": 1e-300}, {"seed": 2**31 - 1}, {}, {"seed": 1}
     for i, changes in enumerate(strange):
         folder = tmp_path / "study" / f"run{i}"
         folder.mkdir(parents=True)
-        record = {"format": "nodepert-run", "version": 1, "status": "<odd> & so", "config": complete(RUN) | changes}
+        record = {"format": "nodepert-run", "version": 1, "status": "<odd> & so", "config": RUN.config | changes}
         (folder / "config.json").write_text(json.dumps(record | {"versions": [1], "device": {"<": 3}, "reason": 7}))
         (folder / "metrics.csv").write_text(",".join(COLUMNS) + "\n0,nan,inf,-inf,nan,1e308\n")
     for suffix in ("html", "md"):
@@ -295,7 +296,7 @@ def test_markdown_has_the_table_and_it_again_for_latex(study, capsys):
         text = file.read()
     lines = [re.split(r"(?<!\\)\|", line) for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 14 and {len(line) for line in lines} == {11}
-    figure = gather("study", study[0])["groups"][1]["summary"]["test_acc"]
+    figure = gather("study", study[0])["groups"][1]["summary"]["train_acc"]
     assert [cell.strip() for cell in lines[3][1:4]] == ["np", "0.001", measured(figure, ".2f")]
     assert "1 failed" in lines[2][9] and "3 of 5" in lines[2][8]
     fences = re.findall(r"^```.*$", text, re.M)
@@ -343,7 +344,9 @@ def test_what_cannot_be_is_one_line(study, tmp_path, monkeypatch, capsys):
 
 
 def test_a_report_imports_neither_jax_nor_pandas(study):
-    code = "import sys; from nodepert import cli; cli.main(sys.argv[1:]); print({'jax', 'pandas'} & {*sys.modules})"
+    code = (
+        "import sys; from nodepert.cli.app import main; main(sys.argv[1:]); print({'jax', 'pandas'} & {*sys.modules})"
+    )
     for name in ("report.md", "report.html"):
         command = [sys.executable, "-c", code, "report", "study", "--out", str(study[0]), "--to", name]
         assert subprocess.check_output(command, text=True).splitlines()[-1] == "set()"

@@ -11,7 +11,6 @@ from small import RUN, RUNS, Told
 
 import nodepert as npt
 from nodepert.studies.callbacks import Callback
-from nodepert.studies.run import run_id
 from nodepert.studies.stopping import Stopped
 
 
@@ -91,7 +90,7 @@ def test_a_state_that_is_asked_for_too_late_is_refused():
 
     npt.train(RUN, callbacks=[Keep()])
     for state in kept:
-        with pytest.raises(npt.UserError, match="call it there, and keep what it gives"):
+        with pytest.raises(npt.UserError, match="call it there, and keep what it returns"):
             state()
 
 
@@ -122,7 +121,7 @@ def test_each_is_told_of_the_end_of_what_began_as_the_record_has_it_where_one_ra
     spy, raising = Spy(), Raising(at)
     with pytest.raises(error, match=at):
         npt.train(runs, name="n", out=tmp_path, callbacks=[raising, spy] if first else [spy, raising])
-    records = {run: json.loads((tmp_path / "n" / run_id(run) / "config.json").read_text()) for run in runs}
+    records = {run: json.loads((tmp_path / "n" / run.id / "config.json").read_text()) for run in runs}
     begun = [run for run, what, _ in spy.told if what == "begins"]
     ends = {run: status for run, what, status in spy.told if what == "ends"}
     assert len(begun) == {"begin": 1 if first else 2}.get(at, 3)
@@ -145,7 +144,7 @@ def test_a_stop_that_is_asked_for_in_the_last_epoch_of_a_group_lets_no_other_beg
     runs = [replace(RUN, epochs=1), replace(RUN, rule="sgd", epochs=1)]
     asked, spy = [], Spy()
     last = Told(lambda run, row: asked.append(run) if row["epoch"] == 0 else None)  # heard after the next one
-    with pytest.raises(Stopped, match="goes on where it was"):
+    with pytest.raises(Stopped, match="resumes"):
         npt.train(runs, name="n", out=tmp_path, callbacks=[last, spy], stop=lambda: bool(asked))
     assert {run for run, *_ in spy.told} == {runs[0]} and spy.told[-1][1:] == ("ends", "finished")
     with pytest.raises(Stopped, match="begins anew"):

@@ -6,25 +6,25 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import Told
+from small import COLUMNS, Told
 from sweeps import flip, truncate
 
 import nodepert as npt
 from nodepert.errors import UserError
 from nodepert.studies import train as runner
 from nodepert.studies.store import checkpoints
-from nodepert.studies.store.run_folder import COLUMNS
 from nodepert.training.replicas import fit_all
 
 STATE = ({"w": jnp.arange(6.0).reshape(2, 3) / 7, "b": jnp.ones(3, jnp.bfloat16) / 3}, (), jnp.int32(5))
 RUN = npt.Run(dataset="digits(train=400, test=100)", network="fc(width=10)", rule="kp", optimizer="adam", lr=1e-2,
               epochs=4, batchsize=50)  # fmt: skip
-RUNS = [RUN, npt.Run(**{**RUN.__dict__, "seed": 1}), npt.Run(**{**RUN.__dict__, "rule": "np(baseline=running)"})]
+RUNS = [RUN, replace(RUN, seed=1), replace(RUN, rule="np(baseline=running)")]
 
 DATA = "400+100-abc"
 

@@ -8,17 +8,14 @@ import time
 
 import numpy as np
 import pytest
-from small import Told
+from small import COLUMNS, Told
 from sweeps import flip, grid, truncate
 
 import nodepert as npt
 from nodepert.cli import app as cli
-from nodepert.studies import recorder as keeping
-from nodepert.studies.run import run_id
-from nodepert.studies.store import checkpoints, records
-from nodepert.studies.store import lock as leases
-from nodepert.studies.store.run_folder import COLUMNS
-from nodepert.studies.sweep.sweep import look
+from nodepert.studies.stopping import Stopped
+from nodepert.studies.store import checkpoints, lock, records
+from nodepert.studies.sweep.sweep import progress_of
 
 RUN = npt.Run(dataset="digits(train=200, test=50)", network="fc(width=8)", rule="np", batchsize=50, epochs=3)
 
@@ -37,18 +34,18 @@ def store(request, tmp_path_factory):
     """(what happened, a store with one run to which it did): a process that was killed says nothing more."""
     out = tmp_path_factory.mktemp(request.param)
     count = iter(range(100))
-    with contextlib.suppress(keeping.Stopped):
+    with contextlib.suppress(Stopped):
         npt.train(RUN, name="study", out=out, checkpoint_every=0.0,
                   stop=lambda: request.param != "finished" and next(count) == 2)  # fmt: skip
-    folder = out / "study" / run_id(RUN)
+    folder = out / "study" / RUN.id
     if request.param == "killed":
         record = records.unsealed(folder / "config.json", "nodepert-run", 2)
         (folder / "config.json").write_text(records.sealed(record | {"status": "running"}))
         (folder / ".metrics.csv.0123456789abcdef0123456789abcdef").write_text("epo")
         (folder / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir()
-        (folder / leases.NAME).write_text(f"filelock/2\npid=4194304\nhost={os.uname().nodename}\nmode=lease\n"
+        (folder / lock.NAME).write_text(f"filelock/2\npid=4194304\nhost={os.uname().nodename}\nmode=lease\n"
                                           "token=0\nduration=180.0\nstart=1\n")  # fmt: skip
-    assert look(folder).status == ("finished" if request.param == "finished" else "interrupted")
+    assert progress_of(folder).status == ("finished" if request.param == "finished" else "interrupted")
     return request.param, out
 
 
@@ -81,8 +78,8 @@ def test_every_file_in_turn(store, damages, whole, tmp_path, capsys):
             assert len(npt.load_results("study", out=copy)) > 0, path
         (result,) = npt.train([RUN], name="study", out=copy)
         assert without_times(result.rows) == whole and result.status == "finished", path
-        folder = copy / "study" / run_id(RUN)
-        assert look(folder).status == "finished"
+        folder = copy / "study" / RUN.id
+        assert progress_of(folder).status == "finished"
         left = {p.name for p in folder.iterdir()} - {"config.json.damaged"}
         assert left <= {"config.json", "metrics.csv", "checkpoints"}, path
 
@@ -90,7 +87,7 @@ def test_every_file_in_turn(store, damages, whole, tmp_path, capsys):
 def test_what_a_damaged_file_costs_is_said_in_one_line(store, tmp_path, caplog):
     what, out = store
     shutil.copytree(out, tmp_path / "copy")
-    folder = tmp_path / "copy" / "study" / run_id(RUN)
+    folder = tmp_path / "copy" / "study" / RUN.id
     flip(folder / "config.json")
     npt.train(RUN, name="study", out=tmp_path / "copy")
     said = [record.getMessage() for record in caplog.records if record.name == "nodepert"]
@@ -129,10 +126,10 @@ def test_the_owner_of_a_lease_that_was_taken_over_writes_nothing_more(tmp_path):
         taken = []
 
         def on_row(run, row):
-            folder = tmp_path / "study" / run_id(RUN)
+            folder = tmp_path / "study" / RUN.id
             if row["epoch"] == 1 and not taken:
                 taken.append((folder / "metrics.csv").read_bytes())
-                marker = folder / leases.NAME
+                marker = folder / lock.NAME
                 marker.write_text(re.sub("(?m)^token=.*$", "token=0123", marker.read_text()))
             if row["epoch"] == 2:
                 assert (folder / "metrics.csv").read_bytes() == taken[0]
@@ -141,24 +138,24 @@ def test_the_owner_of_a_lease_that_was_taken_over_writes_nothing_more(tmp_path):
         npt.train(RUN, name="study", out=tmp_path, callbacks=[Told(on_row)], checkpoint_every=0.0)
 
 
-def test_a_lease_of_a_living_process_is_respected_and_a_dead_one_taken_over(tmp_path):
-    first = leases.Lease(tmp_path)
-    assert first.acquired() and not leases.Lease(tmp_path).acquired() and leases.seems_held(tmp_path)
+def test_a_lock_of_a_living_process_is_respected_and_a_dead_one_taken_over(tmp_path):
+    first = lock.Lock(tmp_path / lock.NAME)
+    assert first.acquired() and not lock.Lock(tmp_path / lock.NAME).acquired() and lock.seems_held(tmp_path)
     first.release()
-    assert not leases.seems_held(tmp_path) and leases.Lease(tmp_path).free()
+    assert not lock.seems_held(tmp_path) and lock.Lock(tmp_path / lock.NAME).free()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "garbage", "pid=1\nhost=elsewhere\nmode=lease\ntoken=1\nduration=7.0\n"])
 def test_a_marker_that_is_no_lease_is_not_removed_at_once_but_when_it_stays(text, tmp_path, monkeypatch):
     """It may be just being written; another version's may be alive."""
-    monkeypatch.setattr(leases, "MALFORMED", 0.3)
-    monkeypatch.setattr(leases, "LASTS", 0.6)
-    (tmp_path / leases.NAME).write_text(text)
-    lease = leases.Lease(tmp_path)
-    assert not lease.free() and not lease.free()
+    monkeypatch.setattr(lock, "MALFORMED", 0.3)
+    monkeypatch.setattr(lock, "LASTS", 0.6)
+    (tmp_path / lock.NAME).write_text(text)
+    marker = lock.Lock(tmp_path / lock.NAME)
+    assert not marker.free() and not marker.free()
     until = time.monotonic() + 5
-    while not lease.free():
+    while not marker.free():
         assert time.monotonic() < until
         time.sleep(0.05)
     assert list(tmp_path.iterdir()) == []

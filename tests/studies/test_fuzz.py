@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from nodepert.errors import UserError
 from nodepert.registry import check, full
 from nodepert.studies.grid import load_grid, make_grid
-from nodepert.studies.run import Run, checked, complete, from_dict
+from nodepert.studies.run import Run, from_config
 from nodepert.studies.store import checkpoints, records
 from nodepert.studies.store.run_folder import RunFolder, read_record
 from nodepert.studies.sweep.jobs import Job, read_job, write_jobs
-from nodepert.studies.sweep.sweep import look
+from nodepert.studies.sweep.sweep import progress_of
 
 EXAMPLES = [pytest.param(200, id="few"), pytest.param(10_000, id="10,000", marks=pytest.mark.slow)]
 PLAIN = st.recursive(
@@ -23,13 +23,13 @@ PLAIN = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
     max_leaves=8,
 )  # fmt: skip
-OPTION = st.sampled_from([*complete(Run()), "seeds", "name", "grid", "runs", "except", "slurm", "update_rule"])
+OPTION = st.sampled_from([*Run().config, "seeds", "name", "grid", "runs", "except", "slurm", "update_rule"])
 TABLE = st.dictionaries(OPTION, PLAIN | st.lists(PLAIN, max_size=3), max_size=5)
 RECORD = {
     "format": "nodepert-run",
     "version": 2,
     "id": "0",
-    "config": complete(Run()),
+    "config": Run().config,
     "data": "d",
     "status": "running",
 }
@@ -75,10 +75,8 @@ def test_specs(examples):
 
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_configurations(examples):
-    fuzz(examples, PLAIN | TABLE.map(lambda table: complete(Run()) | table))(lambda values: survives(from_dict, values))
-    fuzz(examples, TABLE)(
-        lambda t: survives(lambda: checked(Run(**{k: v for k, v in t.items() if k in RECORD["config"]})))
-    )
+    fuzz(examples, PLAIN | TABLE.map(lambda table: Run().config | table))(lambda values: survives(from_config, values))
+    fuzz(examples, TABLE)(lambda t: survives(lambda: Run(**{k: v for k, v in t.items() if k in RECORD["config"]})))
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)
@@ -105,7 +103,7 @@ def test_records_of_runs(examples, tmp_path):
     def file(data):
         path.write_bytes(data)
         survives(read_record, path)
-        look(tmp_path)
+        progress_of(tmp_path)
 
     def sealed(more):
         file(records.sealed(RECORD | more).encode())
@@ -138,7 +136,7 @@ def test_records_of_checkpoints(examples, tmp_path):
 
     def file(data):
         (tmp_path / "checkpoints" / "0.json").write_bytes(data)
-        assert len(checkpoints.rows_at_the_end(tmp_path, "d")) <= 1
+        assert len(checkpoints.last_rows(tmp_path, "d")) <= 1
 
     fuzz(examples, mutated(records.sealed(record)) | st.binary(max_size=60))(file)
     fuzz(examples, st.dictionaries(st.sampled_from([*record]), PLAIN, max_size=3))(

@@ -23,8 +23,8 @@ from nodepert.cli.runs import compared
 from nodepert.errors import UserError
 from nodepert.registry import full, names, short
 from nodepert.studies.filters import best, of_status, ordered, where
-from nodepert.studies.results import differing, kept, load_results, studies, write_table
-from nodepert.studies.run import Run, complete, run_id
+from nodepert.studies.results import differing, load_results, saved_runs, studies, write_table
+from nodepert.studies.run import Run
 from nodepert.studies.store.run_folder import open_run
 
 RUN = Run("digits(train=200, test=50)", "fc(width=8, depth=1)", "auto", 100, 2, 0.0, 0, "np", "sgd", 0.1)
@@ -60,7 +60,7 @@ def put(out, run, rows=(), status="finished", study="study", **more):
 
 def record(run=RUN, **changes):
     """The text of a config.json, as the first version had it."""
-    valid = {"format": "nodepert-run", "version": 1, "status": "finished", "config": complete(run)}
+    valid = {"format": "nodepert-run", "version": 1, "status": "finished", "config": run.config}
     return json.dumps(valid | changes)
 
 
@@ -80,7 +80,7 @@ def test_the_table_has_the_rows_that_training_gave(trained):
     table = load_results("grid", out)
     assert len(table) == sum(len(result.rows) for result in found) == 12
     for result in found:
-        own = table[table["id"] == run_id(result.run)]
+        own = table[table["id"] == result.run.id]
         assert own[FIGURES].to_dict("records") == result.rows  # every float, to the last bit
         assert set(own["status"]) == {"finished"} and set(own["study"]) == {"grid"}
         assert set(own["seed"]) == {result.run.seed} and set(own["lr"]) == {0.1}
@@ -108,7 +108,7 @@ def test_last_is_one_row_per_run(trained):
     out, found = trained
     table = load_results("grid", out, last=True)
     assert table["id"].is_unique and set(table["epoch"]) == {2}
-    assert dict(zip(table["id"], table["test_acc"], strict=True)) == {run_id(r.run): r.test_acc for r in found}
+    assert dict(zip(table["id"], table["test_acc"], strict=True)) == {r.run.id: r.test_acc for r in found}
 
 
 def test_runs_are_sorted_by_their_options_numbers_by_size(tmp_path):
@@ -213,10 +213,10 @@ DAMAGED = {
     "unprintable status": record(status="\x1b[31mfinished"),
     "blank status": record(status=" "),
     "long status": record(status="x" * 10_000),
-    "unknown rule": record(config=complete(RUN) | {"rule": "nosuch"}),
-    "unknown options": record(config=complete(RUN) | {"x\x1b" * 10_000: 1}),
-    "unprintable node": record(config=complete(RUN) | {"rule": "np; \x1bout=exact"}),
-    "huge seed": record(config=complete(RUN) | {"seed": 2**70}),
+    "unknown rule": record(config=RUN.config | {"rule": "nosuch"}),
+    "unknown options": record(config=RUN.config | {"x\x1b" * 10_000: 1}),
+    "unprintable node": record(config=RUN.config | {"rule": "np; \x1bout=exact"}),
+    "huge seed": record(config=RUN.config | {"seed": 2**70}),
     "huge": " " * (16 * 2**20 + 1),
 }
 
@@ -264,7 +264,7 @@ CONFIGS = st.one_of(
         lambda change: record(**{change[0]: change[1]}).encode()
     ),
     st.tuples(st.sampled_from(OPTIONS), JSON | SPEC).map(
-        lambda change: record(config=complete(RUN) | {change[0]: change[1]}).encode()
+        lambda change: record(config=RUN.config | {change[0]: change[1]}).encode()
     ),
 )
 TABLE = b"epoch,epoch_time,train_acc,test_acc,train_loss,test_loss\n0,0.5,1,2.5,0.25,1e-3\n1,0.5,1,2.5,nan,inf\n"
@@ -282,7 +282,7 @@ def test_no_bytes_make_reading_fail(tmp_path_factory, caplog, config, metrics):
     (folder / "config.json").write_bytes(config)
     (folder / "metrics.csv").write_bytes(metrics)
     caplog.clear()
-    runs = kept(out=out)
+    runs = saved_runs(out=out)
     table = load_results("study", out)
     warned = [one.getMessage() for one in caplog.records]
     assert all(said.isprintable() and str(folder) in said for said in warned)
@@ -303,7 +303,7 @@ def test_csv_gives_every_float_back(trained, tmp_path, capsys):
     assert (tmp_path / "table.csv").read_text() == printed
     rows = list(csv.DictReader(io.StringIO(printed)))
     for result in found:
-        own = [line for line in rows if line["id"] == run_id(result.run)]
+        own = [line for line in rows if line["id"] == result.run.id]
         assert [{k: type(one[k])(line[k]) for k in FIGURES} for one, line in zip(result.rows, own, strict=True)] == (
             result.rows
         )
@@ -328,7 +328,7 @@ def test_last_of_the_command(trained, tmp_path):
     assert_frame_equal(pd.read_parquet("table.parquet"), load_results("grid", out, last=True))
 
 
-def test_what_cannot_be_written_is_refused_and_the_old_file_kept(trained, tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_written_is_refused_and_the_old_file_saved_runs(trained, tmp_path, monkeypatch, capsys):
     out, _ = trained
 
     def refused(name, part):
@@ -392,7 +392,7 @@ def seeds(runs):
     ids=str,
 )
 def test_conditions_choose_runs(conditions, expected, several):
-    runs = kept(out=several)
+    runs = saved_runs(out=several)
     if expected is None:
         with pytest.raises(UserError, match="samples must be a whole number"):
             where(runs, conditions)
@@ -401,7 +401,7 @@ def test_conditions_choose_runs(conditions, expected, several):
 
 
 def test_statuses_the_best_and_orders(several):
-    runs = kept(out=several)
+    runs = saved_runs(out=several)
     assert set(seeds(of_status(runs, "interrupted"))) == {1, 4} and seeds(of_status(runs, "diverged")) == [2]
     assert seeds(best(runs, 2)) == [2, 4] and seeds(best(runs, 99)) == [2, 4, 1, 0]
     assert seeds(ordered(runs, "test_acc")) == [2, 4, 1, 0, 3]  # without figures: at the end
@@ -428,7 +428,7 @@ BAD = {
     "all of them": (["--where", "rule=sgd", "lr=1e-3"], "none of these 5 runs meets all of: rule=sgd, lr=1e-3"),
     "status": (["--status", "done"], "none of these runs is done; there are: "),
     "best": (["--best", "0"], "best must be at least 1; got 0"),
-    "best of none": (["--status", "failed", "--best", "1"], "none of these runs has figures"),
+    "best of none": (["--status", "failed", "--best", "1"], "none of these runs has metrics"),
     "sort": (["--sort", "accuracy"], "no column accuracy; there are: study, id, status, dataset"),
     "out": (["--out", "nowhere"], "no runs in nowhere"),
 }
@@ -459,7 +459,7 @@ def test_runs_are_compared_by_the_options_in_which_they_differ(several, capsys):
     assert common == ["digits(train=200, test=50), mse, sgd, wd=0.0, batchsize=100, epochs=2"]
     assert header == ["id", "status", "epoch", "network", "rule", "lr", "seed", "train %", "test %", "train loss",
                       "test loss"]  # fmt: skip
-    runs = {run.options["seed"]: run for run in kept(out=several)}
+    runs = {run.options["seed"]: run for run in saved_runs(out=several)}
     assert lines[1] == [runs[1].id, "interrupted", "1/2", "fc(width=8, depth=1)", "np(samples=4)", "0.001", "1",
                         "16.67", "50.00", "0.25", "0.25"]  # fmt: skip
     assert lines[2][1:5] + lines[2][-2:] == ["diverged", "1/2", "fc(width=100)", "sgd", "nan", "nan"]
@@ -483,7 +483,7 @@ def test_a_narrow_terminal_shows_no_losses_and_cuts_nothing_off(several, capsys,
         text = capsys.readouterr().out
         assert "…" not in text and ("test loss" in text) == (width == 160)
         assert all(word in text for word in ("decorrelate(np)", "fc(width=100)", "np(samples=4)", "0.001", "90.00"))
-        assert all(run.id in text for run in kept(out=several))
+        assert all(run.id in text for run in saved_runs(out=several))
     assert max(map(len, text.splitlines())) <= 160
 
 
@@ -507,12 +507,12 @@ def test_several_studies_are_told_apart(several, capsys):
 def test_a_run_whose_process_is_gone_is_interrupted(tmp_path):
     with open_run(tmp_path, "study", RUN, "data") as folder:
         folder.set_status("running")
-        assert [run.status for run in kept(out=tmp_path)] == ["running"]
-    assert [run.status for run in kept(out=tmp_path)] == ["interrupted"]
+        assert [run.status for run in saved_runs(out=tmp_path)] == ["running"]
+    assert [run.status for run in saved_runs(out=tmp_path)] == ["interrupted"]
 
 
 def test_which_columns_differ(several):
-    runs = kept(out=several)
+    runs = saved_runs(out=several)
     assert differing(runs) == ["network.width", "network.depth", "rule.samples", "rule.noise"]
     assert compared(runs) == ["network", "rule", "lr", "seed"] and compared(runs[:1]) == []
 
@@ -520,12 +520,14 @@ def test_which_columns_differ(several):
 def test_what_arguments_do_not_tell_apart_is_shown_whole(tmp_path):
     for rule in ("np; out=exact", "np(samples=2); fc*=exact", "np(samples=2); out=exact"):
         put(tmp_path, replace(RUN, rule=rule))
-    assert compared(kept(out=tmp_path)) == ["rule"]
-    assert compared(where(kept(out=tmp_path), ["rule.out=exact"])) == ["rule.samples"]
+    assert compared(saved_runs(out=tmp_path)) == ["rule"]
+    assert compared(where(saved_runs(out=tmp_path), ["rule.out=exact"])) == ["rule.samples"]
 
 
 def test_looking_at_runs_imports_neither_jax_nor_pandas(several):
-    code = "import sys; from nodepert import cli; cli.main(sys.argv[1:]); print({'jax', 'pandas'} & {*sys.modules})"
+    code = (
+        "import sys; from nodepert.cli.app import main; main(sys.argv[1:]); print({'jax', 'pandas'} & {*sys.modules})"
+    )
     for more in ([], ["study", "--best", "2"]):
         command = [sys.executable, "-c", code, "runs", "--out", str(several), *more]
         assert subprocess.check_output(command, text=True).splitlines()[-1] == "set()"

@@ -13,7 +13,6 @@ from sweeps import grid, records, results, start, sweep
 
 from nodepert.cli import app as cli
 from nodepert.studies.grid import load_grid
-from nodepert.studies.run import run_id
 from nodepert.studies.sweep.jobs import read_job
 
 pytestmark = pytest.mark.skipif(
@@ -50,7 +49,7 @@ def epochs(out):
 def test_a_grid_of_12_runs_gives_what_the_local_launcher_gives(tmp_path):
     path = grid(tmp_path, seeds=3, rates=(1e-3, 1e-2))
     said = sweep(path, tmp_path / "slurm", *SLURM, "--runs-per-job", 3)
-    assert "12 of 12 runs are through" in said
+    assert "12 of 12 runs have finished" in said
     cli.main(["sweep", str(path), "--out", str(tmp_path / "here"), "--launcher", "debug", "--checkpoint-every", "0"])
     assert len(results(tmp_path / "here")) == 12 and results(tmp_path / "slurm") == results(tmp_path / "here")
 
@@ -60,7 +59,7 @@ def test_jobs_that_are_killed_preempted_or_raise_end_as_they_should(tmp_path):
     """Jobs of one run each: one is killed, one warned (and queued again), one cancelled, one cannot write."""
     path = grid(tmp_path, epochs=100, seeds=3)
     way = tmp_path / "study"
-    blocked = way / run_id(load_grid(path).runs[-1]) / "metrics.csv"
+    blocked = way / load_grid(path).runs[-1].id / "metrics.csv"
     (blocked / "way").mkdir(parents=True)
     process = start(path, tmp_path, *SLURM, "--runs-per-job", 1, "--slurm", "memory=1", "cpus=1", "parallel=2")
     until(lambda: len(list(way.glob("*/checkpoints/*.json"))) >= 2, process)
@@ -76,7 +75,7 @@ def test_jobs_that_are_killed_preempted_or_raise_end_as_they_should(tmp_path):
     subprocess.run(["scancel", "--signal=USR2", second], check=True)  # as before a time limit or a preemption
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 1, said
-    for words in (f"Slurm job {first}: ", f"Slurm job {third}: ", "3 of 6 runs are through", "cannot write"):
+    for words in (f"Slurm job {first}: ", f"Slurm job {third}: ", "3 of 6 runs have finished", "cannot write"):
         assert words in said, said
     assert said.count("failed: 1 runs of") == 3, said
     found = records(tmp_path)
@@ -113,7 +112,7 @@ def test_ctrl_c_leaves_the_jobs_and_watch_comes_back(tmp_path):
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 130 and "the jobs go on" in said and "--watch" in said, said
     again = sweep(path, tmp_path, *SLURM)  # submits nothing twice, and follows what is there
-    assert "4 of 4 runs are through" in again
+    assert "4 of 4 runs have finished" in again
     assert len(list(tmp_path.glob("study/jobs/*"))) == 1 and len(results(tmp_path)) == 4
     assert "no jobs of this study are with Slurm" in sweep(path, tmp_path / "other", *SLURM, "--watch")
 
@@ -122,7 +121,7 @@ def test_ctrl_c_leaves_the_jobs_and_watch_comes_back(tmp_path):
 def test_a_time_limit_is_answered_by_a_checkpoint_and_the_queue(tmp_path):
     path = grid(tmp_path, seeds=1, epochs=1_500)  # of 50 ms, so that a job needs more than its two minutes
     said = sweep(path, tmp_path, *SLURM, "--slurm", "memory=2", "cpus=1", "time=2", "warning=30")
-    assert "2 of 2 runs are through" in said
+    assert "2 of 2 runs have finished" in said
     assert any(len(record["attempts"]) > 1 for record in records(tmp_path).values())
     for record in records(tmp_path).values():
         assert record["attempts"] == sorted(set(record["attempts"]))

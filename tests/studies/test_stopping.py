@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 from commands import is_plain, process, record, table
 
-from nodepert.studies.stopping import counted
+from nodepert.studies.stopping import Stopping
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def test_a_command_that_runs_in_the_background_of_a_shell_does_not_hear_ctrl_c(w
         before = len(table(folder))
         begun(work, started, epochs=before + 3)  # it goes on
         started.terminate()
-        assert started.communicate(timeout=60)[1] == "nodepert: interrupted; the same command goes on where it was\n"
+        assert started.communicate(timeout=60)[1] == "nodepert: interrupted; the same command resumes\n"
 
 
 @pytest.mark.slow
@@ -106,14 +106,14 @@ def test_processes_of_one_job_stop_together_and_say_that_there_is_no_checkpoint(
         for one in started:
             one.kill()
     assert [one.returncode for one in started] == [130, 130]
-    assert "nodepert: interrupted; the same command begins anew\n" in err[0] and "Traceback" not in err[0] + err[1]
+    assert "nodepert: interrupted; the same command starts again\n" in err[0] and "Traceback" not in err[0] + err[1]
     assert record(folder)["status"] == "interrupted" and not (folder / "checkpoints").exists()
 
 
 def test_ctrl_c_is_counted_while_training_and_ends_the_process_again_after_it():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     heard = []
-    with counted(lambda: heard.append(1)):
+    with Stopping(lambda _: heard.append(1)).listening():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
     assert heard == [1, 1] and [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
@@ -122,14 +122,14 @@ def test_ctrl_c_is_counted_while_training_and_ends_the_process_again_after_it():
 def test_a_signal_that_is_ignored_stays_so_and_other_threads_hear_none():
     before, heard = signal.signal(signal.SIGINT, signal.SIG_IGN), []
     try:
-        with counted(lambda: heard.append(1)):
+        with Stopping(lambda _: heard.append(1)).listening():
             signal.raise_signal(signal.SIGINT)
         assert not heard and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
 
     def elsewhere():
-        with counted(lambda: None):
+        with Stopping().listening():
             heard.append("through")
 
     thread = threading.Thread(target=elsewhere)

@@ -17,11 +17,13 @@ from nodepert.data import load_dataset
 from nodepert.errors import UserError
 from nodepert.studies import recorder as keeping
 from nodepert.studies import train as runner
-from nodepert.studies.run import Run, checked, complete, run_id
+from nodepert.studies.run import Run
 from nodepert.studies.store import records
 from nodepert.studies.store.records import write_whole
-from nodepert.studies.store.run_folder import append_rows, load_run, open_run
+from nodepert.studies.store.run_folder import load_run, open_run
+from nodepert.studies.store.tables import append_rows
 from nodepert.studies.train import train
+from nodepert.training.devices import device_name
 from nodepert.training.program import State
 from nodepert.training.replicas import Epoch
 
@@ -88,23 +90,23 @@ def never(*_, **__):
 
 
 def test_a_run_is_a_folder_of_record_table_and_last_checkpoint_named_after_study_and_identity(finished):
-    assert finished.folder.parts[-2:] == ("study", run_id(RUN))
+    assert finished.folder.parts[-2:] == ("study", RUN.id)
     assert set(content(finished.folder)) == {"config.json", "metrics.csv", "checkpoints"}
     assert {p.name for p in (finished.folder / "checkpoints").iterdir()} == {"3", "3.json"}
 
 
 def test_the_record_says_what_was_run_where_and_with_what(finished):
     said = record(finished.folder)
-    assert (said["format"], said["version"], said["id"]) == ("nodepert-run", 2, run_id(RUN))
+    assert (said["format"], said["version"], said["id"]) == ("nodepert-run", 2, RUN.id)
     assert said["status"] == finished.status == "finished"
-    assert said["config"] == complete(RUN) and "sigma=0.001" in said["config"]["rule"]
+    assert said["config"] == RUN.config and "sigma=0.001" in said["config"]["rule"]
     assert said["config"]["loss"] == "mse"  # not "auto"
     assert {"nodepert", "jax", "jaxlib", "optax", "numpy", "python"} <= set(said["versions"])
-    assert said["device"] == runner.device() and said["source"] == "package scikit-learn"
+    assert said["device"] == device_name() and said["source"] == "package scikit-learn"
 
 
 def test_the_record_gives_the_run_back(finished):
-    assert run_id(load_run(finished.folder)) == run_id(load_run(finished.folder / "config.json")) == run_id(RUN)
+    assert load_run(finished.folder).id == load_run(finished.folder / "config.json").id == RUN.id
 
 
 def test_the_table_has_the_columns_of_a_row_in_full_precision(finished):
@@ -130,7 +132,7 @@ def test_a_finished_run_is_read_back_and_not_computed_again(finished, monkeypatc
 
 
 def test_an_interrupted_run_keeps_its_rows_and_started_again_is_whole_and_the_same(finished, tmp_path):
-    folder = tmp_path / "runs" / "default" / run_id(RUN)
+    folder = tmp_path / "runs" / "default" / RUN.id
     for epoch in (2, 1):  # the second time it gets less far: the longer table stays
         with pytest.raises(KeyboardInterrupt):
             train(RUN, name="default", callbacks=stop_at(epoch))
@@ -144,7 +146,10 @@ def test_an_interrupted_run_keeps_its_rows_and_started_again_is_whole_and_the_sa
 
 def test_a_run_belongs_to_one_process_at_a_time(tmp_path):
     with open_run(tmp_path, "study", RUN, "data") as first:
-        with pytest.raises(UserError, match="another process is at this run"), open_run(tmp_path, "study", RUN, "data"):
+        with (
+            pytest.raises(UserError, match="this run is locked by another process"),
+            open_run(tmp_path, "study", RUN, "data"),
+        ):
             raise AssertionError("opened twice")
         first.set_status("finished")
     assert not opened(tmp_path, "study", "data").done  # finished without its rows: it is done again
@@ -152,7 +157,7 @@ def test_a_run_belongs_to_one_process_at_a_time(tmp_path):
 
 def test_a_run_of_the_first_format_is_read_back(finished, tmp_path, monkeypatch):
     """It had no seal, no digest of the table and no checkpoint."""
-    folder = tmp_path / "study" / run_id(RUN)
+    folder = tmp_path / "study" / RUN.id
     shutil.copytree(finished.folder, folder)
     shutil.rmtree(folder / "checkpoints")
     old = {k: v for k, v in record(folder).items() if k not in ("seal", "table", "attempts")} | {"version": 1}
@@ -177,7 +182,7 @@ def test_data_of_another_name_are_refused():
 
 
 def test_numbers_of_numpy_are_numbers():
-    run = checked(replace(RUN, lr=np.float32(0.5), seed=np.int64(3)))
+    run = replace(RUN, lr=np.float32(0.5), seed=np.int64(3))
     assert (type(run.lr), type(run.seed), run.lr, run.seed) == (float, int, 0.5, 3)
 
 
@@ -224,7 +229,7 @@ CHANGES = {
 
 def test_the_identity_changes_with_every_field():
     assert set(CHANGES) == {f.name for f in fields(Run)}
-    identities = {run_id(RUN), *(run_id(replace(RUN, **{k: v})) for k, v in CHANGES.items())}
+    identities = {RUN.id, *(replace(RUN, **{k: v}).id for k, v in CHANGES.items())}
     assert len(identities) == 1 + len(CHANGES)
     assert all(re.fullmatch("[0-9a-f]{12}", identity) for identity in identities)
 
@@ -242,18 +247,18 @@ def test_the_identity_changes_with_every_field():
     ids=str,
 )
 def test_the_identity_does_not_change_with_the_spelling(spelling):
-    assert run_id(replace(RUN, **spelling)) == run_id(RUN)
+    assert replace(RUN, **spelling).id == RUN.id
 
 
 def test_the_identity_knows_aliases_and_whole_numbers():
-    assert run_id(replace(RUN, rule="bp", lr=1)) == run_id(replace(RUN, rule="sgd", lr=1.0))
+    assert replace(RUN, rule="bp", lr=1).id == replace(RUN, rule="sgd", lr=1.0).id
 
 
 # ---------------------------------------------------------------------------------- what is in the way
 
 
 def with_config(**changes):
-    valid = {"format": "nodepert-run", "version": 1, "status": "finished", "config": complete(RUN)}
+    valid = {"format": "nodepert-run", "version": 1, "status": "finished", "config": RUN.config}
     return json.dumps(valid | changes).encode()
 
 
@@ -275,7 +280,7 @@ FOREIGN = {
     "deep": b"[" * 100_000,
     "long number": b'{"version": ' + b"1" * 5000 + b"}",
     "number beyond floats": with_config(config={"lr": 10**400}),
-    "another run": with_config(config=complete(replace(RUN, seed=7))),
+    "another run": with_config(config=replace(RUN, seed=7).config),
 }
 
 
@@ -284,13 +289,13 @@ REFUSED = {"a list", "other format", "newer version", "huge"}  # the others may 
 
 @pytest.mark.parametrize("kind", sorted(set(FOREIGN) - REFUSED))
 def test_what_may_be_a_damaged_record_is_set_aside_and_the_run_made_anew(kind, tmp_path, caplog):
-    folder = tmp_path / "study" / run_id(RUN)
+    folder = tmp_path / "study" / RUN.id
     folder.mkdir(parents=True)
     (folder / "config.json").write_bytes(FOREIGN[kind])
     with open_run(tmp_path, "study", RUN, "20+5-abc") as found:
-        assert not found.done and found.record["config"] == complete(RUN)
+        assert not found.done and found.record["config"] == RUN.config
     assert content(folder) == {"config.json.damaged": FOREIGN[kind]}
-    assert "kept as config.json.damaged" in caplog.text and len(caplog.messages) == 1
+    assert "saved as config.json.damaged" in caplog.text and len(caplog.messages) == 1
     (folder / "config.json").write_bytes(FOREIGN[kind])
     if kind != "another run":
         with pytest.raises(UserError, match=re.escape(str(folder / "config.json"))) as caught:
@@ -300,7 +305,7 @@ def test_what_may_be_a_damaged_record_is_set_aside_and_the_run_made_anew(kind, t
 
 @pytest.mark.parametrize("kind", sorted(REFUSED))
 def test_a_foreign_record_is_refused_and_left_alone(kind, tmp_path):
-    folder = tmp_path / "study" / run_id(RUN)
+    folder = tmp_path / "study" / RUN.id
     folder.mkdir(parents=True)
     path = folder / "config.json"
     path.write_bytes(FOREIGN[kind])
@@ -314,7 +319,7 @@ def test_a_foreign_record_is_refused_and_left_alone(kind, tmp_path):
 
 @pytest.mark.parametrize("place", ["out", "out/study", "out/study/ID", "out/study/ID/metrics.csv/file"])
 def test_a_place_that_cannot_be_written_is_refused(place, tmp_path, monkeypatch):
-    blocking = tmp_path / place.replace("ID", run_id(RUN))
+    blocking = tmp_path / place.replace("ID", RUN.id)
     blocking.parent.mkdir(parents=True, exist_ok=True)
     blocking.write_text("mine")
     monkeypatch.setattr(runner, "fit_all", lambda *_, **__: known([ROW]))

@@ -28,7 +28,7 @@ def undisturbed(tmp_path_factory):
 def test_worker_processes_find_what_this_process_finds(undisturbed, tmp_path):
     said = sweep(grid(tmp_path), tmp_path, "--jobs", 2, *QUICK)
     assert results(tmp_path) == undisturbed
-    assert "4 of 4 runs are through" in said and said.count("finished, test") == 4
+    assert "4 of 4 runs have finished" in said and said.count("finished, test") == 4
     logs = sorted(path.name for path in tmp_path.glob("study/jobs/*/*"))
     assert logs == ["0.json", "0.log", "1.json", "1.log"]
     again = sweep(grid(tmp_path), tmp_path)
@@ -89,7 +89,7 @@ def test_a_job_that_fails_harms_no_other_and_retry_does_what_is_left(undisturbed
     (tmp_path / "study" / number / "metrics.csv" / "way").mkdir(parents=True)
     said = sweep(path, tmp_path, "--runs-per-job", 1, *QUICK, status=1)
     assert "failed: 1 runs of" in said and "cannot write" in said and "--retry" in said
-    assert "3 of 4 runs are through" in said
+    assert "3 of 4 runs have finished" in said
     assert records(tmp_path)[number]["status"] == "failed" and "cannot write" in records(tmp_path)[number]["reason"]
     (tmp_path / "study" / number / "metrics.csv" / "way").rmdir()
     (tmp_path / "study" / number / "metrics.csv").rmdir()
@@ -155,4 +155,4 @@ def test_a_template_gives_each_job_to_another_scheduler(undisturbed, tmp_path):
     """Here to the shell, in the background, as bsub would."""
     template = "({command} > {log} 2>&1 &)"
     said = sweep(grid(tmp_path), tmp_path, "--launcher", "command", "--command", template, *QUICK)
-    assert results(tmp_path) == undisturbed and "4 of 4 runs are through" in said
+    assert results(tmp_path) == undisturbed and "4 of 4 runs have finished" in said

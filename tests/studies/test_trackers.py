@@ -13,14 +13,13 @@ from small import RUN, RUNS, Told
 import nodepert as npt
 from nodepert.cli import app as cli
 from nodepert.studies.callbacks import Callback
-from nodepert.studies.run import run_id
 from nodepert.studies.store import open_files as files
 from nodepert.studies.trackers import tracker
 
 
 def recorded(results):
     """{title: [(epoch, {name: figure})]}, as trackers should have it."""
-    return {tracker.title(r.run): [(row["epoch"], tracker.figures(row)) for row in r.rows] for r in results}
+    return {tracker.title(r.run): [(row["epoch"], tracker.charted(row)) for row in r.rows] for r in results}
 
 
 def from_tensorboard(place):
@@ -63,7 +62,7 @@ def test_tensorboard_has_every_row_once_also_of_a_run_that_went_on(tmp_path):
     for title, rows in expected.items():
         steps, configuration = found[tracker.folder_name(title)]
         same_figures(steps, rows)
-        assert title.endswith(run_id(npt.Run(**configuration)))
+        assert title.endswith(npt.Run(**configuration).id)
     assert math.isnan(expected[tracker.title(RUNS[2])][-1][1]["loss/train"])
     assert len(npt.load_results("n", tmp_path, last=True)) == 3  # its folder is no run
 
@@ -100,7 +99,7 @@ def test_wandb_offline_has_every_row_and_the_configuration(tmp_path, monkeypatch
     for result in results:
         config, steps = found[tracker.title(result.run)]
         same_figures(steps, expected[tracker.title(result.run)])
-        assert run_id(npt.Run(**{k: v for k, v in config.items() if not k.startswith("_")})) == run_id(result.run)
+        assert npt.Run(**{k: v for k, v in config.items() if not k.startswith("_")}).id == result.run.id
 
 
 def test_a_tracker_that_fails_is_warned_of_once_and_training_goes_on(monkeypatch, caplog):
@@ -151,7 +150,7 @@ def test_tensorboard_leaves_the_store_its_files_and_is_left_out_where_there_are_
     monkeypatch.setattr(files.resource, "getrlimit", lambda which: (few, few))
     board, runs = npt.make_tracker("tensorboard"), [replace(RUN, seed=seed, epochs=1) for seed in range(6)]
     assert {r.status for r in npt.train(runs, callbacks=[board], name="n", out=tmp_path)} == {"finished"}
-    assert "no more than" in caplog.text and "training goes on" in caplog.text and len(caplog.records) == 1
+    assert "no more than" in caplog.text and "training continues" in caplog.text and len(caplog.records) == 1
     assert board.tracker.writers == {}
 
 

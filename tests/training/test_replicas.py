@@ -12,17 +12,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from small import Told
+from small import COLUMNS, Told
 
 import nodepert as npt
 from nodepert.cli import app as cli
 from nodepert.cli import display
-from nodepert.cli.options import combinations, grid_of, labels
+from nodepert.cli.options import combinations, grid_of
 from nodepert.errors import UserError
 from nodepert.studies.grid import parsed_seeds
-from nodepert.studies.run import run_id
-from nodepert.studies.setup import build, groups
-from nodepert.studies.store.run_folder import COLUMNS, open_run
+from nodepert.studies.labels import labels
+from nodepert.studies.setup import groups, prepare
+from nodepert.studies.store.run_folder import open_run
 from nodepert.training import devices, replicas
 from nodepert.training.hyper import stacked
 
@@ -82,7 +82,7 @@ def test_vectorised_replicas_are_the_runs_alone_to_rounding(alone_exactly, lanes
 
 def test_a_frozen_replica_stays_as_it_is(alone):
     seen = []
-    model, loss, data, hypers = build(RUNS, npt.load_dataset(BASE.dataset))
+    _, _, model, loss, data, hypers = prepare(RUNS, npt.load_dataset(BASE.dataset))[0]
     for epoch in replicas.fit_all(model, loss, data, hypers, batchsize=40, epochs=3):
         seen.append((sorted(epoch.rows), jax.tree.map(np.array, epoch.state(2).params)))
     assert [numbers for numbers, _ in seen] == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 3], [0, 1, 3]]
@@ -123,7 +123,7 @@ def test_runs_of_several_groups_come_back_in_their_order():
 
 def test_a_group_larger_than_the_memory_is_trained_in_parts_and_says_so(alone, caplog):
     compiled = []
-    model, loss, data, hypers = build(RUNS, npt.load_dataset(BASE.dataset))
+    _, _, model, loss, data, hypers = prepare(RUNS, npt.load_dataset(BASE.dataset))[0]
     inner = replicas.Group.__init__
 
     def noted(self, *arguments):
@@ -143,7 +143,7 @@ def test_a_group_larger_than_the_memory_is_trained_in_parts_and_says_so(alone, c
 
 
 def test_nothing_compiles_after_the_first_epoch_and_each_epoch_brings_results_to_the_host_once(monkeypatch):
-    model, loss, data, hypers = build(RUNS[:2], npt.load_dataset(BASE.dataset))
+    _, _, model, loss, data, hypers = prepare(RUNS[:2], npt.load_dataset(BASE.dataset))[0]
     compilations, transfers, inner = [], [], replicas.fetched
 
     def fetched(tree):
@@ -234,7 +234,7 @@ def test_a_group_of_which_nothing_seems_to_fit_is_trained_one_by_one(caplog):
 
 
 def test_whole_numbers_as_rates_are_the_rates_of_all_replicas():
-    *_, hypers = build([BASE, replace(BASE, lr=0.5)], npt.load_dataset(BASE.dataset))
+    *_, hypers = prepare([BASE, replace(BASE, lr=0.5)], npt.load_dataset(BASE.dataset))[0]
     found = stacked([hypers[0]._replace(lr=1, wd=0), hypers[1]._replace(wd=0.25)])
     assert found.lr.tolist() == [1, 0.5] and found.wd.tolist() == [0, 0.25]
     assert found.seed.dtype == np.int32
@@ -275,7 +275,7 @@ def test_many_runs_need_no_more_files_than_the_system_allows(tmp_path):
 
 def test_a_folder_that_is_in_the_way_leaves_no_run_that_seems_to_run(tmp_path):
     runs = [replace(BASE, seed=seed, epochs=1) for seed in range(3)]
-    bad = tmp_path / "a" / run_id(runs[2])
+    bad = tmp_path / "a" / runs[2].id
     bad.mkdir(parents=True)
     (bad / "config.json").write_text("{}")
     with pytest.raises(UserError, match="it is in the way of this run"):

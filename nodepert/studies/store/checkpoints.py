@@ -20,7 +20,7 @@ import numpy as np
 
 from nodepert.errors import UserError
 from nodepert.studies.store.records import sealed, unsealed, write_whole, writing
-from nodepert.studies.store.run_folder import epoch_of
+from nodepert.studies.store.tables import are_rows
 from nodepert.training.metrics import Row
 
 FORMAT, VERSION = "nodepert-checkpoint", 1
@@ -86,7 +86,7 @@ def latest(run: Path, like: Any, data: str) -> Checkpoint | None:
     return None
 
 
-def rows_at_the_end(run: Path, data: str) -> list[Row]:
+def last_rows(run: Path, data: str) -> list[Row]:
     """The rows that the last checkpoint has, without its arrays; none where there is no sound one."""
     return next((rows for _, rows, _ in _records(run, data)), [])
 
@@ -98,7 +98,7 @@ def _records(run: Path, data: str) -> Iterator[tuple[Path, list[Row], dict[str, 
         try:
             told = unsealed(place.with_name(f"{epoch}.json"), FORMAT, VERSION)
             rows = told.get("rows")
-            if not isinstance(rows, list) or [epoch_of(row) for row in rows] != list(range(epoch + 1)):
+            if not are_rows(rows) or len(rows) != epoch + 1:
                 raise UserError(f"{place}.json does not have the rows of epochs 0 to {epoch}")
             if told.get("data") != data:
                 raise UserError(f"{place} is of other data")
@@ -140,7 +140,7 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
     return found.hexdigest()
 
 
-def any_of(run: Path) -> bool:
+def exist(run: Path) -> bool:
     """Whether a run has checkpoints, sound or not."""
     return any(True for _ in _complete(run / "checkpoints"))
 

@@ -1,7 +1,8 @@
-"""Who is at a run: `<run>/.owner`, a lease that its process renews while it lives (filelock's SoftFileLease).
+"""Locks between processes: a marker file that its owner renews while it lives (filelock's SoftFileLease).
 
-The lease of an owner that has died is taken over: at once on the same machine, elsewhere when it has not been renewed
-for `LASTS` seconds of the observer's own clock, so that clocks that jump or differ do not matter.
+A run's is `<run>/.owner`. The lock of an owner that has died is taken over: at once on the same machine, elsewhere
+when it has not been renewed for `LASTS` seconds of the observer's own clock, so that clocks that jump or differ do not
+matter.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import os
 import re
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,18 +26,18 @@ MALFORMED = 3.0  # seconds after which filelock takes over what is no lease
 log = logging.getLogger("nodepert")
 
 
-class Lease:
-    """The lease of one run's folder, as this process sees it: renewals that are missing are noticed over time."""
+class Lock:
+    """One lock, as this process sees it: renewals that are missing are noticed over time."""
 
-    def __init__(self, path: Path):
-        self.marker = path / NAME
+    def __init__(self, marker: Path):
+        self.marker = marker
         self._lost = False
         self._seen: tuple[Any, float] = (None, 0.0)  # the marker as it is, and since when
         self._lock = SoftFileLease(self.marker, lease_duration=LASTS, timeout=0, thread_local=False,
                                    on_compromise=self._on_compromise)  # fmt: skip
 
     def acquired(self, patient: bool = False) -> bool:
-        """Take it, if nobody has it; if `patient`, one that seems abandoned is watched for as long as it lasts.
+        """Take it if it is free; if `patient`, wait for one that seems abandoned until it expires.
 
         Raises OSError where it cannot be written.
         """
@@ -48,7 +50,7 @@ class Lease:
         return True
 
     def held(self) -> bool:
-        """Whether it is still this process's; one that slept for long may have lost it to another."""
+        """Whether this process still holds it; one that slept for long may have lost it."""
         if not self._lock.is_locked or self._lost:
             return False
         try:
@@ -63,7 +65,7 @@ class Lease:
             self._lock.release()
 
     def free(self) -> bool:
-        """Whether nobody has it; asked again and again, also notices an owner that no longer renews it."""
+        """Whether nobody holds it; asked repeatedly, it also notices an owner that no longer renews it."""
         if not self.marker.exists():
             return True
         if not self._taken():
@@ -75,31 +77,31 @@ class Lease:
         if self._lock.is_locked:
             return False
         try:
-            self._clear_what_is_none()
+            self._clear_corrupt()
             self._lock.acquire(timeout=0)
         except (Timeout, LeaseSettingsMismatch):
             return False
         return True
 
-    def _clear_what_is_none(self) -> None:
-        """Remove a marker that is damaged, when it has not changed for some time: it may be just being written."""
+    def _clear_corrupt(self) -> None:
+        """Remove a corrupt marker that has not changed for some time (it may be in the middle of being written)."""
         with suppress(FileNotFoundError):
             text, stat = self.marker.read_text(errors="replace")[:10_000], self.marker.stat()
             key = stat.st_ino, stat.st_mtime_ns, text
             if key != self._seen[0]:
                 self._seen = key, time.monotonic()
-            lasts = LASTS if text and _whole(text) else MALFORMED
+            lasts = LASTS if text and _is_complete(text) else MALFORMED
             old = time.monotonic() - self._seen[1] >= lasts
-            if old and not (text and _ours(text)) and self.marker.stat().st_ino == stat.st_ino:
+            if old and not (text and _is_lease(text)) and self.marker.stat().st_ino == stat.st_ino:
                 self.marker.unlink()
 
     def _patience(self, patient: bool) -> float:
-        """Seconds to wait for it: none where it seems that its owner lives."""
+        """Seconds to wait for it: none where its owner seems to live."""
         with suppress(OSError):
             text = self.marker.read_text(errors="replace")
-            if not _whole(text):
+            if not _is_complete(text):
                 return MALFORMED + 1
-            if patient and not seems_held(self.marker.parent):
+            if patient and not _owner_lives(self.marker):
                 log.warning("%s seems abandoned; waiting up to %.0f s to be sure", self.marker, LASTS)
                 return LASTS + MALFORMED
         return 0
@@ -108,29 +110,39 @@ class Lease:
         self._lost = True
 
 
-def _whole(text: str) -> bool:
-    """Whether a marker names an owner and its claim."""
+def _is_complete(text: str) -> bool:
+    """Whether a marker names its owner."""
     return all(re.search(rf"^{word}=\S+$", text, re.MULTILINE) for word in ("pid", "host", "mode", "token", "duration"))
 
 
-def _ours(text: str) -> bool:
-    """Whether it is a lease such as this version takes, which filelock takes over by itself."""
-    return _whole(text) and {"mode=lease", f"duration={LASTS!r}"} <= set(text.splitlines())
+def _is_lease(text: str) -> bool:
+    """Whether it is a lease that filelock takes over by itself."""
+    return _is_complete(text) and {"mode=lease", f"duration={LASTS!r}"} <= set(text.splitlines())
 
 
-def of(path: Path) -> Lease:
-    """The lease of a run's folder: one object each in a process."""
-    return _of(path.absolute())
+def of(path: Path) -> Lock:
+    """The lock of a run's folder: one object each in a process."""
+    return _of(path.absolute() / NAME)
 
 
-_of = cache(Lease)
+_of = cache(Lock)
+
+
+@contextmanager
+def waited_for(marker: Path) -> Iterator[None]:
+    """Hold the lock of this marker, once nobody else does. Raises OSError where it cannot be written."""
+    with SoftFileLease(marker, lease_duration=LASTS, poll_interval=0.02, thread_local=False):
+        yield
 
 
 def seems_held(path: Path) -> bool:
-    """Whether a living process is at a run, as far as a look at the file tells; nothing is changed."""
+    """Whether a living process executes the run in a folder, by a look at the file; nothing is changed."""
+    return _owner_lives(path / NAME)
+
+
+def _owner_lives(marker: Path) -> bool:
     try:
-        text = (path / NAME).read_text(errors="replace")[:10_000]
-        renewed = (path / NAME).stat().st_mtime
+        text, renewed = marker.read_text(errors="replace")[:10_000], marker.stat().st_mtime
     except OSError:
         return False
     owner = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))

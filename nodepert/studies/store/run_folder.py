@@ -1,16 +1,13 @@
-"""Where runs live: `<out>/<name>/<id>/` with config.json, metrics.csv and checkpoints/, every file written whole.
+"""The folder of a run, `<out>/<name>/<id>/`: config.json, metrics.csv and checkpoints/, every file written atomically.
 
-config.json is the run's record: what it is, its status, and when it is through the digest of its table. Two processes
-never write one run: whoever does holds its lease (lock.py).
+config.json is the run's record: its configuration, its status and, once it has finished, the digest of its table. The
+process that writes a run holds its lock (lock.py).
 """
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import logging
-import os
 import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from nodepert.errors import UserError
-from nodepert.studies.run import Run, complete, from_dict, run_id
+from nodepert.studies.run import Run, from_config
 from nodepert.studies.store import lock
 from nodepert.studies.store.records import (
     Damaged,
@@ -36,15 +31,16 @@ from nodepert.studies.store.records import (
     write_whole,
     writing,
 )
+from nodepert.studies.store.tables import from_csv, to_csv
+from nodepert.training.metrics import Row
 
 FORMAT, VERSION = "nodepert-run", 2  # of version 1, without a seal, until 0.1
-COLUMNS = ["epoch", "epoch_time", "train_acc", "test_acc", "train_loss", "test_loss"]
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 log = logging.getLogger("nodepert")
 
 
-class Occupied(UserError):
-    """A run that another process is at."""
+class Locked(UserError):
+    """A run that another process executes."""
 
 
 class RunFolder:
@@ -55,33 +51,35 @@ class RunFolder:
 
     @classmethod
     def read(cls, path: Path) -> RunFolder:
-        """The folder of a run that is there, to be looked at. Raises UserError where there is no sound record."""
+        """The folder of a saved run, to be read. Raises UserError where there is no sound record."""
         return cls(path, read_record(path / "config.json"))
 
     @functools.cached_property
-    def before(self) -> int:
+    def rows_before(self) -> int:
         """How many rows an earlier attempt has left."""
         return len(self.rows())
 
     @property
     def status(self) -> str:
-        """running, interrupted, failed, finished, or 'diverged at epoch e' (a result as well)."""
-        return self.record["status"]
+        """running, interrupted, failed, finished, or 'diverged at epoch e' (a result as well).
 
-    @property
-    def standing(self) -> str:
-        """The status; but a run that says running without a living process at it was interrupted."""
-        return INTERRUPTED if self.status == RUNNING and not lock.seems_held(self.path) else self.status
+        A run whose record says running, but which no living process executes, was interrupted.
+        """
+        status = self.record["status"]
+        return INTERRUPTED if status == RUNNING and not lock.seems_held(self.path) else status
 
     @property
     def done(self) -> bool:
-        """Whether the run is through, and its table is all there."""
-        return self.done_with(self.rows())
+        """Whether the run has its result, and its table is complete."""
+        return self.is_done_with(self.rows())
 
-    def done_with(self, rows: Sequence[dict[str, Any]]) -> bool:
-        """The same, where its rows have been read."""
+    def is_done_with(self, rows: Sequence[Row]) -> bool:
+        """Whether the run has its result, and these are all of its rows."""
         last = rows[-1]["epoch"] if rows else None
-        return (self.status, last) in ((FINISHED, self.record["config"]["epochs"]), (f"diverged at epoch {last}", last))
+        return (self.record["status"], last) in (
+            (FINISHED, self.record["config"]["epochs"]),
+            (f"diverged at epoch {last}", last),
+        )
 
     def set_status(self, status: str, **more: Any) -> None:
         """Write config.json with a new status. Raises UserError."""
@@ -91,61 +89,66 @@ class RunFolder:
         if self.held():
             write_whole(self.path / "config.json", sealed(self.record))
 
-    def begin(self, epoch: int = 0, **facts: Any) -> None:
-        """Say that training begins here, after this epoch; `facts` (device, data source) are recorded. `attempts` has
-        the epochs after which it ever began. Raises UserError."""
+    def start(self, epoch: int = 0, **facts: Any) -> None:
+        """Record that training starts after this epoch, with `facts` (device, data source); `attempts` has the epochs
+        after which it ever started. Raises UserError."""
         before = self.record.get("attempts")
         attempts = [*(before if isinstance(before, list) else []), epoch]
         self.set_status(RUNNING, versions=versions(), attempts=attempts, **facts)
 
-    def end(self, status: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Say that the run is through: its table, then its status, with the table's digest. Raises UserError."""
+    def end(self, status: str, rows: Sequence[Row]) -> None:
+        """Write the table of a run that has its result, then its status, with the table's digest. Raises UserError."""
         self.write_rows(rows, last=True)
         self.set_status(status, table=digest(to_csv(rows)))
 
-    def write_rows(self, rows: Sequence[dict[str, Any]], last: bool = False) -> None:
-        """Write metrics.csv whole; an earlier, longer table of the same run is kept until this one reaches it or its
-        `last` row. Raises UserError."""
-        if (last or len(rows) >= self.before) and self.held():
+    def write_rows(self, rows: Sequence[Row], last: bool = False) -> None:
+        """Write metrics.csv; an earlier, longer table of the same run stays until this one reaches its length, or the
+        `last` row is there. Raises UserError."""
+        if (last or len(rows) >= self.rows_before) and self.held():
             write_whole(self.path / "metrics.csv", to_csv(rows))
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of metrics.csv; none where there is no table, or not the one that was written."""
+    def rows(self) -> list[Row]:
+        """The rows of metrics.csv; none where there is no table, or a corrupt one."""
         try:
             text = read_text(self.path / "metrics.csv")
-            table = list(csv.DictReader(io.StringIO(text)))
-            rows = [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in table]
-        except (UserError, ValueError, TypeError, csv.Error):
+            rows = from_csv(text)
+        except ValueError:  # UserError among them
             return []
-        whole = [epoch_of(row) for row in rows] == list(range(len(rows)))
-        return rows if whole and self.record.get("table") in (None, digest(text)) else []
+        return rows if self.record.get("table") in (None, digest(text)) else []
 
 
 @contextmanager
 def open_run(
-    out: Path, name: str, run: Run, data: str, patient: bool = False, own: dict[str, str] | None = None
+    out: Path, name: str, run: Run, data: str, patient: bool = False, code: dict[str, str] | None = None
 ) -> Iterator[RunFolder]:
-    """The folder of this run, made if need be, and held; `done` says whether the run is through.
+    """The folder of a run, made if need be, and locked for this process; `done` says whether it has its result.
 
-    `data` is the fingerprint of the data, `own` what `own_code` says of the run's specs (provenance.py); `patient` as
-    of a lease. A record that is damaged is set aside, with a warning, and made anew. Raises Occupied where another
-    process is at this run; UserError for a name that is no folder name, a place that cannot be written, a folder that
-    holds something else, such as this run on other data, or of another rule of the same name.
+    A corrupt record is set aside, with a warning, and written anew.
+
+    Args:
+        data: The fingerprint of the data.
+        patient: Whether to wait for a lock that seems abandoned.
+        code: What `code_of` gives for the run; where it differs from the record's, a warning says so.
+
+    Raises:
+        Locked: Where another process executes this run.
+        UserError: For a name that is no folder name, a path that cannot be written, a folder that holds something
+            else, such as this run on other data.
     """
-    path = Path(out) / checked_name(name) / run_id(run)
+    path = Path(out) / checked_name(name) / run.id
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        lease = lock.of(path)
-        if not lease.acquired(patient):
-            raise Occupied(f"another process is at this run, in {path}; wait for it, or give another --name")
+        held = lock.of(path)
+        if not held.acquired(patient):
+            raise Locked(f"this run is locked by another process, in {path}; wait for it, or give another --name")
     try:
         with writing(path):
             clear_strays(path)
-        yield _opened(path, run, {"data": data} | ({"own": own} if own else {}), lease.held)
+        yield _opened(path, run, data, code or {}, held.held)
     finally:
-        lease.release()
+        held.release()
         with suppress(OSError):
-            path.rmdir()  # where nothing was begun
+            path.rmdir()  # where nothing was written
 
 
 def checked_name(name: str) -> str:
@@ -155,90 +158,68 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _opened(path: Path, run: Run, used: dict[str, Any], held: Callable[[], bool]) -> RunFolder:
-    """The folder with the record that is there, or a new one; what is damaged is set aside. `used`: data and code."""
-    config, place = complete(run), path / "config.json"
-    new = {"format": FORMAT, "id": path.name, "config": config, **used, "status": RUNNING, "started": now()}
+def _opened(path: Path, run: Run, data: str, code: dict[str, str], held: Callable[[], bool]) -> RunFolder:
+    """The folder with the record found there, or a new one; a corrupt one is set aside."""
+    file = path / "config.json"
+    new = {"format": FORMAT, "id": path.name, "config": run.config, "data": data, "code": code,
+           "status": RUNNING, "started": now()}  # fmt: skip
     record = new
-    if place.exists():
+    if file.exists():
         try:
-            record = read_record(place)
-            if record["config"] != config:
-                raise Damaged(f"{place} describes another run than its folder's name says")
-            if record.get("data") != used["data"]:
-                raise UserError(f"{path} holds this run on other data ({record.get('source')}); give another --name")
-            code, before = used.get("own", {}), record.get("own", {})
-            if other := [what for what in code if code[what] != before.get(what, code[what])]:
-                raise UserError(f"{path} holds this run of another {other[0]}, whose code has changed since; "
-                                "give another --name, or delete what is there")  # fmt: skip
+            record = _matching(read_record(file), path, new)
         except Damaged as error:
-            aside = place.with_name("config.json.damaged")
-            log.warning("%s; it is kept as %s, and the run goes on from what else is there", error, aside.name)
+            aside = file.with_name("config.json.damaged")
+            log.warning("%s; it is saved as %s, and the run resumes from its other files", error, aside.name)
             with writing(path):
-                place.replace(aside)
-            record = new
+                file.replace(aside)
         except Foreign as error:
-            raise UserError(f"{error}; it is in the way of this run: move it away") from None
+            raise UserError(f"{error}; move it away: this run needs its folder") from None
     return RunFolder(path, record | {"version": VERSION}, held)
 
 
+def _matching(record: dict[str, Any], path: Path, new: dict[str, Any]) -> dict[str, Any]:
+    """The record of a folder, if it is that of a new run on the same data. Raises UserError, Damaged among them."""
+    if record["config"] != new["config"]:
+        raise Damaged(f"{path}/config.json describes another run than its folder's name says")
+    if record.get("data") != new["data"]:
+        raise UserError(f"{path} holds this run on other data ({record.get('source')}); give another --name")
+    before = record.get("code", {})
+    for what in [what for what in new["code"] if new["code"][what] != before.get(what, new["code"][what])]:
+        log.warning("the source of the %s has changed since %s was trained; to train it again, delete that folder or "
+                    "give another --name", what, path)  # fmt: skip
+    return record
+
+
 def read_record(path: Path) -> dict[str, Any]:
-    """A run's config.json, checked. Raises UserError, naming the file, for anything that NodePert did not write:
-    Damaged where it is not as it was written, Foreign where it is something else."""
+    """A run's config.json, checked. Raises UserError, naming the file: Damaged for a corrupt one, Foreign for a file
+    that NodePert did not write."""
     record = unsealed(path, FORMAT, VERSION, unsealed_until=1)
     if not isinstance(record.get("status"), str):
-        raise Damaged(f"{path} has no status; it is damaged")
+        raise Damaged(f"{path} has no status; it is corrupt")
     try:
-        from_dict(record.get("config"))
+        from_config(record.get("config"))
     except UserError as error:
         raise Damaged(f"{path}: {error}") from None
     return record
 
 
-def load_run(path: Path) -> Run:
-    """The run that a config.json (or the folder that holds it) describes. Raises UserError."""
+def load_run(path: str | Path) -> Run:
+    """The run that a config.json (or the folder that holds it) describes.
+
+    Raises:
+        UserError: Where there is no such file, or it is corrupt.
+
+    Example:
+        >>> npt.load_run("runs/default/5b0c995b590e").rule  # doctest: +SKIP
+        'np(samples=4)'
+    """
     path = Path(path)
-    return from_dict(read_record(path / "config.json" if path.is_dir() else path)["config"])
+    return from_config(read_record(path / "config.json" if path.is_dir() else path)["config"])
 
 
-def through(status: str) -> bool:
+def has_result(status: str) -> bool:
     """Whether a status is that of a run that has its result."""
     return status == FINISHED or status.startswith("diverged")
-
-
-def epoch_of(row: Any) -> int | None:
-    """The epoch of a row; none where it is no row of a run."""
-    whole = isinstance(row, dict) and list(row) == COLUMNS and all(type(v) in (int, float) for v in row.values())
-    return row["epoch"] if whole else None
-
-
-def to_csv(rows: Sequence[dict[str, Any]], header: bool = True) -> str:
-    """Rows as CSV text; floats in full precision."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
-def append_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Append whole rows to a table that other processes append to as well; the first writes the header.
-
-    Raises UserError where the table cannot be written or has other columns.
-    """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"), open(path, "a+b") as file:
-            file.seek(0)
-            first = file.readline().decode(errors="replace")
-            header = ",".join(rows[0]) + "\n"
-            if first and first != header:
-                raise UserError(f"{path} has other columns than these rows; move it away, or choose another name")
-            torn = first and not _ends_in_newline(file)  # a writer was killed in the middle of a row
-            file.write((b"\n" if torn else b"") + to_csv(rows, header=not first).encode())
-            file.flush()
-            os.fsync(file.fileno())
 
 
 @functools.cache
@@ -247,11 +228,6 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("nodepert", "jax", "jaxlib", "optax", "numpy")} | {
         "python": platform.python_version()
     }
-
-
-def _ends_in_newline(file: Any) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"
 
 
 def now() -> str:

@@ -1,4 +1,4 @@
-"""A job of a sweep: some runs of one group, in a file that a worker carries out; and what a launcher is."""
+"""A job of a sweep: some runs of one group, in a file that a worker executes; and what a launcher is."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from nodepert.studies.run import Run, checked, from_dict, run_id
+from nodepert.studies.execution import Execution, execution_of
+from nodepert.studies.run import Run, from_config
 from nodepert.studies.store.records import Damaged, sealed, unsealed, write_whole, writing
 
-FORMAT, VERSION = "nodepert-job", 1
+FORMAT, VERSION = "nodepert-job", 2  # version 1 had the fields of its execution at the top
 STOPPED = 75  # exit status of a worker that was asked to stop: it has left checkpoints
 
 
@@ -21,18 +22,16 @@ class Job(NamedTuple):
 
     name: str
     out: Path
-    data_dir: Path | None
-    checkpoint_every: float
     runs: list[Run]
-    log: tuple[str, ...] = ()  # trackers, as specs
+    execution: Execution
 
     def folders(self) -> list[Path]:
         """The runs' folders."""
-        return [self.out / self.name / run_id(run) for run in self.runs]
+        return [self.out / self.name / run.id for run in self.runs]
 
 
-class State(NamedTuple):
-    """How a job stands: waiting, running, ended, stopped (as it was asked to), or failed, and then why."""
+class JobState(NamedTuple):
+    """waiting, running, ended, stopped (on request), or failed, and then why."""
 
     word: str
     why: str = ""
@@ -42,52 +41,68 @@ class State(NamedTuple):
         return self.word in ("ended", "stopped", "failed")
 
 
-class Launcher(Protocol):
-    """Something that carries out jobs, a few at a time. Jobs are files that `write_jobs` wrote, in one folder."""
+class Launcher:
+    """Something that executes jobs, a few at a time. Jobs are files that `write_jobs` wrote, in one folder."""
 
-    detaches: bool
-    """Whether jobs go on when the sweep's own process ends."""
+    detaches = False
+    """Whether jobs continue when the sweep's own process ends."""
+    attaches = False
+    """Whether a later sweep can follow the jobs that an earlier one left."""
 
     def submit(self, jobs: Sequence[Path]) -> None:
         """Take on jobs. Raises UserError where it cannot."""
+        raise NotImplementedError
 
-    def states(self) -> list[State]:
-        """How they stand, in their order; asked every second or so, and may start some of them."""
-        ...
+    def states(self) -> list[JobState]:
+        """The states of the jobs, in their order; asked every second or so, and may start some of them."""
+        raise NotImplementedError
 
     def log(self, k: int) -> Path:
-        """The file of what job k says."""
-        ...
+        """The file of the output of job k."""
+        raise NotImplementedError
 
     def stop(self, at_once: bool) -> None:
-        """Ask what runs here to stop after its epoch, or end it at once; what detaches goes on."""
+        """Ask the jobs of this machine to stop after their epoch, or end them at once; those that detach continue."""
+
+    def attach(self, folder: Path) -> list[int]:
+        """Follow the jobs that were submitted from a folder: the numbers of those that are not over, in the order of
+        `states`. Raises UserError."""
+        raise NotImplementedError
 
 
 def write_jobs(jobs: Sequence[Job]) -> list[Path]:
     """Write the jobs of one sweep to a new folder, `<out>/<name>/jobs/<time>/`. Raises UserError."""
-    place = jobs[0].out / jobs[0].name / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    while place.exists():
-        place = place.with_name(place.name + "+")
-    with writing(place):
-        place.mkdir(parents=True)
-    paths = [place / f"{k}.json" for k in range(len(jobs))]
+    folder = jobs[0].out / jobs[0].name / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    while folder.exists():
+        folder = folder.with_name(folder.name + "+")
+    with writing(folder):
+        folder.mkdir(parents=True)
+    paths = [folder / f"{k}.json" for k in range(len(jobs))]
     for path, job in zip(paths, jobs, strict=True):
-        places = {"out": str(job.out), "data_dir": job.data_dir and str(job.data_dir)}
-        values: dict[str, Any] = job._asdict() | places | {"runs": [asdict(checked(run)) for run in job.runs]}
+        values: dict[str, Any] = {"name": job.name, "out": str(job.out), "execution": job.execution.to_json(),
+                                  "runs": [asdict(run) for run in job.runs]}  # fmt: skip
         write_whole(path, sealed({"format": FORMAT, "version": VERSION, **values}))
     return paths
 
 
 def read_job(path: Path) -> Job:
     """The job in a file. Raises UserError for anything that `write_jobs` did not write."""
-    told = unsealed(path, FORMAT, VERSION)
+    record = unsealed(path, FORMAT, VERSION)
     try:
-        data_dir = told["data_dir"] and Path(told["data_dir"])
-        runs = [from_dict(values) for values in told["runs"]]
-        log = tuple(map(str, told.get("log", ())))  # until 0.1 there was none
-        return Job(str(told["name"]), Path(told["out"]), data_dir, float(told["checkpoint_every"]), runs, log)
+        first = {key: record.get(key, ()) for key in ("data_dir", "checkpoint_every", "log")}
+        execution = execution_of(**(first if record["version"] == 1 else record["execution"]))
+        runs = [from_config(values) for values in record["runs"]]
+        return Job(str(record["name"]), Path(record["out"]), runs, execution)
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{path} is not a job of this NodePert: {error}") from None
+
+
+def job_folders(path: Path) -> list[Path]:
+    """The folders of a job's runs; none where the file is no job."""
+    try:
+        return read_job(path).folders()
+    except ValueError:
+        return []
 
 
 def tail(path: Path, lines: int = 10) -> list[str]:
@@ -100,7 +115,7 @@ def tail(path: Path, lines: int = 10) -> list[str]:
         return []
 
 
-def last_words(path: Path, code: object) -> str:
-    """Why a worker ended, by the last line of its log; its exit status where it said nothing."""
-    said = next((line for line in reversed(tail(path)) if line.strip()), f"exit status {code}")
-    return said.removeprefix("nodepert: error: ")
+def reason_in(path: Path, code: object) -> str:
+    """Why a worker ended: the last line of its log, or its exit status."""
+    last = next((line for line in reversed(tail(path)) if line.strip()), f"exit status {code}")
+    return last.removeprefix("nodepert: error: ")

@@ -1,11 +1,12 @@
-"""Carry out the runs of a grid, in jobs, until each is through or has failed; and say how they stand.
+"""Execute the runs of a grid, in jobs, until each has its result or has failed.
 
-A sweep looks at nothing but the store: what is through is not computed again, what another process is at is left to it
-and waited for, and what a process that died has left goes on from its checkpoint.
+A sweep looks at nothing but the store: a run with a result is not computed again, a run locked by another process is
+waited for, and a run whose process died resumes from its checkpoint.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -14,42 +15,52 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nodepert.errors import UserError
-from nodepert.studies.run import Run, run_id
+from nodepert.registry import make
+from nodepert.registry.spec import Spec
+from nodepert.studies.execution import Execution
+from nodepert.studies.run import Run
 from nodepert.studies.setup import groups
+from nodepert.studies.stopping import Stopping
 from nodepert.studies.store import lock
-from nodepert.studies.store.records import writing
-from nodepert.studies.store.run_folder import FAILED, RUNNING, RunFolder, now, through
-from nodepert.studies.sweep.jobs import Job, Launcher, State, read_job, tail, write_jobs
+from nodepert.studies.store.records import Damaged, writing
+from nodepert.studies.store.run_folder import FAILED, RUNNING, RunFolder, has_result, now
+from nodepert.studies.sweep.jobs import Job, JobState, Launcher, job_folders, tail, write_jobs
+from nodepert.training.metrics import Row
 
 PAUSE = 1.0  # seconds between looks at the store
+log = logging.getLogger("nodepert")
 
 
-class Standing(NamedTuple):
-    """How a run stands, by its folder: status ("" before it begins), last epoch, its row, its test accuracies."""
+class Progress(NamedTuple):
+    """How far a run is, by its folder: its status ("" before it starts) and its rows."""
 
     status: str = ""
-    epoch: int = 0
-    row: dict[str, Any] | None = None
-    curve: tuple[float, ...] = ()
+    rows: tuple[Row, ...] = ()
 
     @property
-    def through(self) -> bool:
-        return through(self.status)
+    def finished(self) -> bool:
+        """Whether it has its result."""
+        return has_result(self.status)
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch."""
+        return self.rows[-1]["epoch"] if self.rows else 0
 
 
 @dataclass
 class Batch:
-    """Jobs that were submitted together, and how they stand."""
+    """Jobs that were submitted together, and their states."""
 
     launcher: Launcher
     paths: list[Path]
     runs: list[list[int]]  # of each job, by their number in the sweep
-    states: list[State] = field(default_factory=list)
+    states: list[JobState] = field(default_factory=list)
     since: str = field(default_factory=now)  # when they were submitted
 
 
 class Failure(NamedTuple):
-    """A job that did not end well: its runs that are not through, why, its log and the end of it."""
+    """A job that did not end well: its runs without a result, why, its log and the end of it."""
 
     runs: list[int]
     why: str
@@ -59,41 +70,38 @@ class Failure(NamedTuple):
 
 @dataclass
 class Sweep:
-    """Runs of one study. `per_job`: at most so many runs of a group go into one job (0: all); `log`: trackers."""
+    """Runs of one study. `per_job`: at most so many runs of a group go into one job (0: all)."""
 
     name: str
     runs: list[Run]
     out: Path
-    data_dir: Path | None = None
-    checkpoint_every: float = 60.0
+    execution: Execution = field(default_factory=Execution)
     per_job: int = 0
-    log: tuple[str, ...] = ()
-    stands: list[Standing] = field(default_factory=list)
+    stopping: Stopping = field(default_factory=Stopping)
     batches: list[Batch] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    interrupts: int = 0
 
     def __post_init__(self):
-        self.folders = [self.out.absolute() / self.name / run_id(run) for run in self.runs]
-        self.stands = [Standing()] * len(self.runs)
-        self.looked: dict[int, Any] = {}  # the files as they were when they were read
+        self.out = self.out.absolute()
+        self.folders = [self.out / self.name / run.id for run in self.runs]
+        self.progress = [Progress()] * len(self.runs)
+        self.seen: dict[int, Any] = {}  # the files as they were when they were read
         self.look(range(len(self.runs)))
 
     def left(self) -> list[int]:
-        """Runs that are neither through nor failed in this sweep."""
+        """Runs that neither have their result nor failed in this sweep."""
         failed = {i for failure in self.failures for i in failure.runs}
-        return [i for i, stand in enumerate(self.stands) if not stand.through and i not in failed]
+        return [i for i, progress in enumerate(self.progress) if not progress.finished and i not in failed]
 
-    def begun(self) -> list[int]:
-        """Runs that are in some job of this study and not through: what `--retry` is about."""
-        paths = (self.out.absolute() / self.name / "jobs").glob("*/*.json")
-        known = {folder for path in paths for folder in job_folders(path)}
-        return [i for i in self.left() if self.folders[i] in known or self.stands[i].status == FAILED]
+    def started(self) -> list[int]:
+        """Runs that are in some job of this study and have no result: those that `--retry` is about."""
+        known = {folder for path in self._job_files("*.json") for folder in job_folders(path)}
+        return [i for i in self.left() if self.folders[i] in known or self.progress[i].status == FAILED]
 
     def tidy(self) -> None:
-        """Clear away the leases of processes that were killed when their runs were through."""
-        for folder, stand in zip(self.folders, self.stands, strict=True):
-            if stand.through:
+        """Remove the locks of processes that were killed when their runs had finished."""
+        for folder, progress in zip(self.folders, self.progress, strict=True):
+            if progress.finished:
                 with suppress(OSError):
                     lock.of(folder).free()
 
@@ -108,16 +116,35 @@ class Sweep:
     def submit(self, launcher: Launcher, numbers: Sequence[int]) -> None:
         """Write jobs for these runs and give them to a launcher. Raises UserError."""
         parts = self.jobs(numbers)
-        out, data_dir = self.out.absolute(), self.data_dir and self.data_dir.absolute()
-        made = [Job(self.name, out, data_dir, self.checkpoint_every, [self.runs[i] for i in part], self.log)
-                for part in parts]  # fmt: skip
-        paths = write_jobs(made)
+        paths = write_jobs([Job(self.name, self.out, [self.runs[i] for i in part], self.execution) for part in parts])
         launcher.submit(paths)
-        self.batches.append(Batch(launcher, paths, parts, [State("waiting")] * len(parts)))
+        self.batches.append(Batch(launcher, paths, parts, [JobState("waiting")] * len(parts)))
+
+    def attach(self, spec: Spec) -> list[Batch]:
+        """Follow the jobs that earlier sweeps left with such a launcher and that are not over. Raises UserError."""
+        number = {folder: i for i, folder in enumerate(self.folders)}
+        for record in self._job_files("launch.json"):
+            if record.with_name("over").exists():
+                continue
+            launcher = make("launcher", spec, self.name)
+            try:
+                active = launcher.attach(record.parent) if launcher.attaches else []
+            except Damaged as error:
+                log.warning("%s; its jobs are not followed", error)
+                continue
+            if not active:  # so that its scheduler is not asked again
+                with suppress(OSError):
+                    record.with_name("over").touch()
+                continue
+            jobs = [record.with_name(f"{k}.json") for k in active]
+            runs = [[number[folder] for folder in job_folders(job) if folder in number] for job in jobs]
+            if any(runs):
+                self.batches.append(Batch(launcher, jobs, runs, [JobState("waiting")] * len(jobs)))
+        return self.batches
 
     def follow(self) -> Iterator[None]:
-        """Until the jobs that were submitted are over; yields after every look. Where the sweep is interrupted, a
-        launcher that detaches is left alone; another is asked to stop, and the second time to stop at once."""
+        """Until the submitted jobs are over; yields after every look. At an interruption a launcher that detaches is
+        left alone; another is asked to stop, and the second time to stop at once."""
         heard = 0
         while True:
             start = time.monotonic()
@@ -130,19 +157,19 @@ class Sweep:
             yield
             if over:
                 break
-            if self.interrupts > heard:
-                heard = self.interrupts
+            if self.stopping.count > heard:
+                heard = self.stopping.count
                 if all(batch.launcher.detaches for batch in self.batches):
-                    return  # the batches stay, for what is said of them
+                    return  # the batches stay, for the report
                 for batch in self.batches:
-                    batch.launcher.stop(at_once=self.interrupts > 1)
+                    batch.launcher.stop(at_once=heard > 1)
             time.sleep(max(PAUSE / 5 if heard else 0, min(PAUSE, 0.05 + 5 * (time.monotonic() - start))))
         self._close()
 
-    def carry_out(self, launcher: Launcher, numbers: Sequence[int]) -> Iterator[None]:
-        """Have these runs carried out, wait for those that other processes are at, and take on what those leave."""
+    def execute(self, launcher: Launcher, numbers: Sequence[int]) -> Iterator[None]:
+        """Execute these runs; wait for those that other processes have locked, and take over what those leave."""
         asked = set(numbers)
-        while not self.interrupts and (left := [i for i in self.left() if i in asked]):
+        while not self.stopping.count and (left := [i for i in self.left() if i in asked]):
             with writing(self.out):
                 free = [i for i in left if lock.of(self.folders[i]).free()]
             if free:
@@ -156,72 +183,67 @@ class Sweep:
                 yield
 
     def look(self, numbers: Iterable[int]) -> None:
-        """See how runs stand that were not through."""
+        """Read again how far runs are that had no result."""
         for i in numbers:
-            stand, folder = self.stands[i], self.folders[i]
+            progress, folder = self.progress[i], self.folders[i]
             key = [_stamp(folder / name) for name in ("config.json", "metrics.csv")]
-            as_it_was = key == self.looked.get(i) and (stand.status != RUNNING or lock.seems_held(folder))
-            if not stand.through and not as_it_was:
-                self.stands[i], self.looked[i] = look(folder), key
+            unchanged = key == self.seen.get(i) and (progress.status != RUNNING or lock.seems_held(folder))
+            if not progress.finished and not unchanged:
+                self.progress[i], self.seen[i] = progress_of(folder), key
 
-    def _state(self, state: State, runs: Sequence[int]) -> State:
-        """A job's own word; but one whose runs are all through has ended, whatever its scheduler says of it."""
-        return State("ended") if not state.over and all(self.stands[i].through for i in runs) else state
+    def _state(self, state: JobState, runs: Sequence[int]) -> JobState:
+        """A job's own state; but one whose runs all have their result has ended, whatever its scheduler says."""
+        return JobState("ended") if not state.over and all(self.progress[i].finished for i in runs) else state
 
     def _close(self) -> None:
         """Note the jobs that failed, in the records of their runs too."""
         for batch in self.batches:
             for k, state in enumerate(batch.states):
-                left = [i for i in batch.runs[k] if not self.stands[i].through]
+                left = [i for i in batch.runs[k] if not self.progress[i].finished]
                 if state.word == "failed" and left:
                     why = [mark_failed(self.folders[i], state.why, batch.since) for i in left]
-                    log = batch.launcher.log(k)
-                    self.failures.append(Failure(left, why[0] or state.why, log, tail(log)))
+                    file = batch.launcher.log(k)
+                    self.failures.append(Failure(left, why[0] or state.why, file, tail(file)))
                     self.look(left)
         self.batches = []
 
+    def _job_files(self, pattern: str) -> list[Path]:
+        return sorted((self.out / self.name / "jobs").glob(f"*/{pattern}"))
 
-def look(folder: Path) -> Standing:
-    """How the run in a folder stands; what is damaged there is as not begun, and the worker will say so."""
+
+def progress_of(folder: Path) -> Progress:
+    """How far the run in a folder is; a corrupt one has not started, and the worker will say why."""
     try:
         found = RunFolder.read(folder)
     except UserError:
-        return Standing()
-    status, rows = found.standing, found.rows()
-    if through(status) and not found.done_with(rows):
-        status = RUNNING  # its table is damaged
-    last = rows[-1] if rows else None
-    return Standing(status, last["epoch"] if last else 0, last, tuple(row["test_acc"] for row in rows))
+        return Progress()
+    status, rows = found.status, found.rows()
+    if has_result(status) and not found.is_done_with(rows):
+        status = RUNNING  # its table is corrupt
+    return Progress(status, tuple(rows))
 
 
 def mark_failed(folder: Path, why: str, since: str) -> str:
-    """Say in a run's record that it failed, unless a living process is at it or it says so itself `since` then. The
-    reason that the record has then."""
-    lease = lock.of(folder)
+    """Record that a run failed, unless a living process executes it, or has recorded it itself `since` then. The
+    reason in the record afterwards."""
+    held = lock.of(folder)
     with suppress(UserError, OSError):
         found = RunFolder.read(folder)
-        if found.status == FAILED and str(found.record.get("updated")) >= since:
+        status = found.record["status"]
+        if status == FAILED and str(found.record.get("updated")) >= since:
             return str(found.record.get("reason", why))
-        if found.status in (RUNNING, FAILED) and lease.acquired():
+        if status in (RUNNING, FAILED) and held.acquired():
             try:
                 found.set_status(FAILED, reason=why)
             finally:
-                lease.release()
+                held.release()
     return why
 
 
 def _stamp(path: Path) -> Any:
-    """What tells whether a file was written anew."""
+    """What tells whether a file was written again."""
     try:
         stat = path.stat()
         return stat.st_mtime_ns, stat.st_size, stat.st_ino
     except OSError:
         return None
-
-
-def job_folders(path: Path) -> list[Path]:
-    """The folders of a job's runs; none where the file is no job."""
-    try:
-        return read_job(path).folders()
-    except UserError:
-        return []

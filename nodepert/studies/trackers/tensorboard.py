@@ -8,9 +8,9 @@ from typing import Any
 
 from nodepert.errors import UserError
 from nodepert.studies.callbacks import Callback, StateOf
-from nodepert.studies.run import Run, complete
+from nodepert.studies.run import Run
 from nodepert.studies.store import open_files
-from nodepert.studies.trackers.tracker import figures, folder_name, study_of, title
+from nodepert.studies.trackers.tracker import charted, folder_name, study_of, title
 from nodepert.training.metrics import Row
 
 
@@ -18,8 +18,7 @@ def tensorboard(*, dir: str = "") -> Callback:
     """Event files for TensorBoard: accuracy/train, accuracy/test, loss/train, loss/test, seconds/epoch against epochs.
 
     They go to `dir`, or to OUT/NAME/tensorboard, one folder per run, with a file that is open while the run trains. A
-    run that goes on after an interruption, or is read back, is written again from its first row, in place of what was
-    there.
+    run that resumes, or is read back, is written again from its first row.
 
     Raises UserError where tensorboardX is missing.
     """
@@ -38,10 +37,10 @@ class TensorBoard(Callback):
         open_files.check_room()  # one file a run
         place = Path(self.dir) if self.dir else study_of(folder)[1] / "tensorboard"
         writer = self.writers[run] = self.make(str(place / folder_name(title(run))), purge_step=0)
-        writer.add_text("configuration", f"```json\n{json.dumps(complete(run), indent=1)}\n```")
+        writer.add_text("configuration", f"```json\n{json.dumps(run.config, indent=1)}\n```")
 
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
-        for name, value in figures(row).items():
+        for name, value in charted(row).items():
             self.writers[run].add_scalar(name, value, row["epoch"])
         self.writers[run].flush()
 

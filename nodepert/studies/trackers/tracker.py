@@ -1,4 +1,4 @@
-"""What trackers have in common: what a run is called there, its figures, and that they never end training."""
+"""What trackers share: what a run is called there, its metrics, and that they never end training."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nodepert.registry import check, make, short
+from nodepert.registry import check, make
 from nodepert.studies.callbacks import Callback, StateOf
-from nodepert.studies.run import Run, run_id
-from nodepert.training.metrics import Row
+from nodepert.studies.run import Run
+from nodepert.training.metrics import Row, columns_of, metric_of
 
-FIGURES = {  # what a figure is called elsewhere: those of one chart have one beginning
-    "train_acc": "accuracy/train", "test_acc": "accuracy/test", "train_loss": "loss/train", "test_loss": "loss/test",
-    "epoch_time": "seconds/epoch",
-}  # fmt: skip
 log = logging.getLogger("nodepert")
 
 
 def make_tracker(spec: str) -> Callback:
-    """A tracker by spec, which says what fails but never ends training. Raises UserError, also where its library is
-    missing."""
+    """A tracker by spec. What fails in it is a warning, and never ends training.
+
+    Args:
+        spec: "tensorboard", "wandb(project=mine)", ...
+
+    Returns:
+        A `Callback` for `npt.train(..., callbacks=[...])`.
+
+    Raises:
+        UserError: For an unknown tracker, or where its library is missing.
+    """
     return Surviving(str(check("tracker", spec)), make("tracker", spec))
 
 
@@ -34,12 +39,11 @@ def trackers(specs: Sequence[str]) -> list[Callback]:
 
 def title(run: Run) -> str:
     """What a run is called: what it trains, and its id."""
-    words = [short("rule", run.rule), short("network", run.network), short("dataset", run.dataset)]
-    return ", ".join([*map(str, words), f"lr={run.lr:g}", f"seed={run.seed}", run_id(run)])
+    return ", ".join([run.rule, run.network, run.dataset, f"lr={run.lr:g}", f"seed={run.seed}", run.id])
 
 
 def study_of(folder: Path | None) -> tuple[str, Path]:
-    """The study of a run in this folder, and where it is; of a run that is not kept, the working folder."""
+    """The study of a run in this folder, and its path; of a run that is not saved, the working folder."""
     return (folder.parent.name, folder.parent) if folder else ("nodepert", Path())
 
 
@@ -49,17 +53,17 @@ def folder_name(text: str) -> str:
     return name if len(name) <= 200 else f"{name[:180]}...{name[-13:]}"
 
 
-def figures(row: Row) -> dict[str, float]:
-    """The figures of a row, under the names that they have elsewhere."""
-    return {name: row[key] for key, name in FIGURES.items() if key in row}
+def charted(row: Row) -> dict[str, float]:
+    """The metrics of a row by "chart/series": "accuracy/test", ..."""
+    return {metric_of(name).chart or name: row[name] for name in columns_of([row])}
 
 
 class Surviving(Callback):
-    """A tracker whose failures are warned of: after the first it is left out, and what it has open is closed."""
+    """A tracker whose first failure is a warning: from then on it is left out, and what it has open is closed."""
 
     def __init__(self, spec: str, tracker: Callback):
         self.spec, self.tracker, self.failed = spec, tracker, False
-        self.begun: dict[Run, None] = {}
+        self.open: dict[Run, None] = {}
 
     def _call(self, method: Callable[..., None], *arguments: Any) -> None:
         if self.failed:
@@ -69,18 +73,18 @@ class Surviving(Callback):
         except Exception as error:
             self.failed = True
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            log.warning("--log %s failed, and is left out from here on; training goes on (%s)", self.spec, said)
-            for run in self.begun:
+            log.warning("--log %s failed, and is left out from now on; training continues (%s)", self.spec, said)
+            for run in self.open:
                 with suppress(Exception):
                     self.tracker.on_end(run, "left out")
 
     def on_begin(self, run: Run, folder: Path | None) -> None:
-        self.begun[run] = None
+        self.open[run] = None
         self._call(self.tracker.on_begin, run, folder)
 
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
         self._call(self.tracker.on_epoch, run, row, state)
 
     def on_end(self, run: Run, status: str) -> None:
-        self.begun.pop(run, None)
+        self.open.pop(run, None)
         self._call(self.tracker.on_end, run, status)

@@ -8,20 +8,20 @@ from typing import Any
 
 from nodepert.errors import UserError
 from nodepert.studies.callbacks import Callback, StateOf
-from nodepert.studies.run import Run, complete, run_id
-from nodepert.studies.store.run_folder import through
-from nodepert.studies.trackers.tracker import figures, study_of, title
+from nodepert.studies.run import Run
+from nodepert.studies.store.run_folder import has_result
+from nodepert.studies.trackers.tracker import charted, study_of, title
 from nodepert.training.metrics import Row
 
 
 def wandb(*, project: str = "", entity: str = "", mode: str = "") -> Callback:
-    """One run of Weights & Biases for each run, in a project of the study's name: its configuration, and its figures
+    """One run of Weights & Biases for each run, in a project of the study's name: its configuration, and its metrics
     against epochs. Files go to OUT/NAME/wandb.
 
-    `mode` is that of wandb, online or offline, and else what WANDB_MODE says; what was written offline is sent by
-    `wandb sync`. A run that goes on after an interruption keeps its id.
+    `mode` is that of wandb, online or offline, else WANDB_MODE; `wandb sync` sends what was written offline. A run that
+    resumes keeps its id.
 
-    Raises UserError where wandb is missing, and where nobody is logged in.
+    Raises UserError where wandb is missing, and without a login.
     """
     try:
         import wandb as library  # pyright: ignore[reportMissingImports]
@@ -53,14 +53,14 @@ class WeightsAndBiases(Callback):
         study, place = study_of(folder)
         settings = self.library.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True)
         self.runs[run] = self.library.init(
-            project=self.project or study, id=f"{study}-{run_id(run)}", name=title(run), config=complete(run),
+            project=self.project or study, id=f"{study}-{run.id}", name=title(run), config=run.config,
             dir=str(place), reinit="create_new", resume="allow", settings=settings, **self.how,
         )  # fmt: skip
 
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
-        self.runs[run].log(figures(row), step=row["epoch"])
+        self.runs[run].log(charted(row), step=row["epoch"])
 
     def on_end(self, run: Run, status: str) -> None:
         own = self.runs.pop(run)
         own.summary["status"] = status
-        own.finish(exit_code=0 if through(status) else 1)
+        own.finish(exit_code=0 if has_result(status) else 1)

@@ -1,4 +1,4 @@
-"""The launcher of any other scheduler: a command for each job, such as "bsub -q long -o {log} {command}"."""
+"""The launcher `command`: a command for each job, as another scheduler takes it."""
 
 from __future__ import annotations
 
@@ -13,28 +13,35 @@ from pathlib import Path
 from nodepert.errors import UserError
 from nodepert.studies.store import lock
 from nodepert.studies.store.run_folder import INTERRUPTED, RUNNING
-from nodepert.studies.sweep.jobs import State, last_words
-from nodepert.studies.sweep.sweep import job_folders, look
+from nodepert.studies.sweep.jobs import JobState, Launcher, job_folders, reason_in
+from nodepert.studies.sweep.sweep import progress_of
 
 
-class Template:
-    """Gives a job to a scheduler by a command of the user's, in which {command}, {log} and {name} are filled in.
+def command(study: str, *, template: str = "") -> Launcher:
+    """Any other scheduler, by a command for each job.
 
-    How the job stands is told by its runs, and by the exit status that its worker leaves beside it, if it can: a
-    scheduler's own word is not known here.
+    Args:
+        template: The command, in which {command}, {log} and {name} are filled in: 'bsub -q long -o {log} {command}'.
+
+    Raises:
+        UserError: For a template without {command}, or with another field.
     """
+    try:
+        filled = template.format(command="", log="", name="")
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(f"cannot fill in {template!r} ({error}): it may have {{command}}, {{log}}, {{name}}") from None
+    if "{command}" not in template or not filled.strip():
+        raise UserError("a template is a command with {command} in it, as in 'bsub -o {log} {command}'")
+    return Command(template, study)
+
+
+class Command(Launcher):
+    """The state of a job follows from its runs, and from the exit status that its worker leaves beside it, if it can: a
+    scheduler's own states are not known here."""
 
     detaches = True
 
     def __init__(self, template: str, name: str):
-        try:
-            filled = template.format(command="", log="", name="")
-        except (KeyError, IndexError, ValueError) as error:
-            raise UserError(
-                f"cannot fill in {template!r} ({error}): it may have {{command}}, {{log}}, {{name}}"
-            ) from None
-        if "{command}" not in template or not filled.strip():
-            raise UserError("a template is a command with {command} in it, as in 'bsub -o {log} {command}'")
         self.template, self.name = template, name
         self.jobs: list[Path] = []
         self.gone: dict[int, float] = {}  # since when
@@ -49,28 +56,25 @@ class Template:
                 said = " ".join((done.stderr or done.stdout).split())[:300]
                 raise UserError(f"'{line}' ended with status {done.returncode}: {said}")
 
-    def states(self) -> list[State]:
+    def states(self) -> list[JobState]:
         return [self._state(k) for k in range(len(self.jobs))]
 
     def log(self, k: int) -> Path:
         return self.jobs[k].with_suffix(".log")
 
-    def stop(self, at_once: bool) -> None:
-        pass
-
-    def _state(self, k: int) -> State:
+    def _state(self, k: int) -> JobState:
         path = self.jobs[k]
         with suppress(OSError):
             code = path.with_suffix(".status").read_text().strip()
-            return State("ended") if code == "0" else State("failed", last_words(self.log(k), code))
-        found = [look(folder) for folder in job_folders(path)]
-        if found and all(stand.through for stand in found):
-            return State("ended")
-        if any(stand.status == RUNNING for stand in found):
+            return JobState("ended") if code == "0" else JobState("failed", reason_in(self.log(k), code))
+        found = [progress_of(folder) for folder in job_folders(path)]
+        if found and all(progress.finished for progress in found):
+            return JobState("ended")
+        if any(progress.status == RUNNING for progress in found):
             self.gone.pop(k, None)
-            return State("running")
-        if any(stand.status == INTERRUPTED for stand in found):
+            return JobState("running")
+        if any(progress.status == INTERRUPTED for progress in found):
             since = self.gone.setdefault(k, time.monotonic())
             if time.monotonic() - since > lock.LASTS:
-                return State("failed", "its process is gone")
-        return State("waiting")
+                return JobState("failed", "its process is gone")
+        return JobState("waiting")

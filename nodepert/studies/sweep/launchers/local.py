@@ -1,4 +1,4 @@
-"""Launchers of this machine: worker processes, a few at a time, or this process itself (`debug`)."""
+"""The launcher `local`: worker processes on this machine, a few at a time."""
 
 from __future__ import annotations
 
@@ -9,21 +9,28 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nodepert.errors import UserError
+from nodepert.registry.ranges import at_least
 from nodepert.studies.store.records import writing
-from nodepert.studies.sweep.jobs import STOPPED, State, last_words, read_job
-from nodepert.studies.sweep.worker import train_job
+from nodepert.studies.sweep.jobs import STOPPED, JobState, Launcher, reason_in
 
 
-class Local:
-    """Each job in a process of its own, so that a crash, out of memory included, takes down no other; `at_once` side by
-    side, on a share of the cores and GPUs each."""
+def local(study: str, *, jobs: int = 1) -> Launcher:
+    """Worker processes on this machine, each with a share of the cores and GPUs.
 
-    detaches = False
+    Args:
+        jobs: Processes side by side.
 
-    def __init__(self, at_once: int = 1):
-        if at_once < 1:
-            raise UserError(f"jobs must be at least 1; got {at_once}")
+    Raises:
+        ValueError: For fewer than one.
+    """
+    at_least("jobs", jobs, 1)
+    return Local(jobs)
+
+
+class Local(Launcher):
+    """Each job in a process of its own, so that a crash, out of memory included, takes down no other."""
+
+    def __init__(self, at_once: int):
         self.at_once = at_once
         self.jobs: list[Path] = []
         self.processes: dict[int, subprocess.Popen] = {}
@@ -33,14 +40,14 @@ class Local:
     def submit(self, jobs: Sequence[Path]) -> None:
         self.jobs, self.processes, self.slots = list(jobs), {}, {}
 
-    def states(self) -> list[State]:
+    def states(self) -> list[JobState]:
         self.slots = {k: slot for k, slot in self.slots.items() if self.processes[k].poll() is None}
         for k in range(len(self.jobs)):
             if len(self.slots) >= self.at_once or self.stopping:
                 break
             if k not in self.processes:
                 slot = min(set(range(self.at_once)) - set(self.slots.values()))
-                self.processes[k], self.slots[k] = self._started(k, slot), slot
+                self.processes[k], self.slots[k] = self._start(k, slot), slot
         return [self._state(k) for k in range(len(self.jobs))]
 
     def log(self, k: int) -> Path:
@@ -51,7 +58,7 @@ class Local:
         for k in self.slots:
             self.processes[k].send_signal(signal.SIGKILL if at_once else signal.SIGTERM)
 
-    def _started(self, k: int, slot: int) -> subprocess.Popen:
+    def _start(self, k: int, slot: int) -> subprocess.Popen:
         command = [sys.executable, "-m", "nodepert.studies.sweep.worker", str(self.jobs[k]), "tied"]
         with writing(self.log(k)), open(self.log(k), "ab") as log:
             return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=self._share(slot),
@@ -72,45 +79,19 @@ class Local:
                 env.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.75 * len(gpus) / self.at_once:.2f}")
         return env
 
-    def _state(self, k: int) -> State:
+    def _state(self, k: int) -> JobState:
         if k not in self.processes:
-            return State("stopped") if self.stopping else State("waiting")
+            return JobState("stopped") if self.stopping else JobState("waiting")
         code = self.processes[k].poll()
         if code is None:
-            return State("running")
+            return JobState("running")
         if self.stopping and (code == STOPPED or code < 0):
-            return State("stopped")
+            return JobState("stopped")
         if code < 0:
             more = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
-            return State("failed", f"its process was killed by {signal.Signals(-code).name}{more}")
+            return JobState("failed", f"its process was killed by {signal.Signals(-code).name}{more}")
         if code == STOPPED:
-            return State("failed", "its process was asked to stop; it left checkpoints")
+            return JobState("failed", "its process was asked to stop; it left checkpoints")
         if code == 0:
-            return State("ended")
-        return State("failed", last_words(self.log(k), code))
-
-
-class Debug:
-    """Each job in this process, one after another, so that a debugger sees it. What a job raises ends the sweep, and so
-    does Ctrl-C."""
-
-    detaches = False
-
-    def __init__(self):
-        self.jobs: list[Path] = []
-        self.ended = 0
-
-    def submit(self, jobs: Sequence[Path]) -> None:
-        self.jobs, self.ended = list(jobs), 0
-
-    def states(self) -> list[State]:
-        if self.ended < len(self.jobs):
-            train_job(read_job(self.jobs[self.ended]), stop=lambda: False)
-            self.ended += 1
-        return [State("ended") if k < self.ended else State("waiting") for k in range(len(self.jobs))]
-
-    def log(self, k: int) -> Path:
-        return self.jobs[k].with_suffix(".log")
-
-    def stop(self, at_once: bool) -> None:
-        pass
+            return JobState("ended")
+        return JobState("failed", reason_in(self.log(k), code))

@@ -1,0 +1,81 @@
+"""How runs are executed: one value, passed whole from the command line to a worker. Nothing here changes a result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from nodepert.errors import UserError, did_you_mean
+from nodepert.registry import check
+from nodepert.training.metrics import measured
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How runs are executed.
+
+    Args:
+        data_dir: Folder of the data files; by default NODEPERT_DATA_DIR, the user's cache, then a download.
+        checkpoint_every: Seconds between checkpoints; 0 for one after every epoch.
+        log: Trackers, as specs: "tensorboard", "wandb".
+        metrics: Further metrics to measure, by name: "grad_norm".
+        lanes: Replicas that are vectorised on each device; by default chosen by the backend.
+        memory: Gigabytes for one program on each device; by default what is free.
+        spread_batch: Whether one large run spreads each batch over all devices.
+
+    Raises:
+        UserError: For a value out of range, or an unknown tracker or metric.
+    """
+
+    data_dir: Path | None = None
+    """Folder of the data files; else NODEPERT_DATA_DIR, the user's cache, then a download."""
+    checkpoint_every: float = 60.0
+    """Seconds between checkpoints, from which interrupted runs resume; 0 for one after every epoch."""
+    log: tuple[str, ...] = ()
+    """Send rows to trackers as well: tensorboard, wandb, as specs. See 'nodepert list trackers'."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics to measure: grad_norm."""
+    lanes: int | None = None
+    """Replicas that are vectorised on each device; by default all on a GPU, one on a CPU."""
+    memory: float | None = None
+    """Gigabytes for one program on each device; by default what is free."""
+    spread_batch: bool = False
+    """For one large run: spread each batch over all devices. (Several runs are spread over them anyway.)"""
+
+    def __post_init__(self):
+        for name in ("log", "metrics"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        if self.data_dir is not None:
+            object.__setattr__(self, "data_dir", Path(self.data_dir))
+        if not 0 <= self.checkpoint_every < math.inf:
+            raise UserError(f"checkpoint_every is in seconds, finite and not negative; got {self.checkpoint_every}")
+        if self.lanes is not None and self.lanes < 1:
+            raise UserError(f"lanes must be at least 1; got {self.lanes}")
+        if self.memory is not None and not 0 < self.memory < math.inf:
+            raise UserError(f"memory is in gigabytes, finite and above 0; got {self.memory}")
+        for spec in self.log:
+            check("tracker", spec)
+        measured(self.metrics)
+
+    def check_runs(self, runs: Sequence[Any]) -> None:
+        """Raise UserError where these runs cannot be executed so."""
+        if self.spread_batch and len(runs) > 1:
+            raise UserError(f"spread_batch is for one run; these are {len(runs)}, which are spread over the devices "
+                            "anyway")  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; paths are absolute, since a worker has another working folder."""
+        return asdict(self) | {"data_dir": self.data_dir and str(self.data_dir.absolute())}
+
+
+def execution_of(base: Execution | None = None, **options: Any) -> Execution:
+    """An `Execution` with some options changed. Raises UserError for an option that does not exist."""
+    known = [f.name for f in fields(Execution)]
+    for name in options:
+        if name not in known:
+            raise UserError(f"unknown option '{name}'{did_you_mean(name, known)}; there are: {', '.join(known)}")
+    return Execution(**({f.name: getattr(base, f.name) for f in fields(base)} if base else {}) | options)
