@@ -147,5 +147,5 @@ def test_a_stop_that_is_asked_for_in_the_last_epoch_of_a_group_lets_no_other_beg
     with pytest.raises(Stopped, match="resumes"):
         npt.train(runs, name="n", out=tmp_path, callbacks=[last, spy], stop=lambda: bool(asked))
     assert {run for run, *_ in spy.told} == {runs[0]} and spy.told[-1][1:] == ("ends", "finished")
-    with pytest.raises(Stopped, match="begins anew"):
+    with pytest.raises(Stopped, match="starts again"):
         npt.train(runs, stop=lambda: True)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nodepert.errors import UserError
 from nodepert.registry import check, full
+from nodepert.studies.execution import Execution
 from nodepert.studies.grid import load_grid, make_grid
 from nodepert.studies.run import Run, from_config
 from nodepert.studies.store import checkpoints, records
@@ -146,7 +147,7 @@ def test_records_of_checkpoints(examples, tmp_path):
 
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_jobs(examples, tmp_path):
-    (path,) = write_jobs([Job("a", tmp_path, None, 60.0, [Run(rule="np")])])
+    (path,) = write_jobs([Job("a", tmp_path, [Run(rule="np")], Execution())])
     sound = json.loads(path.read_text())
 
     def file(data):

@@ -9,7 +9,7 @@ import pytest
 from sweeps import grid, records, results, start, sweep
 
 from nodepert.cli import app as cli
-from nodepert.cli import parser as cli_line
+from nodepert.cli import parser
 from nodepert.cli import sweep as cli_sweep
 
 QUICK = ["--checkpoint-every", "0"]
@@ -124,9 +124,9 @@ def test_ctrl_c_stops_after_the_epoch_with_checkpoints(tmp_path):
     ],
 )
 def test_what_is_to_be_typed_again_is_what_was_typed(words, again, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli_line, "given", [])
+    monkeypatch.setattr(parser, "given", [])
     cli._parse(["sweep", "grid.toml", *words])
-    assert cli_sweep.again() == f"nodepert sweep grid.toml {again}"
+    assert cli_sweep.command_line() == f"nodepert sweep grid.toml {again}"
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_what_is_to_be_typed_again_is_what_was_typed(words, again, tmp_path, mon
         (["--launcher", "command"], "a template is a command with {command} in it"),
         (["--launcher", "command", "--command", "bsub {jobs}"], "cannot fill in"),
         (["--launcher", "slurm", "--slurm", "time"], "--slurm takes option=value"),
-        (["--launcher", "pbs"], "--launcher must be one of local, slurm, command, debug; got 'pbs'"),
-        (["--watch"], "--watch follows the jobs that Slurm has"),
+        (["--launcher", "pbs"], "unknown launcher 'pbs'; there are: local, slurm, command, debug"),
+        (["--watch"], "--watch follows the jobs of a scheduler"),
         (["--checkpoint-every", "-3"], "checkpoint_every"),
     ],
 )
