@@ -22,7 +22,7 @@ SHOWN = 12  # values in a complaint
 def where(runs: Sequence[SavedRun], conditions: Sequence[str]) -> list[SavedRun]:
     """The runs that meet every condition OPTION=VALUE; of several on one option, any of them.
 
-    Raises UserError, with what there is, for what is no condition, or where no run meets one, or all of them.
+    Raises UserError, with the values that exist, for a malformed condition, or where no run meets it.
     """
     tests: dict[str, list[Callable[[Any], bool]]] = {}
     for condition in conditions:
@@ -34,7 +34,7 @@ def where(runs: Sequence[SavedRun], conditions: Sequence[str]) -> list[SavedRun]
             raise UserError(f"none of these runs has an option {key}{near}; there are: {', '.join(_keys(runs))}")
         test = _test(key, text)
         if not any(map(test, there)):
-            raise UserError(f"none of these runs has {key}={text}; there are: {listed(map(said, there))}")
+            raise UserError(f"none of these runs has {key}={text}; there are: {listed(map(written, there))}")
         tests.setdefault(key, []).append(test)
 
     def meets(run: SavedRun) -> bool:
@@ -106,7 +106,7 @@ def value(run: SavedRun, column: str) -> Any:
     return (run.options | run.arguments | last).get(column)
 
 
-def said(value: Any) -> str:
+def written(value: Any) -> str:
     """A value as it is written in a condition."""
     return value if isinstance(value, str) else show(value)
 
@@ -132,7 +132,7 @@ def _test(key: str, text: str) -> Callable[[Any], bool]:
     except ValueError:
         if key in OPTIONS:
             raise UserError(f"{key} is a number; got '{text}'") from None
-        return lambda own: said(own).lower() == text.lower()
+        return lambda own: written(own).lower() == text.lower()
     return lambda own: isinstance(own, int | float) and not isinstance(own, bool) and own == number
 
 
@@ -145,3 +145,6 @@ def _spec_test(kind: str, text: str) -> Callable[[Any], bool]:
         return lambda own: known(kind, own).names[0] == name
     canonical = str(known(kind, text).short)
     return lambda own: own == canonical
+
+
+said = written

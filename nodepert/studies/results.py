@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 OPTIONS = (*SPECS, "lr", "wd", "batchsize", "epochs", "seed")  # in the order of columns, and of sorting
 assert set(OPTIONS) == {f.name for f in fields(Run)}
-WORDS = 500  # characters of a warning: what is damaged may hold anything
+LONGEST = 500  # characters of a warning: a corrupt file may hold anything
 log = logging.getLogger("nodepert")
 
 
@@ -126,7 +126,7 @@ def differing(runs: Sequence[SavedRun]) -> list[str]:
 
 
 def write_table(frame: DataFrame, path: Path) -> None:
-    """Write a table whole, as CSV (floats in full precision) or Parquet. Raises UserError for any other suffix."""
+    """Write a table, as CSV (floats in full precision) or Parquet. Raises UserError for any other suffix."""
     check_table(path)
     if path.suffix == ".csv":
         content = frame.to_csv(index=False, lineterminator="\n").encode()
@@ -170,17 +170,17 @@ def known(kind: str, text: str) -> Known:
 def rank(name: str, value: Any) -> tuple:
     """What values are sorted by: numbers by size, words by letters, specs by name, then by their arguments."""
     if name in SPECS and isinstance(value, str):
-        said = known(name, value)
-        return (said.names, [rank("", v) for v in said.arguments.values()], value)
+        spec = known(name, value)
+        return (spec.names, [rank("", v) for v in spec.arguments.values()], value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (0, math.inf if value != value else value, "")
     return (1, 0, show(value))
 
 
 def one_line(text: str) -> str:
-    """A text of whatever origin as one short line that a terminal can show."""
-    line = " ".join("".join(c if c.isprintable() or c.isspace() else "?" for c in text[: 2 * WORDS]).split())
-    return line if len(line) <= WORDS else f"{line[: WORDS - 3]}..."
+    """Any text as one short line that a terminal can show."""
+    line = " ".join("".join(c if c.isprintable() or c.isspace() else "?" for c in text[: 2 * LONGEST]).split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
 
 _TYPES = {f.name: str(f.type) for f in fields(Run)}
@@ -194,7 +194,7 @@ def _read(study: str, path: Path) -> SavedRun:
     options = {name: getattr(run, name) for name in OPTIONS}
     status, reason = folder.status.strip(), folder.record.get("reason")
     texts = (path.name, status, *(options[name] for name in SPECS))
-    if not 0 < len(status) <= WORDS or not all(text.isprintable() for text in texts):
+    if not 0 < len(status) <= LONGEST or not all(text.isprintable() for text in texts):
         raise UserError(f"{config} has a status or options that cannot be printed; it is corrupt")
     if large := [name for name in OPTIONS if _TYPES[name] == "int" and abs(options[name]) >= 2**63]:
         raise UserError(f"{config}: {large[0]} is too large")
@@ -202,9 +202,9 @@ def _read(study: str, path: Path) -> SavedRun:
     rows = folder.rows()
     if not rows and (path / "metrics.csv").exists():
         _warn(f"{path / 'metrics.csv'} is not a readable table; its run is listed without metrics")
-    said = one_line(reason) if isinstance(reason, str) else ""
+    why = one_line(reason) if isinstance(reason, str) else ""
     sources = {key: folder.record.get(key) for key in ("versions", "device", "data")}
-    return SavedRun(study, path.name, status, said, options, arguments, rows, _changed(path), sources)
+    return SavedRun(study, path.name, status, why, options, arguments, rows, _changed(path), sources)
 
 
 def _changed(path: Path) -> float:

@@ -1,4 +1,4 @@
-"""XLA's persistent compilation cache, on by default: what was compiled once starts at once the next time."""
+"""XLA's persistent compilation cache, on by default: a program that was compiled before starts at once."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LARGEST = 2**30  # bytes; then what was used longest ago goes
 
 
 def keep_programs() -> Path | None:
-    """Keep compiled programs in the user's cache folder; gives the folder, or None where none is kept.
+    """Cache compiled programs in the user's cache folder; returns the folder, or None without a cache.
 
     A place chosen by JAX's own settings (JAX_COMPILATION_CACHE_DIR) stays, and JAX_ENABLE_COMPILATION_CACHE=false turns
-    it off. Programs compiled for another processor are kept apart: a cluster's machines may share one home folder.
+    it off. Programs compiled for another processor have a folder of their own: a cluster's machines may share one home folder.
     """
     if not jax.config.values["jax_enable_compilation_cache"]:
         return None

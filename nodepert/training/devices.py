@@ -30,11 +30,11 @@ CORES = 16  # each CPU device has a copy of the data
 
 def cores_apart(replicas: int) -> None:
     """One CPU device for each core, up to `CORES`, so that as many replicas train side by side: two replicas on a core
-    each are faster than one after another on two cores. Does nothing once JAX computes, or where its settings say how
-    many CPU devices there are."""
+    each are faster than one after another on two cores. Does nothing once JAX computes, or where its settings give
+    the number of CPU devices."""
     flags, number = os.environ.get("XLA_FLAGS", ""), os.environ.get("JAX_NUM_CPU_DEVICES")
-    said = getattr(jax.config, "jax_num_cpu_devices", -1)
-    if number or said > 0 or "xla_force_host_platform_device_count" in flags:
+    configured = getattr(jax.config, "jax_num_cpu_devices", -1)
+    if number or configured > 0 or "xla_force_host_platform_device_count" in flags:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # of this job
     with contextlib.suppress(RuntimeError):
@@ -42,7 +42,7 @@ def cores_apart(replicas: int) -> None:
 
 
 def start(replicas: int = 1) -> None:
-    """Start JAX, with CPU devices for so many replicas. Raises UserError where it finds nothing to compute on."""
+    """Start JAX, with CPU devices for so many replicas. Raises UserError where it finds no device."""
     if replicas > 1:
         cores_apart(replicas)
     if found := trouble():
@@ -50,16 +50,16 @@ def start(replicas: int = 1) -> None:
 
 
 def trouble() -> tuple[str, str] | None:
-    """What keeps JAX from starting, and what to do about it; None where it starts."""
+    """Why JAX does not start, and what to do about it; None where it starts."""
     try:
         jax.devices()
         return None
-    except (RuntimeError, AssertionError) as error:  # it asserts, without a word, that there is some device
+    except (RuntimeError, AssertionError) as error:  # an assertion without a message where there is no device
         why = " ".join(str(error).partition("(set JAX_PLATFORMS")[0].split())
         asked = getattr(jax.config, "jax_platforms", None)
     if asked:
         return (f"JAX finds no device for JAX_PLATFORMS={asked}{f': {why}' if why else ''}",
-                "unset JAX_PLATFORMS to take what there is, or set it to cpu")  # fmt: skip
+                "unset JAX_PLATFORMS to use any device, or set it to cpu")  # fmt: skip
     return f"JAX cannot start{f': {why}' if why else ''}", "install it again: pip install --force-reinstall jax jaxlib"
 
 
@@ -71,7 +71,7 @@ def device_name() -> str:
 def mesh(replicas: int, devices: Sequence[Any] | None = None) -> Mesh:
     """Replicas spread over the devices; a single run's batch, where `devices` are given, over these.
 
-    Without `devices` replicas take all that there are (no more than one each), and a single run takes one.
+    Without `devices` replicas take all (no more than one each), and a single run takes one.
     """
     needed = replicas if jax.process_count() == 1 else None  # every process takes part
     chosen = list(jax.devices()[:needed] if devices is None else devices)
@@ -111,7 +111,7 @@ def everywhere(on: Mesh) -> NamedSharding:
 
 
 def spread(on: Mesh) -> NamedSharding:
-    """A share of the replicas on every device, or a copy where there is one run."""
+    """A share of the replicas on every device, or a copy for a single run."""
     return NamedSharding(on, PartitionSpec(REPLICAS) if on.axis_names == (REPLICAS,) else PartitionSpec())
 
 

@@ -172,7 +172,7 @@ class Group:
     def train(
         self, numbers: Sequence[int], epochs: int, begin: int = 0, states: Sequence[State] | None = None
     ) -> Iterator[Epoch]:
-        """Train, under these numbers, from the start or from states, until all are through or have diverged."""
+        """Train, under these numbers, from the start or from states, until all have finished or diverged."""
         if states:
             filled = [*states, *[states[-1]] * (len(self.alive) - self.count)]
             self.states = devices.placed(jax.tree.map(lambda *each: np.stack(each), *filled), self._spread)

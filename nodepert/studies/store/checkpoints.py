@@ -24,12 +24,12 @@ from nodepert.studies.store.tables import are_rows
 from nodepert.training.metrics import Row
 
 FORMAT, VERSION = "nodepert-checkpoint", 1
-KEPT = 2  # the last one, and the one before, for the case that the last one is damaged
+KEPT = 2  # the last one, and the one before, in case the last one is corrupt
 log = logging.getLogger("nodepert")
 
 
 class Checkpoint(NamedTuple):
-    """Where a run can go on."""
+    """A state from which a run can resume."""
 
     epoch: int
     rows: list[Row]  # of epochs 0 to this
@@ -37,9 +37,10 @@ class Checkpoint(NamedTuple):
 
 
 def save(run: Path, epoch: int, rows: list[Row], state: Any, data: str, keep: int = KEPT) -> None:
-    """Keep the state of a run after an epoch, and the last few of those before; `data` is the fingerprint of the data.
-    Raises UserError where it cannot be
-    written; then those before are as they were."""
+    """Save the state of a run after an epoch, and keep the last few before; `data` is the fingerprint of the data.
+
+    Raises UserError where it cannot be written; then the earlier ones are unchanged.
+    """
     import orbax.checkpoint as ocp
 
     place = (run / "checkpoints" / str(epoch)).absolute()
@@ -60,7 +61,7 @@ def save(run: Path, epoch: int, rows: list[Row], state: Any, data: str, keep: in
 
 
 def keep_last(run: Path, keep: int = 1, until: float = math.inf) -> None:
-    """Clear away all but the last few checkpoints `until` an epoch, and what belongs to none. Raises UserError."""
+    """Delete all but the last few checkpoints `until` an epoch, and files of no checkpoint. Raises UserError."""
     folder = run / "checkpoints"
     with writing(folder):
         found = sorted(_complete(folder), reverse=True)
@@ -76,18 +77,18 @@ def keep_last(run: Path, keep: int = 1, until: float = math.inf) -> None:
 
 
 def latest(run: Path, like: Any, data: str) -> Checkpoint | None:
-    """The last sound checkpoint of a run on these data, if there is one. `like`: a state of the same structure,
-    its arrays or their shapes. What is damaged is passed over, with a warning that names it."""
-    for place, rows, told in _records(run, data):
+    """The last sound checkpoint of a run on these data, if it has one. `like`: a state of the same structure, its
+    arrays or their shapes. Corrupt ones are passed over, with a warning."""
+    for place, rows, record in _records(run, data):
         try:
-            return Checkpoint(told["epoch"], rows, _read(place, told["digest"], like))
+            return Checkpoint(record["epoch"], rows, _read(place, record["digest"], like))
         except UserError as error:
-            log.warning("%s is damaged (%s); going on from before it", place, error)
+            log.warning("%s is corrupt (%s); resuming from an earlier one", place, error)
     return None
 
 
 def last_rows(run: Path, data: str) -> list[Row]:
-    """The rows that the last checkpoint has, without its arrays; none where there is no sound one."""
+    """The rows of the last sound checkpoint; none without one."""
     return next((rows for _, rows, _ in _records(run, data)), [])
 
 
@@ -96,16 +97,16 @@ def _records(run: Path, data: str) -> Iterator[tuple[Path, list[Row], dict[str, 
     for epoch in sorted(_complete(run / "checkpoints"), reverse=True):
         place = (run / "checkpoints" / str(epoch)).absolute()
         try:
-            told = unsealed(place.with_name(f"{epoch}.json"), FORMAT, VERSION)
-            rows = told.get("rows")
+            record = unsealed(place.with_name(f"{epoch}.json"), FORMAT, VERSION)
+            rows = record.get("rows")
             if not are_rows(rows) or len(rows) != epoch + 1:
                 raise UserError(f"{place}.json does not have the rows of epochs 0 to {epoch}")
-            if told.get("data") != data:
+            if record.get("data") != data:
                 raise UserError(f"{place} is of other data")
         except UserError as error:
-            log.warning("%s; going on from before it", error)
+            log.warning("%s; resuming from an earlier one", error)
             continue
-        yield place, rows, told | {"epoch": epoch}
+        yield place, rows, record | {"epoch": epoch}
 
 
 def _read(place: Path, digest: str, like: Any) -> Any:
@@ -115,10 +116,10 @@ def _read(place: Path, digest: str, like: Any) -> Any:
         with ocp.StandardCheckpointer() as checkpointer:
             found = checkpointer.restore(place, _shapes(like))
         arrays = {name: np.asarray(array) for name, array in found.items()}
-    except Exception as error:  # whatever orbax and tensorstore make of a damaged file
+    except Exception as error:  # whatever orbax and tensorstore raise for a corrupt file
         raise UserError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
     if _digest(arrays) != digest:
-        raise UserError("its arrays are not those that were written")
+        raise UserError("its arrays do not match their digest")
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[k] for k in sorted(arrays)])
 
 

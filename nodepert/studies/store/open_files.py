@@ -1,4 +1,4 @@
-"""How many files may be open at once: leases of runs, and what trackers hold, take one each."""
+"""The limit of open files: locks of runs and files of trackers take one each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import resource
 
 from nodepert.errors import UserError
 
-SPARE = 256  # for all else that is open at a time
+SPARE = 256  # for everything else
 
 
 def make_room(runs: int) -> None:
-    """Allow this process two files for each of so many runs, one at least. Raises UserError where that cannot be."""
+    """Allow this process two files per run, at least one. Raises UserError where the system does not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return
@@ -25,7 +25,7 @@ def make_room(runs: int) -> None:
 
 
 def check_room() -> None:
-    """Raises OSError where a file more would leave none for checkpoints and tables."""
+    """Raise OSError where one more file would leave none for checkpoints and tables."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and len(os.listdir("/dev/fd")) + SPARE // 2 > soft:
         raise OSError(f"no more than {soft:,} files may be open (ulimit -n)")

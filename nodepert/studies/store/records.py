@@ -1,6 +1,6 @@
-"""Files of ours on disk: each written whole, and records in JSON with format, version and a seal.
+"""Files on disk: atomic writing, and records in JSON with format, version and a seal.
 
-The seal is a digest of all else in the record: what was truncated, edited or has rotted is told from what we wrote.
+The seal is a digest of the rest of the record: it shows whether a file was truncated or edited.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from uuid import uuid4
 
 from nodepert.errors import UserError
 
-LARGEST = 64 * 2**20  # bytes of any text that is read here; ours are kilobytes
+LARGEST = 64 * 2**20  # bytes of any text that is read here; records have kilobytes
 
 
 class Damaged(UserError):
-    """A file of ours that is not as it was written."""
+    """A NodePert file that is corrupt."""
 
 
 class Foreign(UserError):
-    """A file that is not ours, or of a version that this NodePert does not read; never overwritten."""
+    """Not a NodePert file, or one of a version that this NodePert cannot read; never overwritten."""
 
 
 def sealed(record: dict[str, Any]) -> str:
@@ -34,26 +34,27 @@ def sealed(record: dict[str, Any]) -> str:
 
 
 def unsealed(path: Path, form: str, version: int, unsealed_until: int = 0) -> dict[str, Any]:
-    """The record that a file holds, of any version up to this one; those until `unsealed_until` had no seal.
+    """The record in a file, of any version up to this one; versions up to `unsealed_until` had no seal.
 
-    Raises Damaged for one that is not as it was written, Foreign for what is not ours or later than this version.
+    Raises Damaged for a corrupt record, Foreign for another kind of file or a later version.
     """
     text = read_text(path)
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{path} is not readable as JSON ({error}), as a {form} record is") from None
-    told = record if isinstance(record, dict) else {}
-    ours = told.get("format") == form
-    if "seal" in told and told["seal"] != digest(_without_seal(told)):
-        raise Damaged(f"{path} is not as it was written: its seal does not fit")
-    if not ours:
+    record = record if isinstance(record, dict) else {}
+    if "seal" in record and record["seal"] != digest(_without_seal(record)):
+        raise Damaged(f"{path} is corrupt: its seal does not match")
+    if record.get("format") != form:
         raise Foreign(f'{path} is not a NodePert record of this kind (it has no "format": "{form}")')
-    if type(told.get("version")) is not int or not 1 <= told["version"] <= version:
-        raise Foreign(f"{path} has format version {told.get('version')!r}; this NodePert reads up to version {version}")
-    if "seal" not in told and told["version"] > unsealed_until:
-        raise Damaged(f"{path} is not as it was written: its seal is missing")
-    return told
+    if type(record.get("version")) is not int or not 1 <= record["version"] <= version:
+        raise Foreign(
+            f"{path} has format version {record.get('version')!r}; this NodePert reads up to version {version}"
+        )
+    if "seal" not in record and record["version"] > unsealed_until:
+        raise Damaged(f"{path} is corrupt: its seal is missing")
+    return record
 
 
 def digest(value: Any) -> str:
@@ -67,7 +68,7 @@ def _without_seal(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_whole(path: Path, text: str | bytes) -> None:
-    """Replace a file in one step: written beside it, flushed to disk, renamed. Raises UserError."""
+    """Write a file atomically: beside it, flushed to disk, renamed. Raises UserError."""
     with writing(path):
         temporary = path.with_name(f".{path.name}.{uuid4().hex}")
         try:
@@ -84,7 +85,7 @@ def write_whole(path: Path, text: str | bytes) -> None:
 
 
 def _settle(folder: Path) -> None:
-    """Flush a folder's entries, so that a renaming outlives a power cut; not every file system can."""
+    """Flush a folder's entries, so that a rename outlives a power cut; not every file system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -94,7 +95,7 @@ def _settle(folder: Path) -> None:
 
 
 def clear_strays(folder: Path) -> None:
-    """Remove what processes that were killed inside `write_whole` have left."""
+    """Remove the temporary files of processes that were killed inside `write_whole`."""
     for path in folder.glob(".*"):
         if re.fullmatch(r"\..+\.[0-9a-f]{32}", path.name):
             path.unlink(missing_ok=True)
@@ -102,29 +103,27 @@ def clear_strays(folder: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses into a UserError that names the place."""
+    """Turn an OSError into a UserError that names the path."""
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {(error.strerror or str(error)).lower()}; choose another place"
-        ) from None
+        raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}; choose another path") from None
 
 
 def check_target(path: Path, *suffixes: str) -> None:
-    """Raises UserError where a file that was asked for cannot be told its format by its name, or has no folder to be
-    in: that is made for results alone (--out), and in a name it is more likely mistyped."""
+    """Raise UserError for a file whose name has none of these suffixes, or whose folder does not exist (it is not made:
+    it is more likely mistyped)."""
     if path.suffix not in suffixes:
         raise UserError(f"cannot tell the format of {path}: its name must end in {' or '.join(suffixes)}")
     if not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: there is no folder {path.parent}; make it, or choose another place")
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}; make it, or choose another path")
 
 
 def read_text(path: Path) -> str:
     """A small text file. Raises UserError where it is missing or too large, Damaged where it is no text."""
     try:
         if path.stat().st_size > LARGEST:
-            raise UserError(f"{path} is larger than {LARGEST:,} bytes; it is not ours")
+            raise UserError(f"{path} is larger than {LARGEST:,} bytes; it is not a NodePert file")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise Damaged(f"{path} is not a text file") from None
