@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,7 +24,7 @@ class Execution:
         log: Trackers, as specs: "tensorboard", "wandb".
         metrics: Further metrics to measure, by name: "grad_norm".
         lanes: Replicas that are vectorised on each device; by default chosen by the backend.
-        memory: Gigabytes for one program on each device; by default what is free.
+        memory: Bytes for one program on each device; by default what is free.
         spread_batch: Whether one large run spreads each batch over all devices.
 
     Raises:
@@ -41,7 +42,7 @@ class Execution:
     lanes: int | None = None
     """Replicas that are vectorised on each device; by default all on a GPU, one on a CPU."""
     memory: float | None = None
-    """Gigabytes for one program on each device; by default what is free."""
+    """Bytes for one program on each device, as in 8e9; by default what is free."""
     spread_batch: bool = False
     """For one large run: spread each batch over all devices. (Several runs are spread over them anyway.)"""
 
@@ -56,7 +57,7 @@ class Execution:
         if self.lanes is not None and self.lanes < 1:
             raise UserError(f"lanes must be at least 1; got {self.lanes}")
         if self.memory is not None and not 0 < self.memory < math.inf:
-            raise UserError(f"memory is in gigabytes, finite and above 0; got {self.memory}")
+            raise UserError(f"memory is in bytes, finite and above 0; got {self.memory}")
         for spec in self.log:
             check("tracker", spec)
         measured(self.metrics)
@@ -75,6 +76,9 @@ class Execution:
 def execution_of(base: Execution | None = None, **options: Any) -> Execution:
     """An `Execution` with some options changed. Raises UserError for an option that does not exist."""
     known = [f.name for f in fields(Execution)]
+    if options.pop("on", None) is not None:
+        warnings.warn("on= is spread_batch=True now", DeprecationWarning, stacklevel=3)
+        options["spread_batch"] = True
     for name in options:
         if name not in known:
             raise UserError(f"unknown option '{name}'{did_you_mean(name, known)}; there are: {', '.join(known)}")

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import product
@@ -48,6 +49,12 @@ class Grid(NamedTuple):
     name: str
     runs: list[Run]
     launchers: dict[str, dict[str, Any]]  # {"slurm": {argument: value}}: of the launchers that have a table
+
+    @property
+    def slurm(self) -> dict[str, Any]:
+        """Deprecated: `launchers["slurm"]`."""
+        warnings.warn('Grid.slurm is Grid.launchers["slurm"] now', DeprecationWarning, stacklevel=2)
+        return self.launchers.get("slurm", {})
 
 
 def load_grid(path: str | Path) -> Grid:

@@ -200,7 +200,7 @@ class _Work:
         run, how = group.runs[0], self.execution
         more = {"begin": next(iter(found.values())).epoch, "states": [c.state for c in found.values()]} if found else {}
         return fit_all(group.model, group.loss, group.data, group.hypers, batchsize=run.batchsize, epochs=run.epochs,
-                       lanes=how.lanes, memory=how.memory and how.memory * 1e9, metrics=measured(how.metrics),
+                       lanes=how.lanes, memory=how.memory, metrics=measured(how.metrics),
                        on=jax.devices() if how.spread_batch else None, **more)  # fmt: skip
 
     def follow(self, group: Group, recorder: Recorder, found: dict[int, Checkpoint]) -> None:

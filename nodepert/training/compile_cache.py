@@ -18,7 +18,7 @@ def keep_programs() -> Path | None:
     """Cache compiled programs in the user's cache folder; returns the folder, or None without a cache.
 
     A place chosen by JAX's own settings (JAX_COMPILATION_CACHE_DIR) stays, and JAX_ENABLE_COMPILATION_CACHE=false turns
-    it off. Programs compiled for another processor have a folder of their own: a cluster's machines may share one home folder.
+    it off. Each kind of processor has a folder of its own: a cluster's machines may share one home folder.
     """
     if not jax.config.values["jax_enable_compilation_cache"]:
         return None

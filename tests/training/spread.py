@@ -23,7 +23,7 @@ if __name__ == "__main__":
     name = {"name": "study", "out": sys.argv[2]} if len(sys.argv) > 2 else {}
     several = npt.train(runs, **name)
     conv = replace(BASE, network="conv", batchsize=24, dataset="digits(train=60, test=20)")
-    single = npt.train(conv, on=jax.devices())
+    single = npt.train(conv, spread_batch=True)
     if jax.process_count() > 1:  # the others have less memory, and do not see the folder that the first one cannot use
         found_free, devices.memory_free = devices.memory_free, lambda: 1e12 if processes.writes() else 1e3
         parted = npt.train(runs[:2])
