@@ -4,8 +4,8 @@
     python benchmarks/time_to_accuracy.py --epochs 40
 
 All rules train 784-500-500-10 (ReLU) with cross-entropy, batch 100 and Adam with cosine decay over `epochs`, each at
-its own learning rate (see RULES). Seconds include evaluation but not compilation; "-": not reached. One seed: the number
-of epochs to a target varies by one or two between seeds.
+its own learning rate (see RULES). Seconds include evaluation but not compilation; "-": not reached. One seed: the
+number of epochs to a target varies by one or two between seeds.
 """
 
 from __future__ import annotations
