@@ -15,12 +15,17 @@ from rich.console import Console
 from rich.table import Table
 
 from nodepert.studies.store.run_folder import versions
-from nodepert.studies.train import device
+from nodepert.training.devices import device_name
 
 
 def facts(benchmark: str, **more: Any) -> dict[str, Any]:
     """Device, versions and date."""
-    machine = {"benchmark": benchmark, "date": date.today().isoformat(), "device": device(), "cores": os.cpu_count()}
+    machine = {
+        "benchmark": benchmark,
+        "date": date.today().isoformat(),
+        "device": device_name(),
+        "cores": os.cpu_count(),
+    }
     return machine | {"versions": versions()} | more
 
 

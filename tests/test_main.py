@@ -91,8 +91,8 @@ def test_log_expdata_is_a_boolean_and_true_without_a_value(words, value):
 
 
 def test_the_options_describe_plain_gradient_descent_on_the_named_network():
-    run = original.to_run(original.parser().parse_args([*COMMAND, "-wd", "0.1", "-jobid", "3"]))
-    assert run.network == "fc(width=8, depth=2)" and run.optimizer == "sgd" and run.rule == "np"
+    run = original.to_run(original.parser().parse_args([*COMMAND, "-n_hl", "3", "-wd", "0.1", "-jobid", "3"]))
+    assert run.network == "fc(width=8, depth=3)" and run.optimizer == "sgd" and run.rule == "np"
     assert (run.dataset, run.lr, run.wd, run.seed, run.batchsize, run.epochs) == ("mnist", 5e-3, 0.1, 3, 10, 2)
 
 
