@@ -1,4 +1,4 @@
-# `make example` and `make test` do everything from a fresh clone: a virtual environment, pinned versions, the run.
+# Every target works in a fresh clone: it makes a virtual environment, installs pinned versions and runs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,16 +9,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 help:
 	@echo "make example    node perturbation against SGD on MNIST: a table and example_training.png"
-	@echo "make test       all tests (NODEPERT_DATA_DIR=DIR runs them on the real data sets as well)"
-	@echo "make test-slow  the tests that take minutes: every benchmark, every kind of replica"
+	@echo "make test       the tests (with NODEPERT_DATA_DIR=DIR also those on real data sets)"
+	@echo "make test-slow  the tests that take minutes: every benchmark, every kind of replica, the rules' pages"
 	@echo "make lint       ruff and pyright"
-	@echo "make benchmark  time of the np step over the sgd step, per network"
-	@echo "make benchmarks all benchmarks (half an hour; NODEPERT_DATA_DIR=DIR says where MNIST is)"
-	@echo "make experiments  every experiment, small: docs/figures (half an hour; what is there is kept)"
-	@echo "make figures    the figures of the rules' pages and of the concepts (drawn from the table that is there)"
-	@echo "make fashion    every rule on Fashion-MNIST: docs/experiments/fashion.md (half an hour)"
-	@echo "make docs       the documentation, in build/site/index.html; its links are checked"
-	@echo "make install    only the environment, in $(VENV); then: source $(VENV)/bin/activate"
+	@echo "make benchmark  time of a step of np relative to sgd, per network"
+	@echo "make benchmarks all benchmarks (half an hour; MNIST from NODEPERT_DATA_DIR=DIR)"
+	@echo "make experiments  every experiment at --scale small, into docs/figures (half an hour; skips complete parts)"
+	@echo "make figures    the figures of the rules' pages and of the concepts, from the saved table"
+	@echo "make fashion    every rule on Fashion-MNIST, for docs/experiments/fashion.md (half an hour)"
+	@echo "make docs       the documentation in build/site/index.html; checks its links, runs its code and notebooks"
+	@echo "make install    the environment in $(VENV); then: source $(VENV)/bin/activate"
 
 example: $(VENV)/.installed
 	$(BIN)/python example.py
@@ -52,6 +52,7 @@ experiments: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	cd build/site && ../../$(BIN)/linkchecker --no-status --no-robots index.html
+	$(BIN)/python -m pytest -n 2 -m "docs and not slow" tests/docs
 
 figures: $(VENV)/.installed-dev
 	$(BIN)/python docs/scripts/rule_figures.py
@@ -67,7 +68,7 @@ clean:
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "NodePert needs Python 3.11 or newer; say where it is, as in: make PYTHON=python3.12"; exit 1; }
+		{ echo "NodePert needs Python 3.11 or newer; give its path, for example: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet -c constraints.txt -e .
 	@touch $@

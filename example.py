@@ -1,7 +1,7 @@
-"""Node perturbation against backpropagation (SGD) on MNIST: one table, one picture. Run it with `make example`.
+"""Node perturbation against backpropagation (SGD) on MNIST: one table, one figure. Run it with `make example`.
 
-Node perturbation adds noise to every pre-activation, watches how each example's loss changes, and keeps what helped.
-It never differentiates the loss, and still learns; each rule has its own stated hyperparameters.
+Node perturbation adds noise to every pre-activation, measures the change in each example's loss, and keeps noise that
+lowered it. It never differentiates the loss. Each rule has its own hyperparameters, given below.
 """
 
 import nodepert as npt
@@ -10,10 +10,10 @@ try:
     data, note = npt.load_dataset("mnist"), ""
 except npt.DataNotFound as missing:
     data = npt.load_dataset("mnist5k")
-    note = "Full MNIST is not here, so this runs on mnist5k, 5,000 of its digits."
+    note = "Full MNIST is not available; training on mnist5k, 5,000 MNIST digits."
     print(f"{note}\n({missing})\n")
 
-EPOCHS = 10 if data.name == "mnist" else 40  # the small set has fewer updates in an epoch
+EPOCHS = 10 if data.name == "mnist" else 40  # mnist5k has fewer updates per epoch
 RUNS = {
     "node perturbation": npt.Run(
         dataset=data.name,
@@ -31,7 +31,7 @@ RUNS = {
         rule="sgd",
         optimizer="sgd",
         lr=0.1,
-        epochs=EPOCHS // 2,  # backpropagation needs no more
+        epochs=EPOCHS // 2,  # enough for backpropagation
     ),
 }
 
@@ -53,4 +53,4 @@ for name, result in results.items():
 
 title = f"Node perturbation learns: {data.name}, {len(data.train_y):,} training images"
 path = npt.learning_curves({k: r.rows for k, r in results.items()}, "example_training.png", title)
-print(f"\npicture: {path}")
+print(f"\nfigure: {path}")

@@ -1,4 +1,4 @@
-"""What the benchmarks share: facts about the machine, a table on the terminal, figures as JSON."""
+"""Shared by the benchmarks: facts about the machine, a table in the terminal, results as JSON."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ from rich.console import Console
 from rich.table import Table
 
 from nodepert.studies.store.run_folder import versions
-from nodepert.studies.train import device
+from nodepert.training.devices import device_name
 
 
 def facts(benchmark: str, **more: Any) -> dict[str, Any]:
     """Device, versions and date."""
-    machine = {"benchmark": benchmark, "date": date.today().isoformat(), "device": device(), "cores": os.cpu_count()}
+    machine = {
+        "benchmark": benchmark,
+        "date": date.today().isoformat(),
+        "device": device_name(),
+        "cores": os.cpu_count(),
+    }
     return machine | {"versions": versions()} | more
 
 
 def matmul_rate(size: int = 2048, repeats: int = 10) -> float:
-    """Floating-point operations per second of a square float32 matrix product: the best of some repeats."""
+    """Floating-point operations per second of a square float32 matrix product: the best of several repeats."""
     a = jax.random.normal(jax.random.key(0), (size, size))
     product = jax.jit(lambda a: a @ a)
     product(a).block_until_ready()
@@ -40,7 +45,7 @@ def matmul_rate(size: int = 2048, repeats: int = 10) -> float:
 def report(
     about: dict[str, Any], rows: Sequence[dict[str, Any]], columns: dict[str, tuple[str, str]], path: Path
 ) -> None:
-    """Print the columns {title: (key, format)} of the rows, and write all of them."""
+    """Print the columns {title: (key, format)} of the rows, and write the complete rows to `path`."""
     table = Table(
         box=None, title=f"{about['benchmark']}, {about['device']}, {about['cores']} cores", title_justify="left"
     )
@@ -50,4 +55,4 @@ def report(
         table.add_row(*("-" if row[key] is None else format(row[key], form) for key, form in columns.values()))
     Console(width=140).print(table)
     path.write_text(json.dumps(about | {"rows": list(rows)}, indent=1) + "\n")
-    print(f"figures: {path}")
+    print(f"results: {path}")

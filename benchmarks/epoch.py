@@ -1,13 +1,14 @@
-"""An epoch with evaluation and data, over that of a plain loop which feeds the same batches from numpy.
+"""An epoch with evaluation and data, relative to a plain loop that takes the same batches from numpy.
 
     python benchmarks/epoch.py                 # fc on MNIST: the table, and epoch.json
     python benchmarks/epoch.py --dataset mnist5k --rules np sgd
 
-The plain loop is what one writes first: for each batch of a shuffled epoch the images are taken from the uint8 arrays,
-standardised in numpy and given to a jitted step; then each batch of both splits to a jitted evaluation, sums kept on
-the device. "Prepared" is the same with all images standardised in advance, outside of the time. Model, rule, optimizer
-and batch sizes are those of our epoch. "Products" is the floor of fully connected networks: nothing but the epoch's
-matrix products, compiled, on one batch that is there already. Repeats are interleaved; the figures are medians.
+The plain loop is the simplest implementation: for each batch of a shuffled epoch it takes the images from the uint8
+arrays, standardizes them in numpy and calls a jitted step; then it calls a jitted evaluation for each batch of both
+splits and accumulates the sums on the device. "Prepared" is the same with all images standardized in advance, outside
+the measured time. Model, rule, optimizer and batch sizes are those of NodePert's epoch. "Products" is the lower bound
+for fully connected networks: only the compiled matrix products of the epoch, on one batch already on the device.
+Repeats are interleaved; results are medians.
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ class Options:
     batchsize: int = 100
     """Examples per update."""
     repeats: int = 7
-    """Interleaved repeats; the median counts."""
+    """Interleaved repeats; the result is their median."""
     data_dir: str | None = None
-    """Folder that holds the data files."""
+    """Directory of the data files."""
     json: Path = Path("epoch.json")
-    """Where the figures go."""
+    """Output file."""
 
 
 def plain_loop(run: npt.Run, data: npt.Dataset, prepared: bool) -> Callable[[], float]:
-    """Seconds of one epoch more, by a loop over batches in Python."""
+    """A function that trains another epoch by a Python loop over batches and returns the seconds."""
 
     def standardised(x: np.ndarray) -> np.ndarray:
         return (x.astype(np.float32) - data.mean) / data.std
@@ -99,7 +100,7 @@ def plain_loop(run: npt.Run, data: npt.Dataset, prepared: bool) -> Callable[[], 
 
 
 def our_trainer(run: npt.Run, data: npt.Dataset) -> Callable[[], float]:
-    """Seconds of one epoch more, by the trainer."""
+    """A function that trains another epoch by the trainer and returns the seconds."""
     _, _, model, loss, data, hypers = prepare([run], data)[0]
     epochs = fit_all(model, loss, data, hypers, batchsize=run.batchsize, epochs=1000)
     for _ in range(2):
@@ -108,7 +109,8 @@ def our_trainer(run: npt.Run, data: npt.Dataset) -> Callable[[], float]:
 
 
 def products(run: npt.Run, data: npt.Dataset) -> Callable[[], float]:
-    """Seconds of an epoch's matrix products: forward, backward (or noisy forward), weight gradients, evaluation."""
+    """A function that returns the seconds of an epoch's matrix products: forward, backward (or noisy forward), weight
+    gradients, evaluation."""
     params = npt.make_model(run.network, data.train_x.shape[1:], data.classes).init(jax.random.key(0))
     weights = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
     keys = jax.random.split(jax.random.key(1), 2)
@@ -150,7 +152,7 @@ def products(run: npt.Run, data: npt.Dataset) -> Callable[[], float]:
 
 
 def measure(network: str, rule: str, options: Options, data: npt.Dataset) -> dict:
-    """One row: seconds of an epoch of each kind, and the loops' over ours."""
+    """One row: seconds of an epoch of each kind, and the ratio of each loop to the trainer."""
     run = npt.Run(dataset=options.dataset, network=network, rule=rule, loss="mse", batchsize=options.batchsize)
     kinds = [our_trainer(run, data), plain_loop(run, data, prepared=False), plain_loop(run, data, prepared=True)]
     kinds += [products(run, data)] if run.network.startswith("fc") else []
@@ -170,11 +172,11 @@ def main(options: Options) -> None:
     columns = {
         "network": ("network", ""),
         "rule": ("rule", ""),
-        "ours (s)": ("ours_s", ".2f"),
+        "NodePert (s)": ("ours_s", ".2f"),
         "plain loop (s)": ("plain_s", ".2f"),
-        "/ ours": ("plain_over_ours", ".2f"),
+        "/ NodePert": ("plain_over_ours", ".2f"),
         "prepared (s)": ("prepared_s", ".2f"),
-        "prepared / ours": ("prepared_over_ours", ".2f"),
+        "prepared / NodePert": ("prepared_over_ours", ".2f"),
         "products (s)": ("products_s", ".2f"),
         "plain / products": ("plain_over_products", ".2f"),
     }

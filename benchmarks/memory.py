@@ -1,10 +1,10 @@
-"""Peak temporary memory of a training step against depth and batch size, by XLA's analysis of the compiled step.
+"""Peak temporary memory of a training step against depth and batch size, from XLA's analysis of the compiled step.
 
     python benchmarks/memory.py                # the table, and memory.json
     python benchmarks/memory.py --depths 8 32 128 --no-time
 
-A step is a rule's gradient and plain gradient descent, parameters updated in place; inference is the forward pass. What
-node by node costs in time (`np(replay=True)` over `np`) is the median of interleaved repeats, at the least depth.
+A step is a rule's gradient and plain gradient descent, with parameters updated in place; inference is the forward pass.
+Times (such as `np(replay=True)` relative to `np`) are medians of interleaved repeats, at the smallest depth.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RULES = ("sgd", "np", "np(replay=True)", "np(noise=rademacher)", "np(noise=radem
 @dataclass
 class Options:
     rules: tuple[str, ...] = RULES
-    """Rules; inference is always there."""
+    """Rules; inference is always included."""
     depths: tuple[int, ...] = (8, 32)
     """Hidden layers."""
     batches: tuple[int, ...] = (100, 1000)
@@ -37,11 +37,11 @@ class Options:
     width: int = 1000
     """Units per layer."""
     repeats: int = 5
-    """Interleaved repeats of the times."""
+    """Interleaved repeats of each time."""
     time: bool = True
-    """Take the times as well."""
+    """Also measure times."""
     json: Path = Path("memory.json")
-    """Where the figures go."""
+    """Output file."""
 
 
 def compiled(rule: str, width: int, depth: int, batch: int):
@@ -71,7 +71,7 @@ def temporaries(options: Options, rule: str, depth: int, batch: int) -> dict:
 
 
 def times(options: Options) -> dict[str, float]:
-    """{rule: milliseconds of its step}, at the least depth and the largest batch."""
+    """{rule: milliseconds of its step}, at the smallest depth and the largest batch."""
     rules = [rule for rule in options.rules if rule != INFERENCE]
     programs = {rule: compiled(rule, options.width, min(options.depths), max(options.batches)) for rule in rules}
     states = {rule: arguments for rule, (_, arguments) in programs.items()}

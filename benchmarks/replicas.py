@@ -1,11 +1,11 @@
-"""Many runs in one program against one process per run: whole commands, start-up and compilation included.
+"""Many runs in one program relative to one process per run: whole commands, with start-up and compilation.
 
     python benchmarks/replicas.py                           # 32 seeds of fc(width=100), 3 epochs of MNIST
     python benchmarks/replicas.py --counts 8 --epochs 1     # smaller
 
-Each row is a whole command `nodepert train ... --seeds 0..N-1`, in a new folder. "cold" compiles, "warm" finds its
-program in the cache. Processes one after another cost N times the median of such a process with one seed. Commands of
-both kinds are interleaved.
+Each row is a whole command `nodepert train ... --seeds 0..N-1`, in a new directory. "Cold" compiles, "warm" loads the
+program from the cache. Separate processes in sequence take N times the median of a process with one seed. The commands
+are interleaved.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Options:
     epochs: int = 3
     """Epochs."""
     repeats: int = 3
-    """Commands of each kind; the median counts."""
+    """Commands of each kind; the result is their median."""
     data_dir: str | None = None
-    """Folder that holds the data files."""
+    """Directory of the data files."""
     json: Path = Path("replicas.json")
-    """Where the figures go."""
+    """Output file."""
 
 
 def seconds(options: Options, count: int, cache: Path | None) -> float:
@@ -84,7 +84,7 @@ def main(options: Options) -> None:
         rows = [*measure(options, None), *measure(options, Path(cache))]
     columns = {"compilation": ("programs", ""), "replicas": ("replicas", ""), "seconds": ("seconds", ".1f"),
                "run-epochs / s": ("run_epochs_per_s", ".2f"),
-               "over as many processes": ("gain", ".2f")}  # fmt: skip
+               "speedup": ("gain", ".2f")}  # fmt: skip
     about = facts(
         "replicas", network=options.network, rule=options.rule, dataset=options.dataset, epochs=options.epochs
     )

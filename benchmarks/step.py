@@ -1,13 +1,13 @@
-"""Time of one training step of each rule over that of backpropagation, per network.
+"""Time of one training step of each rule relative to backpropagation, per network.
 
     python benchmarks/step.py                                   # the table, and step.json
     python benchmarks/step.py --networks fc --rules "np(difference=jvp)" --repeats 50
 
-A step is gradient estimate and plain gradient descent, compiled, on data that are already on the device. Repeats are
-interleaved (every rule once, then again), and the figure is the median over repeats of rule / sgd, so that a machine
-that slows down slows both. The share of the matmul rate is the operations XLA counts in the compiled step, over its
-time, over the rate of a large square product on the same device. Memory is what XLA's analysis of the compiled step
-says: temporaries, and the whole.
+A step is the gradient estimate and plain gradient descent, compiled, on data already on the device. Repeats are
+interleaved (every rule once, then again), and the result is the median over repeats of rule / sgd, so that changes in
+the speed of the machine affect both. The fraction of the matmul rate is the number of operations that XLA counts in the
+compiled step, divided by its time and by the rate of a large square product on the same device. Memory is from XLA's
+analysis of the compiled step: temporaries, and the total.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from common import facts, matmul_rate, report
 import nodepert as npt
 from nodepert.training.devices import compiler_options
 
-SETTINGS = {  # network: (input shape, batch size), those of the ancestor
+SETTINGS = {  # network: (input shape, batch size), those of the original code
     "fc": ((28, 28, 1), 100),
     "linfc": ((28, 28, 1), 100),
     "conv": ((32, 32, 3), 100),
@@ -46,17 +46,17 @@ class Options:
     networks: tuple[str, ...] = ("fc", "conv", "conv-large")
     """Networks to time."""
     rules: tuple[str, ...] = RULES
-    """Rules to time; sgd is always there."""
+    """Rules to time; sgd is always included."""
     repeats: int = 20
-    """Interleaved repeats; the median counts."""
+    """Interleaved repeats; the result is their median."""
     seconds: float = 0.1
-    """Least duration of one measurement: as many steps as that takes."""
+    """Minimum duration of one measurement, which sets its number of steps."""
     json: Path = Path("step.json")
-    """Where the figures go."""
+    """Output file."""
 
 
 def compiled_step(network: str, rule: str):
-    """The compiled step, its first arguments, and by XLA: operations, bytes of temporaries, bytes of all."""
+    """The compiled step, its first arguments, and from XLA: operations, bytes of temporaries, total bytes."""
     shape, batchsize = SETTINGS[network]
     model, loss = npt.make_model(network, shape, 10), npt.make_loss("mse")
     rule_ = npt.make_rule(rule, model, loss)
@@ -85,7 +85,7 @@ def seconds_per_step(step, state, steps: int) -> float:
 
 
 def measure(network: str, options: Options, rate: float) -> list[dict]:
-    """One row per rule: milliseconds, ratio to sgd, examples per second, share of the matmul rate, memory."""
+    """One row per rule: milliseconds, ratio to sgd, examples per second, fraction of the matmul rate, memory."""
     steps = {rule: compiled_step(network, rule) for rule in ("sgd", *options.rules)}
     counts = {}
     for rule, (step, state, _) in steps.items():

@@ -1,11 +1,11 @@
-"""Epochs and seconds of training until a test accuracy is reached, per rule, on MNIST.
+"""Epochs and seconds of training to reach a test accuracy, per rule, on MNIST.
 
     python benchmarks/time_to_accuracy.py                   # the table, and time_to_accuracy.json
     python benchmarks/time_to_accuracy.py --epochs 40
 
 All rules train 784-500-500-10 (ReLU) with cross-entropy, batch 100 and Adam with cosine decay over `epochs`, each at
-its own learning rate, which stands in RULES. Seconds are those of epochs, evaluation included and compilation not; "-":
-not reached. One seed: which epoch is the first to pass is a matter of chance by one or two.
+its own learning rate (see RULES). Seconds include evaluation but not compilation; "-": not reached. One seed: the
+number of epochs to a target varies by one or two between seeds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RULES = {  # rule: learning rate
 @dataclass
 class Options:
     rules: tuple[str, ...] = tuple(RULES)
-    """Rules, of those in RULES."""
+    """Rules; a subset of RULES."""
     epochs: int = 15
     """Epochs of each run."""
     targets: tuple[float, ...] = (90.0, 95.0, 97.0)
@@ -41,9 +41,9 @@ class Options:
     dataset: str = "mnist"
     """Data set."""
     data_dir: str | None = None
-    """Folder that holds the data files."""
+    """Directory of the data files."""
     json: Path = Path("time_to_accuracy.json")
-    """Where the figures go."""
+    """Output file."""
 
 
 def measure(rule: str, options: Options, data: npt.Dataset) -> dict[str, Any]:

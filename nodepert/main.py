@@ -1,7 +1,7 @@
-"""The ancestor's command line, unchanged: `python nodepert/main.py -network fc -dataset mnist -update_rule np ...`.
+"""The command line of the original code: `python nodepert/main.py -network fc -dataset mnist -update_rule np ...`.
 
-With `-log_expdata True` it appends to explogs/<exp_name>/<network>.csv, as the ancestor did; whole rows, however
-many processes append at once. Everything else is NodePert's own trainer; `nodepert train` does more.
+With `-log_expdata True` it appends to explogs/<exp_name>/<network>.csv, like the original code. Several processes may
+append at the same time. Training is that of `nodepert train`, which has more options.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ COLUMNS = ("epoch", "epoch_time", "train_acc", "test_acc")  # of its CSV
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors."""
+    """An argument parser with one-line errors."""
 
     def error(self, message: str):
         fail(f"{message} (see -h)")
 
 
-def truth(text: str) -> bool:
-    """True, False and the like, as the ancestor read them."""
+def boolean(text: str) -> bool:
+    """A boolean, spelt as the original code accepts it."""
     words = {"true": True, "t": True, "1": True, "yes": True, "y": True}
     words |= {"false": False, "f": False, "0": False, "no": False, "n": False}
     if text.lower() not in words:
@@ -39,8 +39,8 @@ def truth(text: str) -> bool:
 
 
 def parser() -> Parser:
-    """The ancestor's options and defaults."""
-    p = Parser(description="The ancestor's command line; 'nodepert train' is the present one.", allow_abbrev=False)
+    """The options and defaults of the original code."""
+    p = Parser(description="The command line of the original code; see also 'nodepert train'.", allow_abbrev=False)
     p.add_argument("-dataset", default="mnist", help="mnist, fmnist, cifar10, cifar100, ... (default: mnist)")
     p.add_argument("-network", default="fc", help="fc, linfc, conv or conv-large (default: fc)")
     p.add_argument("-update_rule", default="np", help="np or sgd (default: np)")
@@ -50,14 +50,14 @@ def parser() -> Parser:
     p.add_argument("-hl_size", type=int, default=500, help="units per hidden layer, fc and linfc (default: 500)")
     p.add_argument("-num_epochs", type=int, default=4, help="epochs (default: 4)")
     p.add_argument("-wd", type=float, default=0.0, help="weight shrinkage per update (default: 0)")
-    p.add_argument("-exp_name", default="npexp", help="folder under explogs (default: npexp)")
-    p.add_argument("-log_expdata", type=truth, nargs="?", const=True, default=False, help="append to the CSV")
+    p.add_argument("-exp_name", default="npexp", help="directory under explogs (default: npexp)")
+    p.add_argument("-log_expdata", type=boolean, nargs="?", const=True, default=False, help="append to the CSV")
     p.add_argument("-jobid", type=int, default=0, help="seed (default: 0)")
     return p
 
 
 def to_run(args: argparse.Namespace) -> Run:
-    """The run that the ancestor's options describe: plain gradient descent, the network's own loss."""
+    """The run that these options describe: plain gradient descent, the default loss of the network."""
     shaped = f"{args.network}(width={args.hl_size}, depth={args.n_hl})"
     return Run(
         dataset=args.dataset.lower(),

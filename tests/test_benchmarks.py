@@ -1,4 +1,4 @@
-"""Every benchmark runs, on something small, and leaves what it prints as JSON with the device and versions."""
+"""Every benchmark runs at a small size and writes the printed rows as JSON with the device and versions."""
 
 import json
 import subprocess
@@ -11,13 +11,13 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 SMALL = {
     "step": "--networks linfc --rules np --repeats 1 --seconds 0.001",
     "epoch": "--dataset digits --rules np --repeats 1 --networks fc(width=5)",
-    "replicas": "--dataset digits --counts 2 --epochs 1 --repeats 1 --networks fc(width=5)",
+    "replicas": "--dataset digits --counts 2 --epochs 1 --repeats 1 --network fc(width=5)",
     "memory": "--depths 1 2 --batches 10 --width 8 --rules sgd np np(replay=True) --repeats 1",
     "time_to_accuracy": "--dataset digits --rules sgd --epochs 2 --targets 20 100",
 }
 
 
-def test_every_benchmark_is_here():
+def test_every_benchmark_is_tested_and_documented():
     assert {path.stem for path in FOLDER.glob("*.py")} - {"common"} == set(SMALL)
     text = (FOLDER / "README.md").read_text()
     assert all(f"`{name}.py`" in text for name in SMALL)
@@ -27,8 +27,8 @@ def test_every_benchmark_is_here():
 @pytest.mark.parametrize("name", SMALL)
 def test_it_runs(name, tmp_path):
     command = [sys.executable, FOLDER / f"{name}.py", *SMALL[name].split(), "--json", tmp_path / "found.json"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert found["rows"] and found["device"].startswith("cpu") and found["versions"]["jax"] and found["date"]
-    for row in found["rows"]:
-        assert str(next(v for v in row.values() if isinstance(v, str))) in said
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    written = json.loads((tmp_path / "found.json").read_text())
+    assert written["rows"] and written["device"].startswith("cpu") and written["versions"]["jax"] and written["date"]
+    for row in written["rows"]:
+        assert str(next(v for v in row.values() if isinstance(v, str))) in out

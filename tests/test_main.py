@@ -1,4 +1,4 @@
-"""The ancestor's command line stays valid: its options, its defaults, its table, many processes at once."""
+"""The command line of the original code works: its options, defaults and table, and many processes at once."""
 
 import csv
 import os
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nodepert
-from nodepert import main as ancestor
+from nodepert import main as original
 from nodepert.data import formats
 
 SCRIPT = Path(nodepert.__file__).with_name("main.py")
@@ -23,7 +23,7 @@ COMMAND += ["-num_epochs", "2", "-update_rule", "np"]
 
 @pytest.fixture(autouse=True)
 def work(tmp_path, monkeypatch):
-    """A foreign working folder, and NODEPERT_DATA_DIR with 60 + 20 images of noise under MNIST's name."""
+    """An empty working directory, and NODEPERT_DATA_DIR with 60 + 20 images of noise named as MNIST."""
     (tmp_path / "data" / "mnist").mkdir(parents=True)
     (tmp_path / "work").mkdir()
     rng = np.random.default_rng(0)
@@ -65,8 +65,8 @@ def files(folder):
     return [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"]
 
 
-def test_the_defaults_are_the_ancestors():
-    assert vars(ancestor.parser().parse_args([])) == {
+def test_the_defaults_are_those_of_the_original_code():
+    assert vars(original.parser().parse_args([])) == {
         "dataset": "mnist",
         "network": "fc",
         "update_rule": "np",
@@ -86,17 +86,17 @@ def test_the_defaults_are_the_ancestors():
     ("words", "value"),
     [([], True), (["True"], True), (["true"], True), (["1"], True), (["False"], False), (["no"], False)],
 )
-def test_log_expdata_is_true_without_a_value_and_what_its_value_says(words, value):
-    assert ancestor.parser().parse_args(["-log_expdata", *words, "-lr", "1"]).log_expdata is value
+def test_log_expdata_is_a_boolean_and_true_without_a_value(words, value):
+    assert original.parser().parse_args(["-log_expdata", *words, "-lr", "1"]).log_expdata is value
 
 
 def test_the_options_describe_plain_gradient_descent_on_the_named_network():
-    run = ancestor.to_run(ancestor.parser().parse_args([*COMMAND, "-wd", "0.1", "-jobid", "3"]))
-    assert run.network == "fc(width=8, depth=2)" and run.optimizer == "sgd" and run.rule == "np"
+    run = original.to_run(original.parser().parse_args([*COMMAND, "-n_hl", "3", "-wd", "0.1", "-jobid", "3"]))
+    assert run.network == "fc(width=8, depth=3)" and run.optimizer == "sgd" and run.rule == "np"
     assert (run.dataset, run.lr, run.wd, run.seed, run.batchsize, run.epochs) == ("mnist", 5e-3, 0.1, 3, 10, 2)
 
 
-def test_the_command_logs_its_epochs_and_settings_as_the_ancestor_did(work):
+def test_the_command_logs_its_epochs_and_settings_like_the_original_code(work):
     status, out, err = finish(start(*COMMAND, "-log_expdata", "True"))
     assert (status, err) == (0, "")
     assert "Update rule: np" in out and out.count("epoch") == 3
@@ -110,19 +110,19 @@ def test_the_command_logs_its_epochs_and_settings_as_the_ancestor_did(work):
     assert {f"-{key}": rows[2][key] for key in FULL[4:]} == settings
 
 
-def test_eight_processes_at_once_lose_and_tear_no_row(work):
+def test_eight_processes_at_once_append_complete_rows(work):
     short = [*COMMAND, "-n_hl", "0", "-batchsize", "60", "-num_epochs", "1", "-log_expdata", "-exp_name", "many"]
     started = [start(*short, "-jobid", str(job)) for job in range(8)]
     ends = [finish(process) for process in started]
     assert [(status, err) for status, _, err in ends] == [(0, "")] * 8
     rows = table(work / "explogs" / "many" / "fc.csv")
     assert sorted((row["jobid"], row["epoch"]) for row in rows) == [(str(j), str(e)) for j in range(8) for e in (0, 1)]
-    assert all(list(row) == FULL and all(row.values()) for row in rows)  # csv puts None where a row is torn
+    assert all(list(row) == FULL and all(row.values()) for row in rows)  # csv puts None into an incomplete row
     assert len({row["train_acc"] for row in rows}) > 2  # the job is the seed
 
 
 def logged(monkeypatch, *arguments):
-    """Run in this process, without training: one row whose numbers are known."""
+    """Run in this process without training: one row of known numbers."""
     from nodepert.studies import train as runner
 
     row = {"epoch": 0, "epoch_time": 0.5, "train_acc": 9.0, "test_acc": 8.0, "train_loss": 0.2, "test_loss": 0.3}
@@ -132,7 +132,7 @@ def logged(monkeypatch, *arguments):
         return runner.Result(run, [row], "finished")
 
     monkeypatch.setattr(runner, "train", train)
-    ancestor.main(list(arguments))
+    original.main(list(arguments))
 
 
 @pytest.mark.parametrize("network", ["conv", "conv-large"])
@@ -172,21 +172,21 @@ BAD = {
 
 
 @pytest.mark.parametrize("options", BAD)
-def test_what_is_wrong_is_one_line_and_status_2(options, work, capfd):
+def test_invalid_options_give_one_line_and_status_2(options, work, capfd):
     with pytest.raises(SystemExit) as stop:
-        ancestor.main([*COMMAND, "-log_expdata", "True", *options.split()])
+        original.main([*COMMAND, "-log_expdata", "True", *options.split()])
     err = capfd.readouterr().err
     assert stop.value.code == 2
     assert err.startswith("nodepert: error: ") and err.count("\n") == 1 and BAD[options] in err
     assert list(work.iterdir()) == []
 
 
-def test_what_is_wrong_ends_the_process_with_status_2(work):
+def test_invalid_options_end_the_process_with_status_2(work):
     status, out, err = finish(start("-lr", "fast"))
     assert (status, out) == (2, "") and err.startswith("nodepert: error: ") and err.count("\n") == 1
 
 
-def test_a_table_that_cannot_be_written_is_one_line_and_status_2(work, monkeypatch, capsys):
+def test_an_unwritable_table_gives_one_line_and_status_2(work, monkeypatch, capsys):
     (work / "explogs").write_text("mine")
     with pytest.raises(SystemExit) as stop:
         logged(monkeypatch, *COMMAND, "-log_expdata")

@@ -45,7 +45,11 @@ class Run(Task):
     hash of the full configuration. `dataclasses.replace(run, seed=1)` makes a variant.
 
     Args:
-        dataset, network, loss, rule, optimizer: Specs, `name` or `name(arg=value, ...)`.
+        dataset: Data set, as a spec, `name` or `name(arg=value, ...)`.
+        network: Network, as a spec.
+        loss: Loss per example, as a spec; `auto`: the default loss of the network.
+        rule: Learning rule, as a spec.
+        optimizer: Optimizer, as a spec.
         batchsize: Examples per update, at least 1.
         epochs: Passes over the training data, at least 0.
         lr: Learning rate, finite and at least 0.

@@ -1,9 +1,9 @@
-"""What the README and the documentation say to type works: every block of code is executed, in the page's order.
+"""Every block of code in the README and the documentation runs, in the order of its page (`make docs`).
 
-```python, ```sh            executed; with `epochs N` as 1 and experiments at smoke
-```python title="file.py"   written to that file, with `epochs N` as 1; so are blocks of other languages with a title
+```python, ```sh            executed, at a small size (see `smaller`)
+```python title="file.py"   written to that file, at a small size; likewise any other language with a title
 ```toml                     read as a grid
-```text, ```json            not executed: what is said, or cannot be typed here
+```text, ```json            not executed: output, or commands that need something this machine may lack
 """
 
 import os
@@ -29,12 +29,16 @@ from nodepert.training import devices
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
-SPOKEN = ("text", "json", "latex", "diff")  # languages that are not executed
-ELSEWHERE = ("cd", "source", "git", "sbatch", "srun", "ssh", "tensorboard", "wandb", "jupyter", "R", "open")
+OUTPUT = ("text", "json", "latex", "diff")  # not executed
+OTHER_PAGES = {"README", "fashion", "fashion-table"}  # in docs/experiments
+OTHER_COMMANDS = ("cd", "source", "git", "sbatch", "srun", "ssh", "tensorboard", "wandb", "jupyter", "R", "open")
+
+
+pytestmark = pytest.mark.docs
 
 
 def sections(page):
-    """What stands on its own: a page, or a section of the README."""
+    """The parts of a page that run independently: the sections of the README, any other page as one."""
     text = page.read_text()
     return re.split(r"(?m)^(?=##+ )", text) if page.name == "README.md" else [text]
 
@@ -43,15 +47,15 @@ UNITS = [(page, i) for page in PAGES for i, text in enumerate(sections(page)) if
 
 
 def unit(page, i):
-    """Slow are the pages of experiments, which are run at smoke elsewhere as well (test_experiments.py), and those of
-    rules but one, which are alike."""
+    """A page as a parameter. Two kinds are slow: experiments, which test_experiments.py also runs at scale smoke, and
+    all rules but one, because these pages are alike."""
     slow = page.parent.name == "experiments" or (page.parent.name == "rules" and page.stem not in ("index", "np"))
     return pytest.param(page, i, id=f"{page.relative_to(ROOT)}-{i}", marks=[pytest.mark.slow] * slow)
 
 
 @pytest.fixture(autouse=True)
-def compiling_in_a_hurry(monkeypatch):
-    """Training takes less time than its compilation where there is one epoch of it."""
+def fast_compilation(monkeypatch):
+    """Compile with few optimizations: one epoch of training takes less time than its compilation."""
     options = devices.compiler_options() | hurried()
     monkeypatch.setattr(devices, "compiler_options", lambda: options)
     flags = " ".join(f"--{name}={value}".lower() for name, value in hurried().items())
@@ -59,7 +63,7 @@ def compiling_in_a_hurry(monkeypatch):
 
 
 @pytest.mark.parametrize("page, i", [unit(page, i) for page, i in UNITS])
-def test_every_block_of_a_page_does_what_it_says(page, i, tmp_path, monkeypatch, capfd):
+def test_every_block_of_a_page_runs(page, i, tmp_path, monkeypatch, capfd):
     (tmp_path / "grids").symlink_to(ROOT / "grids")
     reader = Reader(tmp_path, monkeypatch, capfd)
     for info, code in FENCE.findall(sections(page)[i]):
@@ -67,11 +71,11 @@ def test_every_block_of_a_page_does_what_it_says(page, i, tmp_path, monkeypatch,
 
 
 class Reader:
-    """Someone who types what a page says, in an empty folder."""
+    """Types the commands of a page in an empty folder."""
 
     def __init__(self, folder, monkeypatch, capfd):
         self.folder, self.monkeypatch, self.capfd, self.names = folder, monkeypatch, capfd, {"__name__": "page"}
-        self.installed = None  # where a package of theirs was installed
+        self.installed = None  # where `pip install .` put the page's package
 
     def block(self, info, code):
         language, _, more = info.partition(" ")
@@ -79,9 +83,9 @@ class Reader:
         if title:
             path = self.folder / title[1]
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(shorter(code))
+            path.write_text(smaller(code))
         elif language == "python":
-            exec(compile(shorter(code), "a block of Python", "exec"), self.names)
+            exec(compile(smaller(code), "a block of Python", "exec"), self.names)
         elif language == "toml":
             (self.folder / "grid.toml").write_text(code)
             grid = load_grid(self.folder / "grid.toml")
@@ -90,10 +94,10 @@ class Reader:
                 check("launcher", Spec(name, (), tuple(options.items())))
         elif language in ("sh", ""):
             for line in code.replace("\\\n", " ").splitlines():
-                if words := shlex.split(shorter(line), comments=True):
+                if words := shlex.split(smaller(line), comments=True):
                     self.command(words, line)
         else:
-            assert language in SPOKEN, f"blocks of {language} are not known to the test"
+            assert language in OUTPUT, f"unknown language {language}: add it to the test"
 
     def command(self, words, line):
         while setting := re.fullmatch(r"([A-Z_]+)=(\S*)", words[0]):
@@ -112,7 +116,7 @@ class Reader:
         elif first in ("python", "pytest", "nodepert"):
             self.own_command(first, words[1:])
         else:
-            assert first in ELSEWHERE, f"the test does not know the command {first}"
+            assert first in OTHER_COMMANDS, f"unknown command {first}: add it to the test"
 
     def own_command(self, first, words):
         study = next((w for w in words[1:] if not w.startswith("-")), "default")
@@ -139,9 +143,12 @@ class Reader:
         assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
 
 
-def shorter(code):
-    """The same with fewer epochs, and experiments at their smallest."""
+def smaller(code):
+    """The same code with one epoch, few draws, a small MNIST, and experiments at scale smoke."""
     code = re.sub(r"epochs(\s*=\s*| )\d+", r"epochs\g<1>1", code)
+    code = re.sub(r"draws(\s*=\s*| )\d+", r"draws\g<1>100", code)
+    code = re.sub(r"(?m)^(nodepert check )(?!.*--draws)", r"\1--draws 100 ", code)
+    code = re.sub(r"(?<=[\s\"])mnist5k(?=[\s\"])", "mnist5k(train=400,test=100)", code)
     code = re.sub(r"(?m)^(nodepert experiment [\w-]+)(?= )(?!.*--scale)", r"\1 --scale smoke", code)
     return re.sub(r"--scale (small|paper)", "--scale smoke", code).replace("--out docs/figures", "--out results")
 
@@ -151,13 +158,13 @@ def test_the_blocks_were_found():
 
 
 @pytest.mark.parametrize("page", PAGES[:1])
-def test_links_of_the_readme_lead_somewhere(page):
+def test_links_of_the_readme_exist(page):
     links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]
     assert len(links) >= 3
     assert all((ROOT / link).exists() for link in links)
 
 
-def test_the_makefile_has_the_targets_that_the_readme_names():
+def test_the_makefile_has_every_target_of_the_readme():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"(?:`|^)make ([a-z-]+)", PAGES[0].read_text(), re.M):
         assert f"\n{target}:" in makefile, target
@@ -165,11 +172,11 @@ def test_the_makefile_has_the_targets_that_the_readme_names():
 
 def test_every_rule_and_experiment_has_its_page():
     assert {p.stem for p in (ROOT / "docs" / "rules").glob("*.md")} - {"index"} == {*names("rule")} - {"exact"}
-    assert {p.stem for p in (ROOT / "docs" / "experiments").glob("*.md")} - {"README"} == {*names("experiment")}
+    assert {p.stem for p in (ROOT / "docs" / "experiments").glob("*.md")} - OTHER_PAGES == {*names("experiment")}
 
 
-def test_equations_of_notebooks_become_mathml_and_code_stays(monkeypatch):
+def test_equations_of_notebooks_become_mathml_and_code_is_unchanged(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
-    hooks = pytest.importorskip("hooks", reason="the site's libraries are not here: pip install '.[dev]'")
+    hooks = pytest.importorskip("hooks", reason="the site needs: pip install '.[dev]'")
     text = hooks.equations(r"<p>$x &lt; y$ and $$\frac{1}{B}$$ <code>$HOME $PATH</code></p>")
     assert text.count("<math") == 2 and text.count('display="block"') == 1 and "<code>$HOME $PATH</code>" in text

@@ -1,4 +1,4 @@
-"""The notebooks of the documentation run, in a kernel of this environment, and are kept with their outputs, small."""
+"""The notebooks of the documentation run in a kernel of this environment, and are saved with small outputs."""
 
 import json
 import re
@@ -15,14 +15,15 @@ from nodepert.diagnostics.conformance.common import hurried
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ipynb"))
 FLAGS = " ".join(f"--{name}={value}".lower() for name, value in hurried().items())
-SETTINGS = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}  # compilation takes the time
-PLACES = re.compile(r"(?<![\w./:-])(?:/(?:home|root|tmp|usr|opt|mnt|var|work|Users|private)\b|[A-Z]:\\\\)|file://")
+SETTINGS = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}  # most of the time is compilation
+pytestmark = pytest.mark.docs
+PATHS = re.compile(r"(?<![\w./:-])(?:/(?:home|root|tmp|usr|opt|mnt|var|work|Users|private)\b|[A-Z]:\\\\)|file://")
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 class ThisEnvironment(KernelSpecManager):
-    """Knows one kernel: the Python that runs the tests, whatever is installed elsewhere."""
+    """One kernel: the Python that runs the tests."""
 
     def get_kernel_spec(self, kernel_name):
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -35,10 +36,10 @@ def outputs(notebook, kind=None):
 
 
 @each_notebook
-def test_it_runs_without_an_error_and_says_nothing_on_stderr(path, tmp_path, monkeypatch):
+def test_it_runs_without_an_error_and_without_stderr(path, tmp_path, monkeypatch):
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
-    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):  # not the user's own
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):  # not the user's
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     notebook = nbformat.read(path, as_version=4)
     kernel = AsyncKernelManager(kernel_spec_manager=ThisEnvironment())
@@ -46,14 +47,16 @@ def test_it_runs_without_an_error_and_says_nothing_on_stderr(path, tmp_path, mon
     work.mkdir()
     NotebookClient(notebook, km=kernel, timeout=300, resources={"metadata": {"path": str(work)}}).execute(
         cleanup_kc=True
-    )  # the kernel ends with it
+    )  # and end the kernel
     assert not [output.text for output in outputs(notebook, "stream") if output.name == "stderr"]
-    said = [[bool(cell.get("outputs")) for cell in one.cells] for one in (notebook, nbformat.read(path, as_version=4))]
-    assert said[0] == said[1]  # a stream may come in more parts or fewer
+    written = [
+        [bool(cell.get("outputs")) for cell in one.cells] for one in (notebook, nbformat.read(path, as_version=4))
+    ]
+    assert written[0] == written[1]  # whether, not how many: a stream may arrive in any number of parts
 
 
 @each_notebook
-def test_it_is_kept_as_it_was_executed_once(path):
+def test_it_is_saved_as_executed_once_from_top_to_bottom(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -66,16 +69,16 @@ def test_it_is_kept_as_it_was_executed_once(path):
 
 
 @each_notebook
-def test_it_is_small_and_names_no_place_on_a_machine(path):
+def test_it_is_small_and_has_no_path_of_a_machine(path):
     assert path.stat().st_size < 300_000
-    assert not PLACES.findall(path.read_text())
+    assert not PATHS.findall(path.read_text())
 
 
 @each_notebook
-def test_its_links_lead_somewhere(path):
-    said = "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]
+def test_its_links_exist(path):
+    text = "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]
                      if cell["cell_type"] == "markdown")  # fmt: skip
-    links = [link for link in re.findall(r"\]\(([^)#]+)", said) if "://" not in link]
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     assert links and all((path.parent / link).exists() for link in links), links
 
 
