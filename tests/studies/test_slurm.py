@@ -110,11 +110,11 @@ def test_ctrl_c_leaves_the_jobs_and_watch_comes_back(tmp_path):
     until(lambda: bool(list(tmp_path.glob("study/*/metrics.csv"))), process)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=30)
-    assert process.returncode == 130 and "the jobs go on" in said and "--watch" in said, said
+    assert process.returncode == 130 and "the jobs continue" in said and "--watch" in said, said
     again = sweep(path, tmp_path, *SLURM)  # submits nothing twice, and follows what is there
     assert "4 of 4 runs have finished" in again
     assert len(list(tmp_path.glob("study/jobs/*"))) == 1 and len(results(tmp_path)) == 4
-    assert "no jobs of this study are with Slurm" in sweep(path, tmp_path / "other", *SLURM, "--watch")
+    assert "no jobs of this study are with the scheduler" in sweep(path, tmp_path / "other", *SLURM, "--watch")
 
 
 @pytest.mark.slow
@@ -126,11 +126,11 @@ def test_a_time_limit_is_answered_by_a_checkpoint_and_the_queue(tmp_path):
     for record in records(tmp_path).values():
         assert record["attempts"] == sorted(set(record["attempts"]))
     logs = "".join(Path(p).read_text() for p in tmp_path.glob("study/jobs/*/*_log.out"))
-    assert "goes back into the queue" in logs
+    assert "is queued again" in logs
 
 
 def test_what_slurm_does_not_take_is_one_line_and_leaves_nothing(tmp_path):
-    wrong = {"partition=nosuch": "partition", "tim=5": "no option 'tim'", "time=-1": "above 0"}
+    wrong = {"partition=nosuch": "partition", "tim=5": "no argument 'tim'", "time=-1": "time must be positive"}
     for options, says in wrong.items():
         said = sweep(grid(tmp_path), tmp_path / "out", "--launcher", "slurm", "--slurm", options, status=2)
         (line,) = [line for line in said.splitlines() if line.startswith("nodepert: error: ")]
