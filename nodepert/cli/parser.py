@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import tyro
 
@@ -26,7 +26,7 @@ def _nonempty(words: list[str]) -> tuple[str, ...]:
 _ONE_OR_MORE = tyro.constructors.PrimitiveConstructorSpec(
     "*", "STR [STR ...]", _nonempty, lambda value: isinstance(value, tuple), list
 )
-Words = Annotated[tuple[str, ...], _ONE_OR_MORE]  # an option with one or more texts
+Words: TypeAlias = Annotated[tuple[str, ...], _ONE_OR_MORE]  # an option with one or more texts
 
 
 def asked(ask: Callable[[], Any], command: str) -> Any:

@@ -105,8 +105,7 @@ def no_run(names: Sequence[str], out: Path) -> str:
     """The error if no run is readable."""
     from nodepert.studies.results import run_folders, studies
 
-    count = sum(len(run_folders(out / name)) for name in names or studies(out))
-    if not count:
+    if not (count := sum(len(run_folders(out / name)) for name in names or studies(out))):
         return f"no readable run in {out}; nodepert train puts them into OUT/NAME/ID/"
     records = "the only record cannot" if count == 1 else f"none of {count:,} records can"
     return f"no readable run in {', '.join(str(out / name) for name in names) or out}: {records} be read"

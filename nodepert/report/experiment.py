@@ -79,7 +79,10 @@ def html_of_experiment(data: Mapping[str, Any]) -> str:
             f'<li class="{"yes" if f["holds"] else "no"}">{escape(verdict(f))}</li>' for f in data["findings"]
         ),
         figure=figure if data["figure"] else "",
-        head="".join(heading(name) for name in data["columns"]),
+        head="".join(
+            heading(name, not any(isinstance(row[i], str) for row in data["rows"]))
+            for i, name in enumerate(data["columns"])
+        ),
         rows="\n".join(f'<tr data-group="{i}">{"".join(map(_cell, row))}</tr>' for i, row in enumerate(data["rows"])),
         command=escape(data["command"]),
         sources="".join(f"<li>{escape(text)}</li>" for text in data["sources"]),
@@ -126,7 +129,7 @@ def _picture(given: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]
 
 def _cell(value: Any) -> str:
     text = escape(value_text(value))
-    return f'<td class="text">{text}</td>' if isinstance(value, str) else f"<td>{text}</td>"
+    return f'<td class="{"text" if isinstance(value, str) else "number"}">{text}</td>'
 
 
 def _option_text(value: Any) -> str:

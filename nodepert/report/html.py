@@ -30,7 +30,7 @@ def html(data: Mapping[str, Any]) -> str:
         study=escape(data["study"]),
         headline=escape(texts.headline(data)),
         common=pairs(texts.shared_options(data)),
-        head="".join(heading(text) for text in texts.headings(data)),
+        head="".join(map(heading, texts.headings(data), _numeric(data))),
         rows="\n".join(_row(data, i, group) for i, group in enumerate(data["groups"])),
         note=escape(texts.NOTE),
         commands="\n".join(escape(group["command"]) for group in data["groups"]),
@@ -76,8 +76,15 @@ def embedded(data: Mapping[str, Any]) -> str:
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def heading(text: str) -> str:
-    return f'<th scope="col" aria-sort="none"><button type="button">{escape(text)}</button></th>'
+def heading(text: str, number: bool) -> str:
+    return f'<th scope="col" class="{"number" if number else "text"}" aria-sort="none"><button type="button">{escape(text)}</button></th>'
+
+
+def _numeric(data: Mapping[str, Any]) -> list[bool]:
+    """Whether each column of the table holds numbers."""
+    options = data["groups"][0]["options"]
+    left = [isinstance(options[key], int | float) for key in texts.left_columns(data)]
+    return [*left, *[True] * (len(data["metrics"]) + 1), False]
 
 
 def _row(data: Mapping[str, Any], i: int, group: Mapping[str, Any]) -> str:
