@@ -77,7 +77,8 @@ def embedded(data: Mapping[str, Any]) -> str:
 
 
 def heading(text: str, number: bool) -> str:
-    return f'<th scope="col" class="{"number" if number else "text"}" aria-sort="none"><button type="button">{escape(text)}</button></th>'
+    kind = "number" if number else "text"
+    return f'<th scope="col" class="{kind}" aria-sort="none"><button type="button">{escape(text)}</button></th>'
 
 
 def _numeric(data: Mapping[str, Any]) -> list[bool]:
