@@ -1,4 +1,4 @@
-"""The terminal: the console, and the table of results."""
+"""The console, and the table of results."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nodepert.training.metrics import columns_of, diverged, mean_error, metric_of, seconds
+from nodepert.training.metrics import columns_of, diverged, mean_error, metric_of, seconds, with_error
 
-if TYPE_CHECKING:  # the runner imports JAX, and a list of names needs none
+if TYPE_CHECKING:  # it imports JAX, which most commands do not need
     from nodepert.studies.train import Result
 
-PIPE = 10_000  # columns where there is no terminal: a row is a line, and no cell is cut
+PIPE = 10_000  # columns without a terminal: each row is one line, and no cell is cut
 
 
 class Terminal(Console):
-    """A console whose lines end where their text does, so that a pipe or a file gets no padding."""
+    """A console that pads no lines in a pipe or a file."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         if self.is_terminal:
@@ -31,23 +31,17 @@ class Terminal(Console):
         self.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
     def on_broken_pipe(self) -> None:
-        """Leave it to the command, which ends as all do; rich would exit with status 1."""
+        """Leave it to the command; rich would exit with status 1."""
         raise
 
 
 console = Terminal(highlight=False, width=None if sys.stdout.isatty() else PIPE)
 
 
-def between(values: Sequence[float]) -> str:
-    """The range of several accuracies."""
-    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
-    return f"{low}%" if low == high else f"{low}-{high}%"
-
-
 def results(labels: Sequence[str], found: Sequence[Result]) -> Table:
-    """Final metrics, a line per label and learning rate: mean and standard error of the runs that did not diverge.
+    """Final metrics, a row per label and learning rate: mean ± standard error of the runs that did not diverge.
 
-    Losses and further metrics where there is room.
+    A narrow terminal shows only accuracies.
     """
     rows = [result.rows[-1] for result in found if result.rows]
     names = [name for name in columns_of(rows) if name != "epoch_time"]
@@ -62,18 +56,16 @@ def results(labels: Sequence[str], found: Sequence[Result]) -> Table:
     for label, result in zip(labels, found, strict=True):
         groups.setdefault((label, result.run.lr), []).append(result)
     for (label, lr), group in groups.items():
-        last = [r.rows[-1] for r in group if not diverged(r.rows[-1])]  # the status says how many did
+        last = [r.rows[-1] for r in group if not diverged(r.rows[-1])]
         timed = [row["epoch_time"] for r in group for row in r.rows[1:]]
         cells = (mean([row[name] for row in last if name in row], metric_of(name).form) for name in names)
         statuses = Counter(result.status for result in group).items()
-        said = ", ".join(f"{count} {status}" if len(group) > 1 else status for status, count in statuses)
-        table.add_row(escape(label), f"{lr:.12g}", *cells, seconds(sum(timed) / len(timed)) if timed else "-", said)
+        status = ", ".join(f"{count} {status}" if len(group) > 1 else status for status, count in statuses)
+        table.add_row(escape(label), f"{lr:.12g}", *cells, seconds(sum(timed) / len(timed)) if timed else "-", status)
     return table
 
 
 def mean(values: Sequence[float], form: str) -> str:
-    """The mean of several values with its standard error; a dash where there is none."""
-    if not values:
-        return "-"
+    """The mean of several values with its standard error."""
     average, error = mean_error(values)
-    return f"{average:{form}}" + (f" ± {error:.2g}" if len(values) > 1 else "")
+    return with_error(average if values else None, error if len(values) > 1 else None, form)

@@ -1,4 +1,4 @@
-"""The command `nodepert doctor`: what is here, what is missing, and what to type to get it."""
+"""The command `nodepert doctor`: what is installed, what is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -23,31 +23,30 @@ EXTRAS = {"flax": "flax", "equinox": "equinox", "slurm": "submitit", "parquet": 
 WHAT_FOR = {"flax": "npt.from_flax", "equinox": "npt.from_equinox", "slurm": "nodepert sweep --launcher slurm",
             "parquet": "nodepert results --to FILE.parquet", "report": "nodepert report",
             "tensorboard": "--log tensorboard", "wandb": "--log wandb"}  # fmt: skip
-AGAIN = "pip install --force-reinstall nodepert"
+REINSTALL = "pip install --force-reinstall nodepert"
 
 
-class Finding(NamedTuple):
-    """One line: what was looked at, whether it is well, what was found, what to type where it is not, and whether that
-    is needed for anything to work."""
+class Item(NamedTuple):
+    """A line of the report."""
 
-    what: str
-    well: bool
-    found: str
-    do: str = ""
-    needed: bool = False
+    name: str
+    ok: bool
+    text: str
+    fix: str = ""  # what to do if it is not ok
+    required: bool = False  # whether NodePert cannot work without it
 
 
 def doctor(out: Path = Path("runs"), data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None) -> None:
-    """Say what is on this machine: versions, devices, data, caches, Slurm; what is missing, and what to type for it.
+    """Report versions, devices, data, caches and Slurm on this machine; what is missing, and how to get it.
 
-    Ends with status 1 where something is missing that is needed: a package, a device that JAX can start on, the folder
-    of data that was given, a folder of results that can be written.
+    Exits with status 1 if something required is missing: a package, a device for JAX, the data directory of the
+    options, a writable directory of results.
 
     Example: nodepert doctor --data-dir ~/data
 
     Args:
-        out: Folder of results that is looked at.
-        data_dir: Folder that holds the data files; else NODEPERT_DATA_DIR, then the user's cache.
+        out: Directory of all results.
+        data_dir: Directory of the data files. Default: NODEPERT_DATA_DIR, then the user's cache.
     """
     from rich.markup import escape
     from rich.padding import Padding
@@ -55,120 +54,118 @@ def doctor(out: Path = Path("runs"), data_dir: Annotated[Path | None, tyro.conf.
 
     from nodepert.cli.display import console
 
-    found = list(findings(out, data_dir))
+    found = list(items(out, data_dir))
     table = Table(box=None, show_header=False, pad_edge=False)
     for overflow in ("ellipsis", "ellipsis", "fold"):
         table.add_column(no_wrap=overflow != "fold", overflow=overflow)
-    for finding in found:
-        bad = "[red]NO[/red]" if finding.needed else "[yellow]--[/yellow]"
-        table.add_row(escape(finding.what), "[green]ok[/green]" if finding.well else bad, escape(finding.found))
+    for item in found:
+        bad = "[red]missing[/red]" if item.required else "[yellow]--[/yellow]"
+        table.add_row(escape(item.name), "[green]ok[/green]" if item.ok else bad, escape(item.text))
     console.print(table)
-    lacking = [finding for finding in found if finding.do and not finding.well]
-    needed, wanted = [f for f in lacking if f.needed], [f for f in lacking if not f.needed]
-    for title, missing in (("what is missing and needed:", needed), ("what is missing, if you want it:", wanted)):
+    fixable = [item for item in found if item.fix and not item.ok]
+    for required, title in ((True, "required:"), (False, "optional:")):
+        missing = [item for item in fixable if item.required == required]
         if missing:
             print(f"\n{title}")
-        for finding in missing:
-            console.print(Padding(escape(f"{finding.what}: {finding.do}"), (0, 0, 0, 2)))
-    if needed:
+        for item in missing:
+            console.print(Padding(escape(f"{item.name}: {item.fix}"), (0, 0, 0, 2)))
+    if any(item.required for item in fixable):
         sys.exit(1)
 
 
-def findings(out: Path, data_dir: Path | None) -> Iterator[Finding]:
-    """All lines, in order."""
-    yield Finding("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    yield Finding("nodepert", True, _version("nodepert") or "not installed as a package")
+def items(out: Path, data_dir: Path | None) -> Iterator[Item]:
+    """All lines in order."""
+    yield Item("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield Item("nodepert", True, _version("nodepert") or "not installed as a package")
     versions = {name: _version(name) for name in PACKAGES}
-    yield Finding("packages", all(versions.values()), ", ".join(f"{k} {v or 'missing'}" for k, v in versions.items()),
-                  AGAIN, needed=True)  # fmt: skip
+    yield Item("packages", all(versions.values()), ", ".join(f"{k} {v or 'missing'}" for k, v in versions.items()),
+                  REINSTALL, required=True)  # fmt: skip
     for extra, package in EXTRAS.items():
         version = _version(package)
-        do = "" if version else f'pip install "nodepert[{extra}]"  (for {WHAT_FOR[extra]})'
-        yield Finding(f"extra {extra}", bool(version), f"{package} {version}" if version else "not installed", do)
-    yield from _looked("devices", _devices, AGAIN)
-    yield from _looked(
-        "data", lambda: _data(data_dir), "give a --data-dir (or NODEPERT_DATA_DIR) that is there, or none"
-    )
-    yield _place("results", out, "choose another --out", needed=True)
-    yield from _looked("compiled programs", _cache, AGAIN)
+        fix = "" if version else f'pip install "nodepert[{extra}]"  (for {WHAT_FOR[extra]})'
+        yield Item(f"extra {extra}", bool(version), f"{package} {version}" if version else "not installed", fix)
+    yield from _guarded("devices", _devices, REINSTALL)
+    yield from _guarded("data", lambda: _data(data_dir), "use a --data-dir (or NODEPERT_DATA_DIR) that exists, or none")
+    yield _directory("results", out, "choose another --out", required=True)
+    yield from _guarded("compiled programs", _cache, REINSTALL)
     yield _slurm()
 
 
-def _looked(what: str, look: Callable[[], Iterator[Finding]], do: str) -> Iterator[Finding]:
-    """What there is to be seen; where looking fails a line that says why, so that all else is still told."""
+def _guarded(name: str, find: Callable[[], Iterator[Item]], fix: str) -> Iterator[Item]:
+    """The items of `find`, or an item with its error."""
     try:
-        yield from look()
+        yield from find()
     except Exception as error:  # whatever a broken installation raises
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        yield Finding(what, False, " ".join(f"{kind}{error}".split()), do, needed=True)
+        yield Item(name, False, " ".join(f"{kind}{error}".split()), fix, required=True)
 
 
-def _devices() -> Iterator[Finding]:
-    """What JAX computes on, and a GPU that it does not see."""
+def _devices() -> Iterator[Item]:
+    """The devices of JAX, and a GPU that it does not use."""
     import jax
 
     from nodepert.training import devices
 
     if trouble := devices.trouble():
-        yield Finding("devices", False, *trouble, needed=True)
+        yield Item("devices", False, *trouble, required=True)
     else:
         kinds = ", ".join(dict.fromkeys(device.device_kind for device in jax.devices()))
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        found = f"{jax.device_count()} {jax.default_backend()} ({kinds}); {cores} CPU core{'s' * (cores > 1)}"
-        yield Finding("devices", True, found)
+        text = f"{jax.device_count()} {jax.default_backend()} ({kinds}); {cores} CPU core{'s' * (cores > 1)}"
+        yield Item("devices", True, text)
         if jax.default_backend() != "cpu":
             return
     if list(Path("/dev").glob("nvidia[0-9]*")):
-        do = 'pip install "nodepert[cuda12]" or "nodepert[cuda13]", by the driver\'s version (nvidia-smi)'
-        yield Finding("GPU", False, "there is one, but JAX does not see it", do)
+        fix = 'pip install "nodepert[cuda12]" or "nodepert[cuda13]", by the driver\'s version (nvidia-smi)'
+        yield Item("GPU", False, "found, but JAX does not see it", fix)
     else:
-        yield Finding("GPU", False, "none here; everything works on the CPU")
+        yield Item("GPU", False, "none; everything works on the CPU")
 
 
-def _data(data_dir: Path | None) -> Iterator[Finding]:
+def _data(data_dir: Path | None) -> Iterator[Item]:
     from nodepert.data import status
 
-    here, away = [], []
-    for name, found, _ in status(data_dir and str(data_dir)):
-        (here if found else away).append(name)
-    yield Finding("data here", bool(here), ", ".join(here))
-    if away:
-        do = f"nodepert data fetch {' '.join(away)}, or --data-dir DIR (NODEPERT_DATA_DIR) where the files are"
-        yield Finding("data not here", False, ", ".join(away), do)
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for name, here, _ in status(data_dir and str(data_dir)):
+        found[bool(here)].append(name)
+    yield Item("data here", bool(found[True]), ", ".join(found[True]))
+    if missing := found[False]:
+        fix = f"nodepert data fetch {' '.join(missing)}, or --data-dir DIR (NODEPERT_DATA_DIR) with the files"
+        yield Item("data not here", False, ", ".join(missing), fix)
 
 
-def _cache() -> Iterator[Finding]:
-    """Where compiled programs are kept."""
+def _cache() -> Iterator[Item]:
+    """The directory of compiled programs."""
     from nodepert.training.compile_cache import keep_programs
 
-    if place := keep_programs():
-        yield _place("compiled programs", place, "set JAX_COMPILATION_CACHE_DIR to another folder")
+    if path := keep_programs():
+        yield _directory("compiled programs", path, "set JAX_COMPILATION_CACHE_DIR to another directory")
     else:
-        yield Finding("compiled programs", False, "not kept: turned off, or the user's cache folder cannot be written")
+        yield Item("compiled programs", False, "not saved: turned off, or the user's cache directory cannot be written")
 
 
-def _place(what: str, place: Path, do: str, needed: bool = False) -> Finding:
-    """Whether a folder can be written, and how much room it has."""
-    nearest = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
+def _directory(name: str, path: Path, fix: str, required: bool = False) -> Item:
+    """Whether a directory can be written, and its free space."""
+    nearest = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     try:
         with tempfile.TemporaryFile(dir=nearest):
             free = shutil.disk_usage(nearest).free / 1e9
-        return Finding(what, True, f"{place} ({free:.0f} GB free)")
+        return Item(name, True, f"{path} ({free:.0f} GB free)")
     except OSError as error:
-        return Finding(what, False, f"{place}: {(error.strerror or str(error)).lower()}", do, needed)
+        return Item(name, False, f"{path}: {(error.strerror or str(error)).lower()}", fix, required)
 
 
-def _slurm() -> Finding:
+def _slurm() -> Item:
     if not shutil.which("sbatch"):
-        return Finding("Slurm", False, "no sbatch here; sweeps run in worker processes (nodepert sweep GRID)")
+        return Item("Slurm", False, "no sbatch; sweeps run in worker processes (nodepert sweep GRID)")
     try:
         done: Any = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=10)
-        well = done.returncode == 0 and "DOWN" not in done.stdout
+        ok = done.returncode == 0 and "DOWN" not in done.stdout
     except (OSError, subprocess.TimeoutExpired):
-        well = False
-    if well:
-        return Finding("Slurm", True, "answers; nodepert sweep GRID --launcher slurm")
-    return Finding("Slurm", False, "sbatch is here, but the controller does not answer", "scontrol ping says why")
+        ok = False
+    if ok:
+        return Item("Slurm", True, "answers; nodepert sweep GRID --launcher slurm")
+    return Item("Slurm", False, "sbatch is installed, but the controller does not answer", "see scontrol ping")
 
 
 def _version(package: str) -> str | None:

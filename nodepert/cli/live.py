@@ -1,4 +1,4 @@
-"""What a terminal shows while runs train: a line per replica with its learning curve, the pace, the time left."""
+"""Progress on a terminal: a line per run with its learning curve, the speed, the time left."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ ORDER = {"running": 0, "failed": 1, "interrupted": 2, "": 3}  # unfinished ones 
 
 
 class Line(NamedTuple):
-    """A run on the terminal; `curve`: its score so far, per cent."""
+    """A run on the terminal."""
 
     label: str
-    curve: Sequence[float]
+    curve: Sequence[float]  # test accuracy of each epoch, per cent
     epoch: int
     epochs: int
-    word: str  # its status; "" before it starts
+    status: str  # "" before it starts
 
 
 def sparkline(values: Sequence[float], low: float, high: float, width: int = WIDTH, bars: str = BARS) -> str:
-    """Values as a row of bars from low to high, at most `width` of them (each the last of its share); ? for nan."""
+    """Values as a row of bars from low to high, at most `width` (each the last value of its interval); ? for nan."""
     n = len(values)
     shown = values if n <= width else [values[(k + 1) * n // width - 1] for k in range(width)]
     return "".join("?" if not math.isfinite(v) else bars[level(v, low, high, len(bars))] for v in shown)
 
 
 def level(value: float, low: float, high: float, levels: int) -> int:
-    """Which of so many levels a value is at."""
+    """The level of a value, 0 to levels - 1."""
     return min(levels - 1, max(0, int((value - low) / (high - low) * levels))) if high > low else 0
 
 
 def replicas(lines: Sequence[Line]) -> Table:
-    """A table of runs, those that train first; all curves on one scale, from the lowest value to the highest."""
+    """A table of runs, running ones first; all curves share one scale, from the lowest to the highest value."""
     values = [v for line in lines for v in line.curve if math.isfinite(v)]
     low, high = min(values, default=0.0), max(values, default=1.0)
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -58,28 +58,28 @@ def replicas(lines: Sequence[Line]) -> Table:
     table.add_column(f"{low:.0f} to {high:.0f}%" if values else "", no_wrap=True, min_width=WIDTH, style="cyan")
     for heading in ("test %", "epoch", ""):
         table.add_column(heading, justify="right", no_wrap=True)
-    order = sorted(lines, key=lambda line: ORDER.get(line.word, 4))
+    order = sorted(lines, key=lambda line: ORDER.get(line.status, 4))
     bars = BARS if console.encoding.startswith("utf") else PLAIN
     for line in order[:LINES]:
         last = f"{line.curve[-1]:.1f}" if line.curve else ""
         table.add_row(escape(line.label), sparkline(line.curve, low, high, bars=bars), last,
-                      f"{line.epoch}/{line.epochs}" if line.word else "", line.word or "waiting")  # fmt: skip
+                      f"{line.epoch}/{line.epochs}" if line.status else "", line.status or "waiting")  # fmt: skip
     if len(order) > LINES:
         table.add_row(f"and {len(order) - LINES:,} more", "", "", "", "")
     return table
 
 
 def pace(trained: int, left: int, seconds: float) -> str:
-    """How many epochs a second, and how long the rest takes at this pace."""
+    """The time so far, the speed, and the time left at this speed."""
     if not trained or seconds <= 0:
         return duration(seconds)
     rate = trained / seconds
-    said = f"{rate:.3g} epochs/s" if rate >= 1 else f"{1 / rate:.3g} s/epoch"
-    return f"{duration(seconds)}, {said}" + (f", about {duration(left / rate)} left" if left else "")
+    speed = f"{rate:.3g} epochs/s" if rate >= 1 else f"{1 / rate:.3g} s/epoch"
+    return f"{duration(seconds)}, {speed}" + (f", about {duration(left / rate)} left" if left else "")
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: 40 s, 12 min, 3.5 h."""
+    """A duration as text: 40 s, 12 min, 3.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -87,8 +87,10 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def drawn(lines: Callable[[], Sequence[Line]], footer: Callable[[float], Iterable[str]]) -> Iterator[None]:
-    """Draw runs and a line about all of them, four times a second, until the end of the context; then it disappears.
-    `footer` gets the seconds so far."""
+    """Draw runs and a footer, four times a second, within the context.
+
+    `footer` is called with the seconds so far.
+    """
     start, spinner = time.monotonic(), Spinner("dots")
 
     def picture() -> Any:
@@ -101,7 +103,7 @@ def drawn(lines: Callable[[], Sequence[Line]], footer: Callable[[float], Iterabl
 
 @contextmanager
 def progress(named: dict[Run, str]) -> Iterator[Callback]:
-    """A line per run with its learning curve on a terminal, a line per run and epoch elsewhere. `named`: labels."""
+    """Learning curves on a terminal, elsewhere a line per run and epoch. `named`: {run: label}."""
     if not console.is_terminal:
         yield PrintRows(named)
         return
@@ -111,26 +113,26 @@ def progress(named: dict[Run, str]) -> Iterator[Callback]:
 
 
 class Board(Callback):
-    """The runs, as their callbacks report them."""
+    """The state of the runs, from their callbacks."""
 
     def __init__(self, named: dict[Run, str]):
         self.named = named
         self.curves: dict[Run, list[float]] = {run: [] for run in named}
-        self.words = dict.fromkeys(named, "")
+        self.statuses = dict.fromkeys(named, "")
         self.read_back = 0  # epochs
 
     def on_begin(self, run: Run, folder: Path | None) -> None:
-        self.words[run] = "running"
+        self.statuses[run] = "running"
 
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
         self.curves[run].append(row[SCORE])
         self.read_back += state.read_back and row["epoch"] > 0
 
     def on_end(self, run: Run, status: str) -> None:
-        self.words[run] = status
+        self.statuses[run] = status
 
     def lines(self) -> list[Line]:
-        return [Line(label, self.curves[run], max(0, len(self.curves[run]) - 1), run.epochs, self.words[run])
+        return [Line(label, self.curves[run], max(0, len(self.curves[run]) - 1), run.epochs, self.statuses[run])
                 for run, label in self.named.items()]  # fmt: skip
 
     def footer(self, seconds: float) -> list[str]:
@@ -138,6 +140,6 @@ class Board(Callback):
         if not any(line.curve for line in lines):
             return ["compiling", *([f"{seconds:.0f} s"] if seconds > 3 else [])]
         done = sum(line.epoch for line in lines) - self.read_back
-        left = sum(line.epochs - line.epoch for line in lines if line.word in ("", "running"))
-        ended = sum(has_result(line.word) for line in lines)
+        left = sum(line.epochs - line.epoch for line in lines if line.status in ("", "running"))
+        ended = sum(has_result(line.status) for line in lines)
         return [*([f"{ended}/{len(lines)} runs"] if len(lines) > 1 else []), pace(done, left, seconds)]

@@ -1,4 +1,4 @@
-"""A command line as it is read, by tyro: what is wrong with it is said in one line, in the words of this program."""
+"""Parse a command line with tyro; report a wrong one in one line."""
 
 from __future__ import annotations
 
@@ -6,105 +6,70 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial, wraps
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import tyro
 
 from nodepert.errors import UserError, did_you_mean
 
-given: list[str] = []  # the words after `nodepert` as they were typed, for hints that say what to type again
+given: list[str] = []  # the words after `nodepert`, for hints that repeat the command
 
 
-def _some(words: list[str]) -> tuple[str, ...]:
+def _nonempty(words: list[str]) -> tuple[str, ...]:
     if not words:
         raise ValueError("needs a value")
     return tuple(words)
 
 
-# An option that takes one text or several: without any, what was meant is not known.
-Words = Annotated[
-    tuple[str, ...],
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*", metavar="STR [STR ...]", instance_from_str=_some, str_from_instance=list,
-        is_instance=lambda value: isinstance(value, tuple),
-    ),
-]  # fmt: skip
+_ONE_OR_MORE = tyro.constructors.PrimitiveConstructorSpec(
+    "*", "STR [STR ...]", _nonempty, lambda value: isinstance(value, tuple), list
+)
+Words: TypeAlias = Annotated[tuple[str, ...], _ONE_OR_MORE]  # an option with one or more texts
 
 
 def asked(ask: Callable[[], Any], command: str) -> Any:
-    """What tyro makes of the line of a command. Raises UserError for one that is wrong."""
+    """The result of `ask`, which calls tyro. Raises UserError for a wrong command line."""
+    box, columns = io.StringIO(), os.environ.get("COLUMNS")
+    if not {"-h", "--help"} & {*given}:
+        os.environ["COLUMNS"] = "10000"  # a wide box breaks no sentence
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(box):
             return ask()
     except SystemExit as stop:
         if not stop.code:
             raise
-    said = io.StringIO()
-    with _wide(), contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
-        ask()
-    raise UserError(f"{in_one_line(said.getvalue())} (see {command} --help)")
-
-
-@contextlib.contextmanager
-def _wide() -> Iterator[None]:
-    """A terminal so wide that no sentence in a box is broken."""
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "10000"
-    try:
-        yield
     finally:
-        del os.environ["COLUMNS"]
-        os.environ |= {"COLUMNS": before} if before is not None else {}
+        os.environ.pop("COLUMNS", None)
+        os.environ |= {"COLUMNS": columns} if columns else {}
+    raise UserError(f"{one_line(box.getvalue())} (see {command} --help)")
 
 
 def later(command: Callable[..., None], brief: bool = False) -> Callable[..., Callable[[], None]]:
-    """What tyro calls: gives the command with its arguments. `brief`: as a list of all commands tells of it."""
+    """A function for tyro that returns the command with its arguments. `brief`: only the first paragraph of help."""
 
     @wraps(command)
     def bound(*args, **kwargs):
         return partial(command, *args, **kwargs)
 
-    if brief:
-        bound.__doc__ = (command.__doc__ or "").partition("\n\n")[0]
+    bound.__doc__ = (command.__doc__ or "").partition("\n\n")[0] if brief else command.__doc__
     return bound
 
 
-NOUNS = {"INT": "a whole number", "FLOAT": "a number"}
-
-
-def in_one_line(box: str) -> str:
-    """What is wrong, of the box that tyro frames it in."""
-    box = re.sub(r"\x1b\[[0-9;]*m", "", box)  # colours, on a terminal
-    text = " ".join(" ".join(line.strip("│| ") for line in box.splitlines()[1:-1]).split())
-    parts = [part.strip() for part in re.split("[─-]{5,}", text) if part.strip()]  # hyphens where there is no UTF-8
-    first = next((part for part in parts if part.startswith("Unrecognized")), parts[0])  # rather than what is missing
-    return _reworded(first, " | ".join(parts))
-
-
-def _reworded(said: str, more: str) -> str:
-    """A sentence of tyro's in our words; one that is not known stays as it is. `more`: all that its box says."""
-    if found := re.match(r"Unrecognized (?:or misplaced )?options: (-\S*?)(?:,? |,?$)", said):
-        near = re.search(rf"(?:Perhaps you meant|similar to {found[1]}): (--[\w-]+)", more)
-        return f"unknown option {found[1]}" + (f" (did you mean {near[1]}?)" if near and near[1] != found[1] else "")
-    if found := re.match(r"Unrecognized (?:or misplaced )?options: (.*)", said):
-        if not (commands := re.search(r"Available subcommands: ([\w, -]*\w)", more)):
-            return f"there is no place for '{found[1]}' here"
-        there, word = commands[1].split(", "), found[1].split(", ")[0]
-        return f"unknown command '{word}'{did_you_mean(word, there)}; there are: {commands[1]}"
-    if found := re.match(r"Expected one of \{(.*)\}", said):
-        return f"which command? there are: {found[1]}"
-    if found := re.match(r"Missing from (nodepert[ \w-]*): (\S+)", said):
+def one_line(box: str) -> str:
+    """The message in a box drawn by tyro, whose public interface has no structured errors."""
+    box = re.sub(r"\x1b\[[0-9;]*m", "", box)  # colours
+    text = " ".join(word for line in box.splitlines()[1:] for word in line.strip("│| ").split())
+    if found := re.search(r"Unrecognized (?:or misplaced )?options: ([^\s,]+)", text):
+        word, near = found[1], re.search(rf"(?:meant|similar to {re.escape(found[1])}): (--[\w-]+)", text)
+        if word.startswith("-"):
+            return f"unknown option {word}" + (f" (did you mean {near[1]}?)" if near and near[1] != word else "")
+        if there := re.search(r"Available subcommands: ([\w, -]*\w)", text):
+            return f"unknown command '{word}'{did_you_mean(word, there[1].split(', '))}; there are: {there[1]}"
+        return f"unexpected argument '{word}'"
+    if found := re.match(r"Missing from (nodepert[ \w-]*): (\S+)", text):
         return f"{found[1]} needs {found[2]}"
-    if found := re.match(r"Missing value for argument '(.*?)'", said):
-        return f"{found[1]} needs a value"
-    if found := re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", said):
-        there = re.findall(r"'(.*?)'", found[3])
-        hint = did_you_mean(found[1], there)
-        return f"{found[2]} must be one of {', '.join(there)}; got '{found[1]}'{hint}"
-    if found := re.match(r"Error parsing (\S+): (.*)", said):
-        noun = next((noun for kind, noun in NOUNS.items() if re.search(rf"\b{kind}\b", f"{said} {more}")), "")
-        got = re.search(r"(?:from|arguments:) \[(.*?)\]|: ('[^']*')$", found[2])
-        return f"{found[1]} must be {noun}; got {got[1] or got[2]}" if noun and got else f"{found[1]} {found[2]}"
-    return said
+    if (found := re.match(r"Error parsing (\S+): .*?('.*?')(?=\]| [─-])", text)) and re.search("INT|FLOAT", text):
+        return f"{found[1]} must be a {'whole ' * ('INT' in text)}number; got {found[2]}"
+    return re.sub(r"\.? [─-]{5,}.*|^Error parsing (\S+):", r"\1", text)

@@ -1,4 +1,4 @@
-"""The commands that look at runs that are there: `nodepert runs` compares them, `nodepert results` gives their rows."""
+"""The commands on saved runs: `nodepert runs` compares them, `nodepert results` writes their rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 STATUSES = ("finished", "diverged", "failed", "running", "interrupted")
 COLOURS = {"finished": "green", "diverged": "yellow", "failed": "red", "running": "cyan"}
-REASONS = 5  # of failures that are told
+REASONS = 5  # shown, of failed runs
 
 
 def results(
@@ -42,15 +42,15 @@ def results(
     last: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     to: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
 ) -> None:
-    """Give the rows of all runs of a study as one table: a line per run and epoch, beside the run's options.
+    """Write the rows of all runs of a study as one table: a row per run and epoch, with the options of the run.
 
     Example: nodepert results weight-decay --to weight-decay.parquet
 
     Args:
         name: The study.
-        out: Folder of all results.
+        out: Directory of all results.
         last: Only the last epoch of each run.
-        to: A file to write it to, .csv or .parquet, in a folder that is there; else it is printed as CSV.
+        to: The file, .csv or .parquet, in an existing directory. Default: print as CSV.
     """
     if to:
         check_table(to)
@@ -70,29 +70,29 @@ def runs(
     best: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
     sort: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None,
 ) -> None:
-    """Compare the runs of studies: how each stands, the options in which they differ, the figures of the last epoch.
+    """Compare the runs of studies: status, the options in which they differ, the metrics of the last epoch.
 
-    Without a name and without a choice of runs: which studies there are, a line each.
+    Without a name and without a selection: list all studies.
 
     Example: nodepert runs rates --where rule=np lr=1e-3 lr=1e-2 --best 5
 
     Args:
         names: Studies.
-        out: Folder of all results.
+        out: Directory of all results.
         where: Only runs with these values. rule=np is np with any arguments, 'rule=np(samples=4)' just that one,
-            network.width=100 one argument; an option that is given twice may have either value.
-        status: Only runs that are finished, diverged, failed, running or interrupted.
-        best: Only the N runs of highest test accuracy, best first.
-        sort: Sort by an option, an argument, status, epoch, test_acc, ... (accuracies from the highest down).
+            network.width=100 one argument; for an option given twice, either value.
+        status: Only runs with this status: finished, diverged, failed, running or interrupted.
+        best: Only the N runs with the highest test accuracy, best first.
+        sort: Sort by an option, an argument, status, epoch, test_acc, ... (accuracies descending).
     """
-    from nodepert.cli import display
+    from nodepert.cli.display import console
 
     found = saved_runs(names or None, out)
     conditions = [condition for group in where for condition in group]
     if not found:
-        raise UserError(nothing(names, out))
+        raise UserError(no_run(names, out))
     if not names and not conditions and (status, best, sort) == (None, None, None):
-        display.console.print(overview(found))
+        console.print(overview(found))
         return
     found = filters.where(found, conditions)
     found = found if status is None else filters.of_status(found, status)
@@ -101,19 +101,18 @@ def runs(
     print_runs(found)
 
 
-def nothing(names: Sequence[str], out: Path) -> str:
-    """Why there is no run to be shown."""
+def no_run(names: Sequence[str], out: Path) -> str:
+    """The error if no run is readable."""
     from nodepert.studies.results import run_folders, studies
 
-    count = sum(len(run_folders(out / name)) for name in names or studies(out))
-    if not count:
+    if not (count := sum(len(run_folders(out / name)) for name in names or studies(out))):
         return f"no readable run in {out}; nodepert train puts them into OUT/NAME/ID/"
     records = "the only record cannot" if count == 1 else f"none of {count:,} records can"
     return f"no readable run in {', '.join(str(out / name) for name in names) or out}: {records} be read"
 
 
 def print_runs(found: Sequence[SavedRun]) -> None:
-    """What these runs have in common, a line for each, how many stand how, and why some failed."""
+    """Print the options that these runs share, a row for each run, the counts by status, the reasons of failures."""
     from rich.markup import escape
 
     from nodepert.cli.display import console
@@ -121,17 +120,16 @@ def print_runs(found: Sequence[SavedRun]) -> None:
     columns = compared(found)
     if shared := common(found, columns):
         console.print(f"[dim]{escape(shared)}[/dim]", soft_wrap=not console.is_terminal)
-    console.print(fitting(found, columns), crop=False)
+    console.print(fitted_table(found, columns), crop=False)
     counts = Counter(map(filters.status_word, found))
-    said = ", ".join(f"{counts[word]:,} {word}" for word in words(found))
-    print(f"{len(found):,} run{'s' * (len(found) > 1)}: {said}")
+    print(f"{len(found):,} run{'s' * (len(found) > 1)}: {', '.join(f'{counts[s]:,} {s}' for s in statuses(found))}")
     for reason, count in Counter(run.reason for run in found if run.reason).most_common(REASONS):
         console.print(f"{count:,} failed: {escape(reason)}", soft_wrap=not console.is_terminal)
 
 
-def fitting(found: Sequence[SavedRun], columns: Sequence[str]) -> Table:
-    """The table of these runs in the room there is: first it gives up the losses, then it breaks headers, then specs
-    at their commas; beyond that its lines are longer than the terminal's."""
+def fitted_table(found: Sequence[SavedRun], columns: Sequence[str]) -> Table:
+    """The table of these runs in the width of the terminal: without losses if need be, then with broken headings, then
+    with broken specs; else it is wider."""
     from rich.measure import Measurement
 
     from nodepert.cli.display import console
@@ -143,7 +141,7 @@ def fitting(found: Sequence[SavedRun], columns: Sequence[str]) -> Table:
     shares = [name for name in metrics if metric_of(name).unit == "%"]
     attempts = [(columns, metrics, 0), (columns, shares, 0), *((broken, shares, n) for n in range(len(texts) + 1))]
     for headers, measured, count in attempts:
-        table = listing(found, cells, headers, measured, texts[:count])
+        table = runs_table(found, cells, headers, measured, texts[:count])
         width = Measurement.get(console, console.options.update(width=100_000), table).maximum
         if width <= console.width:
             return table
@@ -152,31 +150,31 @@ def fitting(found: Sequence[SavedRun], columns: Sequence[str]) -> Table:
 
 
 def overview(found: Sequence[SavedRun]) -> Table:
-    """A line per study."""
+    """A row per study."""
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("study", overflow="fold")
-    for column in ("runs", *(shown := words(found)), "best test %"):
+    for column in ("runs", *(shown := statuses(found)), "best test %"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("last changed", no_wrap=True)
     for study in dict.fromkeys(run.study for run in found):
         own = [run for run in found if run.study == study]
         counts = Counter(map(filters.status_word, own))
-        top = max((run.rows[-1][SCORE] for run in own if run.rows), default=None)
+        best = max((run.rows[-1][SCORE] for run in own if run.rows), default=None)
         changed = datetime.fromtimestamp(max(run.changed for run in own)).isoformat(" ", "minutes")
-        table.add_row(study, f"{len(own):,}", *(f"{counts[word]:,}" for word in shown), number(SCORE, top), changed)
+        table.add_row(study, f"{len(own):,}", *(f"{counts[word]:,}" for word in shown), number(SCORE, best), changed)
     return table
 
 
-def words(found: Sequence[SavedRun]) -> list[str]:
-    """The statuses that occur, in the order of STATUSES."""
+def statuses(found: Sequence[SavedRun]) -> list[str]:
+    """The statuses of these runs, in the order of STATUSES."""
     there = {filters.status_word(run) for run in found}
-    return [word for word in STATUSES if word in there] + sorted(there - {*STATUSES})
+    return [status for status in STATUSES if status in there] + sorted(there - {*STATUSES})
 
 
 def compared(found: Sequence[SavedRun]) -> list[str]:
-    """The columns in which these runs differ: an option; or its arguments, where all have a spec of one name."""
+    """The columns in which these runs differ: an option, or its arguments if all specs have the same name."""
     columns: list[str] = ["study"] if len({run.study for run in found}) > 1 else []
     arguments = differing(found)
     for name in OPTIONS:
@@ -184,22 +182,22 @@ def compared(found: Sequence[SavedRun]) -> list[str]:
             continue
         alike = name in SPECS and len({known(name, run.options[name]).names for run in found}) == 1
         own = [key for key in arguments if key.startswith(f"{name}.")] if alike else []
-        told_apart = {tuple(cell(run, key) for key in own) for run in found}
-        columns += own if len(told_apart) == len({run.options[name] for run in found}) else [name]
+        distinct = {tuple(cell(run, key) for key in own) for run in found}
+        columns += own if len(distinct) == len({run.options[name] for run in found}) else [name]
     return columns
 
 
 def common(found: Sequence[SavedRun], columns: Sequence[str]) -> str:
-    """What all have in common: 'mnist5k, fc(depth=3), mse, adam, wd=0.0, ...'."""
-    said: list[str] = []
+    """The options that all runs share: 'mnist5k, fc(depth=3), mse, adam, wd=0.0, ...'."""
+    texts: list[str] = []
     for name in OPTIONS:
         value = found[0].options[name]
         if name in SPECS and name not in columns:
             apart = {key.removeprefix(f"{name}.") for key in columns if key.startswith(f"{name}.")}
-            said.append(str(without(known(name, value).short, apart)))
+            texts.append(str(without(known(name, value).short, apart)))
         elif name not in columns:
-            said.append(f"{name}={value}")
-    return ", ".join(said)
+            texts.append(f"{name}={value}")
+    return ", ".join(texts)
 
 
 def without(spec: Spec, apart: set[str]) -> Spec:
@@ -212,11 +210,11 @@ def without(spec: Spec, apart: set[str]) -> Spec:
     return Spec(spec.name, tuple(map(inside, spec.args)), left)
 
 
-def listing(
+def runs_table(
     found: Sequence[SavedRun], cells: Mapping[str, Sequence[str]], headers: Sequence[str], metrics: Sequence[str],
     narrow: Sequence[str],
 ) -> Table:  # fmt: skip
-    """A line per run; columns of texts that are to be `narrow` are as wide as their longest word."""
+    """A row per run; columns in `narrow` are as wide as their longest word."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -231,10 +229,10 @@ def listing(
         table.add_column(metric_of(name).heading, justify="right", no_wrap=True)
     for i, run in enumerate(found):
         last = run.rows[-1] if run.rows else {}
-        word = filters.status_word(run)
-        colour = COLOURS.get(word, "yellow")
+        status = filters.status_word(run)
+        colour, epochs = COLOURS.get(status, "yellow"), run.options["epochs"]
         table.add_row(
-            escape(run.id), f"[{colour}]{escape(word)}[/{colour}]", f"{last.get('epoch', '-')}/{run.options['epochs']}",
+            escape(run.id), f"[{colour}]{escape(status)}[/{colour}]", f"{last.get('epoch', '-')}/{epochs}",
             *(escape(texts[i]) for texts in cells.values()),
             *(number(name, last.get(name)) for name in metrics),
         )  # fmt: skip
@@ -242,11 +240,11 @@ def listing(
 
 
 def cell(run: SavedRun, column: str) -> str:
-    """An option or an argument as it is written in a condition; nothing where the run has none."""
+    """An option or an argument as in a condition of --where; empty if the run has none."""
     value = filters.value(run, column)
     return "" if value is None else filters.said(value)
 
 
 def number(name: str, value: float | None) -> str:
-    """The value of a metric; a dash where there is none."""
+    """The value of a metric; a dash for None."""
     return "-" if value is None else f"{value:{metric_of(name).form}}"

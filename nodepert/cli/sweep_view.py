@@ -1,4 +1,4 @@
-"""What the terminal shows of a sweep: the plan, the states of its jobs and runs, and the results."""
+"""A sweep on the terminal: the plan, the states of jobs and runs, the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nodepert.training.metrics import SCORE, in_words
 
 
 def show_plan(study: Sweep) -> None:
-    """A line per group: what its runs have in common, what differs, how many there are; and the work left."""
+    """Print a row per group of runs, and the work left."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("dataset", "network", "rule", "optimizer"):
         table.add_column(column, overflow="fold")
@@ -33,9 +33,9 @@ def show_plan(study: Sweep) -> None:
     found = groups(study.runs)
     for group in found:
         own = [study.runs[i] for i in group]
-        words = (said(own, name) for name in ("dataset", "network", "rule", "optimizer"))
+        texts = (value_text(own, name) for name in ("dataset", "network", "rule", "optimizer"))
         done = sum(study.progress[i].finished for i in group)
-        table.add_row(*map(escape, words), str(own[0].batchsize), str(own[0].epochs), f"{len(own):,}", f"{done:,}")
+        table.add_row(*map(escape, texts), str(own[0].batchsize), str(own[0].epochs), f"{len(own):,}", f"{done:,}")
     display.console.print(table)
     done = sum(progress.finished for progress in study.progress)
     others = {word: sum(progress.status == word for progress in study.progress) for word in (FAILED, RUNNING)}
@@ -45,39 +45,39 @@ def show_plan(study: Sweep) -> None:
 
 
 def cost(study: Sweep, found: Sequence[Sequence[int]]) -> str:
-    """The epochs left, and how long they take where runs of each group have been timed."""
+    """The epochs left, and their duration if runs of each group have been timed."""
     left = {i: study.runs[i].epochs - p.epoch for i, p in enumerate(study.progress) if not p.finished}
     epochs, seconds = sum(left.values()), 0.0
     for group in found:
-        ours = [i for i in group if i in left]
+        unfinished = [i for i in group if i in left]
         times = [t for i in group if (rows := study.progress[i].rows) and (t := rows[-1]["epoch_time"]) > 0]
-        if ours and not times:
+        if unfinished and not times:
             return f"{epochs:,} epochs to train"
-        seconds += sum(left[i] for i in ours) * sum(times) / len(times) if ours else 0
+        seconds += sum(left[i] for i in unfinished) * sum(times) / len(times) if unfinished else 0
     return f"{epochs:,} epochs to train" + (f", about {live.duration(seconds)}" if epochs else "")
 
 
-def said(runs: Sequence[Run], option: str) -> str:
-    """The value of an option, or how many there are."""
+def value_text(runs: Sequence[Run], option: str) -> str:
+    """The value of an option, or the first of several and their number."""
     values: list[Any] = list(dict.fromkeys(getattr(run, option) for run in runs))
     return values[0] if len(values) == 1 else f"{values[0]} and {len(values) - 1} more"
 
 
 def on_signal(launcher: Launcher) -> Callable[[Stopping], None]:
-    """What to say at Ctrl-C."""
+    """The function that prints a message at Ctrl-C."""
 
-    def say(stopping: Stopping) -> None:
+    def show(stopping: Stopping) -> None:
         if launcher.detaches:
-            display.console.print("leaving the jobs with their scheduler")
+            display.console.print("the jobs continue under their scheduler")
         elif stopping.count == 1:
             display.console.print(STOPPING)
 
-    return say
+    return show
 
 
 @contextmanager
 def shown(study: Sweep) -> Iterator[Callable[[], None]]:
-    """Yields what shows the state of the sweep: runs with their curves on a terminal, a line per change elsewhere."""
+    """Yields a function that shows the state of the sweep: curves on a terminal, elsewhere a line per change."""
     named = labels(study.runs)
     if not display.console.is_terminal:
         yield _lines(study, named)
@@ -110,28 +110,28 @@ def _score(progress: Progress) -> str:
 
 
 def _live_lines(study: Sweep, named: Sequence[str]) -> list[live.Line]:
-    """The runs that are in jobs, or run elsewhere."""
+    """The runs of this sweep's jobs, and those that another process runs."""
     jobs = {i: state.word for batch in study.batches for runs, state in zip(batch.runs, batch.states, strict=True)
             for i in runs}  # fmt: skip
-    words = [_word(progress, jobs.get(i, "")) for i, progress in enumerate(study.progress)]
-    return [live.Line(named[i], [row[SCORE] for row in progress.rows], progress.epoch, study.runs[i].epochs, word)
-            for i, (progress, word) in enumerate(zip(study.progress, words, strict=True))
+    statuses = [_run_status(progress, jobs.get(i, "")) for i, progress in enumerate(study.progress)]
+    return [live.Line(named[i], [row[SCORE] for row in progress.rows], progress.epoch, study.runs[i].epochs, status)
+            for i, (progress, status) in enumerate(zip(study.progress, statuses, strict=True))
             if i in jobs or progress.status == RUNNING]  # fmt: skip
 
 
-def _word(progress: Progress, job: str) -> str:
-    """The status of a run, given its job's: an interrupted run whose job waits is waiting."""
+def _run_status(progress: Progress, job: str) -> str:
+    """The status of a run, given that of its job; an interrupted run in a waiting job is waiting ("")."""
     if progress.finished or job == FAILED:
         return progress.status if progress.finished else FAILED
     return progress.status if job != "waiting" and progress.status in ("", RUNNING, FAILED) else ""
 
 
 def _footer(study: Sweep, seconds: float, before: int) -> list[str]:
-    """Counts of jobs and runs, and the time left at this pace."""
+    """Counts of runs and jobs, and the time left at this speed."""
     left = sum(run.epochs - p.epoch for run, p in zip(study.runs, study.progress, strict=True) if not p.finished)
     trained = sum(progress.epoch for progress in study.progress) - before
-    words = Counter(state.word for batch in study.batches for state in batch.states)
-    jobs = [f"{words[word]} {word}" for word in ("running", "waiting", "failed") if words[word]]
+    counts = Counter(state.word for batch in study.batches for state in batch.states)
+    jobs = [f"{counts[word]} {word}" for word in ("running", "waiting", "failed") if counts[word]]
     done = sum(progress.finished for progress in study.progress)
     return [
         f"{done:,}/{len(study.runs):,} runs",
@@ -141,7 +141,7 @@ def _footer(study: Sweep, seconds: float, before: int) -> list[str]:
 
 
 def report(study: Sweep, launcher: Launcher, command: str) -> None:
-    """The table of results, each job that failed with the end of its log, and what to type next."""
+    """Print the table of results, the end of the log of each failed job, and the next command."""
     finished = [i for i, progress in enumerate(study.progress) if progress.finished]
     if finished:
         named = labels(study.runs, apart=["seed", "lr"])
@@ -155,8 +155,8 @@ def report(study: Sweep, launcher: Launcher, command: str) -> None:
     print(f"{len(finished):,} of {len(study.runs):,} runs have finished; rows: nodepert results {study.name}"
           f"{f' --out {out}' * (out != 'runs')}")  # fmt: skip
     if study.failures:
-        print(f"to run the failed ones again: {command} --retry")
+        print(f"to run failed runs again: {command} --retry")
     elif study.stopping.count and launcher.detaches:
-        print(f"the jobs continue; to follow them: {command}{' --watch' * launcher.attaches}")
+        print(f"the jobs continue; to watch them: {command}{' --watch' * launcher.attaches}")
     elif len(finished) < len(study.runs):
         print(f"to run the rest: {command}")

@@ -1,1 +1,1 @@
-"""Reports of studies: what runs left, gathered as plain values, as one HTML file or as Markdown."""
+"""Reports of studies and experiments, as one HTML file or as Markdown; learning curves as PNG."""

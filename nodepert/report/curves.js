@@ -1,4 +1,4 @@
-// Learning curves, a colour, marker and dash pattern per group, with a legend that takes groups out and in.
+// Learning curves: a colour, marker and dash pattern per group, and a legend that hides and shows groups.
 
 const QUANTITIES = Object.fromEntries( // the score first
   data.metrics.filter(({ name }) => name !== "epoch_time").sort((a, b) => (b.name === data.score) - (a.name === data.score))
@@ -15,16 +15,16 @@ const GLYPHS = {
   X: "M14 1l3 3l3 -3l2 2l-3 3l3 3l-2 2l-3 -3l-3 3l-2 -2l3 -3l-3 -3z",
 };
 const STROKES = { solid: "", dash: "8 4", dot: "2 3", dashdot: "8 3 2 3" };
-const FEW = 10; // curves that are drawn at first
-const off = new Set(); // groups that a click in the legend has taken out
+const FEW = 10; // curves drawn at first
+const hidden = new Set(); // groups hidden by a click in the legend
 
-// The groups that are drawn: of those that the filter leaves, the best by test accuracy, in the table's order.
-function drawn() {
-  const left = chosen();
-  const most = +at("most").value || left.length;
+// The groups to draw: the best by test accuracy of those that pass the filter, in the table's order.
+function drawnGroups() {
+  const found = filtered();
+  const most = +at("most").value || found.length;
   const score = (i) => data.groups[i].summary[data.score]?.mean ?? -Infinity;
-  const best = new Set([...left].sort((a, b) => score(b) - score(a)).slice(0, most));
-  return left.filter((i) => best.has(i));
+  const best = new Set([...found].sort((a, b) => score(b) - score(a)).slice(0, most));
+  return found.filter((i) => best.has(i));
 }
 
 function band(i, found, look) {
@@ -37,23 +37,23 @@ function band(i, found, look) {
 }
 
 function line(i, found, look) {
-  const group = data.groups[i], own = colour(group, look), n = group.counted.length;
-  const more = (e) => (n > 1 ? ` ± ${found.error[e].toPrecision(2)} (${n} seeds)` : "");
+  const group = data.groups[i], own = colour(group, look), n = group.included.length;
+  const seeds = n > 1 ? ` (${n} seeds)` : "";
   return {
     x: found.x, y: found.y, mode: "lines+markers", name: safe(group.label), meta: i, hoverinfo: "text",
     line: { color: own, width: 2, dash: group.style.dash },
     marker: { color: own, symbol: MARKERS[group.style.marker], size: 7, maxdisplayed: 12 },
-    text: found.y.map((v, e) => `${safe(group.label)}<br>${digits(v)}${more(e)}<br>epoch ${e}`),
+    text: found.y.map((v, e) => `${safe(group.label)}<br>${withError(v, found.error[e])}${seeds}<br>epoch ${e}`),
   };
 }
 
 function drawCurves() {
-  const look = theme(), quantity = at("quantity").value, axis = at("axis").value, shown = drawn();
+  const look = theme(), quantity = at("quantity").value, axis = at("axis").value, shown = drawnGroups();
   const bands = [], lines = [], unknown = [];
   for (const i of shown) {
     const group = data.groups[i], found = curve(group, quantity, axis);
-    if (!found && group.counted.length) unknown.push(group.label);
-    if (!found || off.has(i)) continue;
+    if (!found && group.included.length) unknown.push(group.label);
+    if (!found || hidden.has(i)) continue;
     if (found.error.some((e) => e > 0)) bands.push(band(i, found, look));
     lines.push(line(i, found, look));
   }
@@ -62,30 +62,30 @@ function drawCurves() {
   form.yaxis.title = { text: QUANTITIES[quantity] + (loss ? " (log scale)" : "") };
   if (loss) form.yaxis.type = "log";
   Plotly.react("curves", [...bands, ...lines], form, CONFIG);
-  at("legend").replaceChildren(...shown.filter((i) => data.groups[i].counted.length).map((i) => entry(i, look)));
-  at("curves-note").textContent = remarks(axis, unknown);
+  at("legend").replaceChildren(...shown.filter((i) => data.groups[i].included.length).map((i) => legendItem(i, look)));
+  at("curves-note").textContent = notes(axis, unknown);
 }
 
-function remarks(axis, unknown) {
-  const seeds = Math.max(0, ...data.groups.map((group) => group.counted.length));
+function notes(axis, unknown) {
+  const seeds = Math.max(0, ...data.groups.map((group) => group.included.length));
   return [
-    seeds > 1 ? "A curve is the mean over the seeds that finished, its band one standard error to both sides." : "",
-    axis === "seconds" ? "Seconds are summed over the epochs, and averaged over seeds; compilation is left out." : "",
-    axis === "passes" ? "Counted are forward passes of one example, as many for each as the rule's documentation says." : "",
-    unknown.length ? `Left out, as it is not known there: ${unknown.join("; ")}.` : "",
+    seeds > 1 ? "A curve is the mean over the finished seeds; its band is ± one standard error." : "",
+    axis === "seconds" ? "Seconds of all epochs so far, averaged over seeds, without compilation." : "",
+    axis === "passes" ? "Forward passes of one example; the documentation of each rule gives its number per step." : "",
+    unknown.length ? `Not drawn, because the horizontal axis is unknown: ${unknown.join("; ")}.` : "",
   ].filter(Boolean).join(" ");
 }
 
-// A line of the legend.
-function entry(i, look) {
+// An item of the legend.
+function legendItem(i, look) {
   const group = data.groups[i], own = colour(group, look), button = document.createElement("button");
   button.type = "button";
-  button.setAttribute("aria-pressed", String(!off.has(i)));
+  button.setAttribute("aria-pressed", String(!hidden.has(i)));
   button.innerHTML = `<svg width="34" height="12" aria-hidden="true"><path d="M0 6h34" stroke="${own}" stroke-width="2"
     stroke-dasharray="${STROKES[group.style.dash]}"/><path d="${GLYPHS[group.style.marker]}" fill="${own}"/></svg>`;
-  button.append(group.label + (group.standing === "finished" ? "" : ` (${group.standing})`));
+  button.append(group.label + (group.status === "finished" ? "" : ` (${group.status})`));
   button.addEventListener("click", () => {
-    if (!off.delete(i)) off.add(i);
+    if (!hidden.delete(i)) hidden.add(i);
     drawCurves();
   });
   const item = document.createElement("li");

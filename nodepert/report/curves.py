@@ -12,19 +12,19 @@ from nodepert.training.metrics import Row, columns_of, metric_of
 
 
 def learning_curves(runs: Mapping[str, Sequence[Any]], path: str | Path, title: str = "") -> Path:
-    """Draw metrics against epochs, a panel per chart, a colour per label: test set solid, training set dashed.
+    """Draw metrics against epochs: a panel per chart, a colour per label, test set solid and training set dashed.
 
     Args:
-        runs: {label: rows}, rows as `npt.train` gives them; or {label: [rows, ...]} of several seeds, where a curve is
-            their mean (while all last), in a band from the lowest to the highest value on the test set.
+        runs: {label: rows} with the rows of `npt.train`; or {label: [rows, ...]} with those of several seeds. Then a
+            curve is their mean, as long as all have rows, and a band spans the lowest to the highest test value.
         path: The file, .png or .svg.
-        title: Of the figure.
+        title: Title of the figure.
 
     Returns:
         The path.
 
     Raises:
-        UserError: Where `path` cannot be written.
+        UserError: If `path` cannot be written.
 
     Example:
         >>> result = npt.train(npt.Run(dataset="digits", network="fc(width=10)", epochs=2))
@@ -50,7 +50,7 @@ def learning_curves(runs: Mapping[str, Sequence[Any]], path: str | Path, title: 
 
 
 def charts_of(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """{"accuracy": ["train_acc", "test_acc"], "loss": ...}: the metrics of these rows that belong in one chart."""
+    """The metrics of these rows by chart, as in {"accuracy": ["train_acc", "test_acc"], "loss": ...}."""
     found: dict[str, list[str]] = {}
     for name in columns_of(rows):
         if name != "epoch_time":
@@ -59,11 +59,11 @@ def charts_of(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def _draw_runs(axes: Any, epochs: Sequence[Sequence[Row]], names: Sequence[str], i: int, label: str) -> None:
-    """The curves of one label; `epochs`: the rows of all its runs, epoch by epoch."""
+    """Draw the curves of one label; `epochs`: for each epoch, the rows of all its runs."""
     look = style(i)
     for name in names:
-        alike = [rows for rows in epochs if all(name in row for row in rows)]
-        x, values = [rows[0]["epoch"] for rows in alike], [[row[name] for row in rows] for rows in alike]
+        complete = [rows for rows in epochs if all(name in row for row in rows)]
+        x, values = [rows[0]["epoch"] for rows in complete], [[row[name] for row in rows] for rows in complete]
         means = list(map(fmean, values))
         if metric_of(name).split == "train":
             axes.plot(x, means, "--", color=look["color"], alpha=0.7, linewidth=1.8)
@@ -75,7 +75,7 @@ def _draw_runs(axes: Any, epochs: Sequence[Sequence[Row]], names: Sequence[str],
 
 
 def _finish(axes: Any, chart: str, names: Sequence[str]) -> None:
-    """Scales, ticks and labels of a panel: shares from 0 to 100, all else on a logarithmic scale."""
+    """Set scales, ticks and labels of a panel: per cent from 0 to 100, other metrics on a logarithmic scale."""
     from matplotlib.ticker import LogLocator
 
     tidy(axes, xlabel="epoch")

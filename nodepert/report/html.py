@@ -1,6 +1,6 @@
-"""A report as one HTML file that needs no network: the table is there without a script, plotly draws the rest.
+"""A report as one HTML file that needs no network: a table that needs no script, and plots by plotly.
 
-Whatever comes from the store is escaped, and no script runs but those whose digest the page's policy names.
+Text from the store is escaped, and the page's policy allows only scripts with the digests it names.
 """
 
 from __future__ import annotations
@@ -15,42 +15,31 @@ from string import Template
 from typing import Any
 
 from nodepert.errors import UserError
-from nodepert.report.numbers import (
-    NOTE,
-    cells,
-    common,
-    epochs,
-    headings,
-    headline,
-    left,
-    options,
-    sources,
-    standing,
-)
+from nodepert.report import texts
 
 POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src"
-STUDY = ("figures.js", "table.js", "curves.js", "map.js", "page.js")  # one after another
+STUDY = ("common.js", "table.js", "curves.js", "map.js", "page.js")  # in this order
 
 
 def html(data: Mapping[str, Any]) -> str:
-    """The text of a study's report, of what `gather` gives. Raises UserError where plotly is missing."""
+    """The HTML of a study's report, from the data of `gather`. Raises UserError if plotly is missing."""
     return page(
         "report.html",
         STUDY,
         data,
         study=escape(data["study"]),
-        headline=escape(headline(data)),
-        common=pairs(common(data)),
-        head="".join(heading(text) for text in headings(data)),
+        headline=escape(texts.headline(data)),
+        common=pairs(texts.shared_options(data)),
+        head="".join(map(heading, texts.headings(data), _numeric(data))),
         rows="\n".join(_row(data, i, group) for i, group in enumerate(data["groups"])),
-        note=escape(NOTE),
+        note=escape(texts.NOTE),
         commands="\n".join(escape(group["command"]) for group in data["groups"]),
-        sources="".join(f"<li>{escape(text)}</li>" for text in sources(data)),
+        sources="".join(f"<li>{escape(text)}</li>" for text in texts.sources(data)),
     )
 
 
 def page(template: str, scripts: Sequence[str], data: Mapping[str, Any], **parts: str) -> str:
-    """A template filled with its parts, the data and the scripts. Raises UserError where plotly is missing."""
+    """A template filled with its parts, the data and the scripts. Raises UserError if plotly is missing."""
     library, own = plotly_js(), script(scripts)
     return Template(_file(template)).substitute(
         policy=escape(" ".join([POLICY, *(f"'{_digest(code)}'" for code in (library, own))])),
@@ -63,18 +52,18 @@ def page(template: str, scripts: Sequence[str], data: Mapping[str, Any], **parts
 
 
 def script(names: Sequence[str] = STUDY) -> str:
-    """Our own JavaScript, whose names stay inside of it."""
+    """NodePert's JavaScript, in a block of its own so that its names are local."""
     return '"use strict";\n{\n' + "\n".join(map(_file, names)) + "}\n"
 
 
-def pairs(found: Mapping[str, str]) -> str:
-    """Names and what they stand for."""
-    shown = [f"<div><dt>{escape(key)}</dt> <dd>{escape(text)}</dd></div>" for key, text in found.items()]
+def pairs(values: Mapping[str, str]) -> str:
+    """A list of names and values."""
+    shown = [f"<div><dt>{escape(key)}</dt> <dd>{escape(text)}</dd></div>" for key, text in values.items()]
     return f"<dl>{''.join(shown)}</dl>" if shown else ""
 
 
 def plotly_js() -> str:
-    """The JavaScript that comes with plotly. Raises UserError where it is missing."""
+    """The JavaScript in the package plotly. Raises UserError if plotly is missing."""
     try:
         from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -83,31 +72,39 @@ def plotly_js() -> str:
 
 
 def embedded(data: Mapping[str, Any]) -> str:
-    """JSON that can stand in a script element: nothing in it ends one or begins a comment."""
+    """JSON that is safe in a script element: nothing in it ends the element or begins a comment."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def heading(text: str) -> str:
-    return f'<th scope="col" aria-sort="none"><button type="button">{escape(text)}</button></th>'
+def heading(text: str, number: bool) -> str:
+    kind = "number" if number else "text"
+    return f'<th scope="col" class="{kind}" aria-sort="none"><button type="button">{escape(text)}</button></th>'
+
+
+def _numeric(data: Mapping[str, Any]) -> list[bool]:
+    """Whether each column of the table holds numbers."""
+    options = data["groups"][0]["options"]
+    left = [isinstance(options[key], int | float) for key in texts.left_columns(data)]
+    return [*left, *[True] * (len(data["metrics"]) + 1), False]
 
 
 def _row(data: Mapping[str, Any], i: int, group: Mapping[str, Any]) -> str:
-    """A group's line. What a column is sorted by is its data-value, or its text."""
-    texts, found = options(group), []
-    for key in left(data):
+    """A group's row. A column is sorted by data-value, or by its text."""
+    cells = []
+    for key, text in texts.left_cells(group).items():
         value = group["options"][key]
-        number = isinstance(value, int | float)
-        found.append(f'<td class="number" data-value="{value}">{escape(texts[key])}</td>' if number else
-                     f'<td class="text">{escape(texts[key])}</td>')  # fmt: skip
-    for metric, text in zip(data["metrics"], cells(data, group), strict=True):
-        mean = (group["summary"].get(metric["name"]) or {"mean": None})["mean"]
-        found.append(f'<td class="number" data-value="{"" if mean is None else repr(mean)}">{escape(text)}</td>')
-    reached = [group["runs"][k]["rows"]["epoch"][-1] for k in group["counted"]]
-    found.append(f'<td class="number" data-value="{max(reached, default="")}">{escape(epochs(group))}</td>')
-    words = [one["word"] for one in group["statuses"]]
-    badges = [f'<span class="status {escape(word)}">{escape(text)}</span>'
-              for word, text in zip(words, standing(group["statuses"]), strict=True)]  # fmt: skip
-    return f'<tr data-group="{i}">{"".join(found)}<td class="text">{" ".join(badges)}</td></tr>'
+        cells.append(_number_cell(value, text) if isinstance(value, int | float) else
+                     f'<td class="text">{escape(text)}</td>')  # fmt: skip
+    for metric, text in zip(data["metrics"], texts.metric_cells(data, group), strict=True):
+        cells.append(_number_cell(group["summary"].get(metric["name"], {}).get("mean"), text))
+    cells.append(_number_cell(max(texts.epochs_reached(group), default=None), texts.epochs_cell(group)))
+    badges = [f'<span class="status {escape(one["status"])}">{escape(text)}</span>'
+              for one, text in zip(group["counts"], texts.status_texts(group), strict=True)]  # fmt: skip
+    return f'<tr data-group="{i}">{"".join(cells)}<td class="text">{" ".join(badges)}</td></tr>'
+
+
+def _number_cell(value: float | None, text: str) -> str:
+    return f'<td class="number" data-value="{"" if value is None else repr(value)}">{escape(text)}</td>'
 
 
 def _file(name: str) -> str:

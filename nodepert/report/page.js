@@ -1,13 +1,13 @@
-// What can be chosen in a study's report, and what is drawn then.
+// The controls of a study's report.
 
 function draw() {
   drawCurves();
   drawMap();
 }
 
-function choices() {
+function fillControls() {
   for (const [key, text] of Object.entries(QUANTITIES)) option(at("quantity"), key, text);
-  const known = (axis) => data.groups.some((group) => group.runs.some((run) => places(group, run, axis)));
+  const known = (axis) => data.groups.some((group) => group.runs.some((run) => positions(group, run, axis)));
   for (const [key, text] of Object.entries(AXES)) if (known(key)) option(at("axis"), key, text);
   const count = data.groups.length;
   for (const most of [FEW, 3 * FEW]) if (most < count) option(at("most"), most, `the ${most} best by test accuracy`);
@@ -18,7 +18,7 @@ function choices() {
   if (data.axes.length > 1) at("map-y").value = "1";
 }
 
-// The axes of the map stay different: the other one takes the place that this one had.
+// The axes of the map stay different: the other one gets the previous value of this one.
 function keepApart(select, other) {
   let before = select.value;
   select.addEventListener("focus", () => (before = select.value));
@@ -29,7 +29,7 @@ function keepApart(select, other) {
   });
 }
 
-choices();
+fillControls();
 for (const id of ["quantity", "axis", "most"]) at(id).addEventListener("change", drawCurves);
 keepApart(at("map-x"), at("map-y"));
 keepApart(at("map-y"), at("map-x"));

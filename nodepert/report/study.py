@@ -1,6 +1,6 @@
-"""What a report shows, as plain values: the runs of a study in groups that differ in seed only, and their figures.
+"""The data of a study's report, as plain values: its runs in groups that differ only in seed, and their metrics.
 
-Every number of a row is the store's, to the last bit; what is not finite is None, as JSON has no such number.
+Numbers are exactly those of the store; infinite and NaN are None, for JSON.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -20,43 +21,40 @@ from nodepert.studies.filters import said, status_word
 from nodepert.studies.results import OPTIONS, SPECS, SavedRun, differing, one_line, saved_runs
 from nodepert.training.metrics import SCORE, columns_of, finite_or_none, mean_error, metric_of
 
-APART = [name for name in OPTIONS if name != "seed"]
+GROUPED = [name for name in OPTIONS if name != "seed"]
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def gather(name: str, out: str | Path = "runs") -> dict[str, Any]:
-    """All that a report of this study shows.
-
-    Raises UserError for a study that is not there, and where none of its runs can be read.
-    """
+    """The data of the report of a study. Raises UserError for an unknown study, and if no run is readable."""
     runs = saved_runs([name], out)
     if not runs:
-        raise UserError(f"no run of {Path(out) / name} can be read; the warnings say why")
-    columns = [key for key in APART if len({repr(run.options[key]) for run in runs}) > 1]
-    columns.sort(key=lambda key: key != "rule")  # the rule first
-    alike: dict[tuple[str, ...], list[SavedRun]] = {}
+        raise UserError(f"no run of {Path(out) / name} can be read; see the warnings")
+    columns = [key for key in GROUPED if len({repr(run.options[key]) for run in runs}) > 1]
+    columns.sort(key=lambda key: key != "rule")
+    groups: dict[tuple[str, ...], list[SavedRun]] = {}
     for run in runs:
-        alike.setdefault(tuple(repr(run.options[key]) for key in APART), []).append(run)
-    arguments = differing(runs)
-    texts = {key: written([run.options[key] for run in runs]) for key in APART}
+        groups.setdefault(tuple(repr(run.options[key]) for key in GROUPED), []).append(run)
+    texts = {key: value_texts([run.options[key] for run in runs]) for key in GROUPED}
     metrics = columns_of(row for run in runs for row in run.rows)
-    groups = [_group(i, own, columns, arguments, texts, metrics) for i, own in enumerate(alike.values())]
+    group = partial(_group, texts={key: texts[key] for key in columns}, arguments=differing(runs), metrics=metrics)
+    described = list(map(group, range(len(groups)), groups.values()))
     return {
         "study": name,
-        "common": {key: ", ".join(texts[key].values()) for key in APART if key not in columns},
+        "common": {key: ", ".join(texts[key].values()) for key in GROUPED if key not in columns},
         "columns": columns,
-        "axes": _axes(groups),
-        "groups": groups,
+        "axes": _axes(described),
+        "groups": described,
         "metrics": [_described(name) for name in sorted(metrics, key=lambda name: name == "epoch_time")],
         "score": SCORE,
-        "statuses": dict(Counter(map(status_word, runs))),
+        "counts": dict(Counter(map(status_word, runs))),
         "colours": COLOURS,
         "provenance": provenance(runs),
     }
 
 
-def written(values: Iterable[Any]) -> dict[Any, str]:
-    """How the values of an option are written: floats with four digits, where that tells them apart."""
+def value_texts(values: Iterable[Any]) -> dict[Any, str]:
+    """{value: text} of an option; floats have four digits, or all of them if values would look the same."""
     different = list(dict.fromkeys(values))
     short = {value: f"{value:.4g}" if isinstance(value, float) else said(value) for value in different}
     return short if len({*short.values()}) == len(different) else {value: said(value) for value in different}
@@ -64,30 +62,28 @@ def written(values: Iterable[Any]) -> dict[Any, str]:
 
 def _group(
     i: int,
-    own: Sequence[SavedRun],
-    columns: Sequence[str],
+    runs: Sequence[SavedRun],
+    texts: dict[str, dict[Any, str]],
     arguments: Sequence[str],
-    forms: dict[str, dict[Any, str]],
     metrics: Sequence[str],
 ) -> dict[str, Any]:
-    """Runs that differ in seed only."""
-    options = {key: own[0].options[key] for key in APART}
-    texts = {key: forms[key].get(options[key], said(options[key])) for key in columns}  # nan is no key
-    standing, chosen = counted(own)
+    """Group i, of runs that differ only in seed; `texts`: the texts of each option in which groups differ."""
+    options = {key: runs[0].options[key] for key in GROUPED}
+    own = {key: texts[key][options[key]] for key in texts}
+    status, included = summarised(runs)
     return {
-        "label": ", ".join(text if key in SPECS else f"{key}={text}" for key, text in texts.items())
-        or said(options["rule"]),
-        "texts": texts,
-        "options": {key: finite_or_none(value) for key, value in options.items()},
-        "arguments": {key: finite_or_none(own[0].arguments[key]) for key in arguments if key in own[0].arguments},
-        "runs": [_run(run) for run in own],
-        "counted": chosen,
-        "standing": standing,
-        "summary": summary([own[k] for k in chosen] if standing in ("finished", "so far") else [], metrics),
-        "statuses": statuses(own),
+        "label": ", ".join(text if key in SPECS else f"{key}={text}" for key, text in own.items()) or options["rule"],
+        "texts": own,
+        "options": options,
+        "arguments": {key: finite_or_none(runs[0].arguments[key]) for key in arguments if key in runs[0].arguments},
+        "runs": [_run(run) for run in runs],
+        "included": included,
+        "status": status,
+        "summary": summary([runs[k] for k in included] if status in ("finished", "unfinished") else [], metrics),
+        "counts": status_counts(runs),
         "examples": examples(options["dataset"]),
         "passes": passes(options["rule"]),
-        "command": command(own),
+        "command": command(runs),
         "style": {**style(i), "dash": DASHES[i % len(DASHES)]},
     }
 
@@ -98,37 +94,31 @@ def _run(run: SavedRun) -> dict[str, Any]:
     return {"id": run.id, "seed": run.options["seed"], "status": run.status, "reason": run.reason, "rows": rows}
 
 
-def counted(own: Sequence[SavedRun]) -> tuple[str, list[int]]:
-    """Which runs of a group count, and how they stand: those that are finished; else, as "so far", those that go on or
-    were broken off; else, as "diverged", those that have rows; or "no figures"."""
-    rows = [k for k, run in enumerate(own) if run.rows]
-    finished = [k for k in rows if own[k].status == "finished"]
-    unfinished = [k for k in rows if status_word(own[k]) != "diverged"]
-    for standing, chosen in (("finished", finished), ("so far", unfinished), ("diverged", rows)):
-        if chosen:
-            return standing, chosen
-    return "no figures", []
+def summarised(runs: Sequence[SavedRun]) -> tuple[str, list[int]]:
+    """The status of a group, and which runs its summary and curve include.
+
+    Finished runs; if there are none, runs that have not diverged ("unfinished"); if there are none, diverged runs
+    (only their curve is shown); or no runs ("no rows").
+    """
+    rows = [k for k, run in enumerate(runs) if run.rows]
+    finished = [k for k in rows if runs[k].status == "finished"]
+    unfinished = [k for k in rows if status_word(runs[k]) != "diverged"]
+    choices = {"finished": finished, "unfinished": unfinished, "diverged": rows}
+    return next(((status, included) for status, included in choices.items() if included), ("no rows", []))
 
 
-def summary(own: Sequence[SavedRun], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Mean, standard error over the runs (None of one) and number of the last metrics; epoch_time over all epochs."""
-    last = [run.rows[-1] for run in own]
+def summary(runs: Sequence[SavedRun], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """{metric: {mean, error, n}} at the last epochs; error: standard error over runs. epoch_time is over all epochs."""
+    last = [run.rows[-1] for run in runs]
     values = {name: [row[name] for row in last if name in row] for name in metrics}
-    timed = [[row["epoch_time"] for row in run.rows[1:] if "epoch_time" in row] for run in own]
-    values["epoch_time"] = [fmean(times) for times in timed if times]
-    found = {name: _measured([v for v in each if math.isfinite(v)]) for name, each in values.items()}
+    times = [[row["epoch_time"] for row in run.rows[1:] if "epoch_time" in row] for run in runs]
+    values["epoch_time"] = [fmean(one) for one in times if one]
+    found = {name: _mean([v for v in each if math.isfinite(v)]) for name, each in values.items()}
     found["epoch_time"]["error"] = None  # replicas of one program share their time
     return found
 
 
-def _described(name: str) -> dict[str, str]:
-    """A metric as a report shows it."""
-    metric = metric_of(name)
-    label = f"{metric.label}, {metric.unit}" if metric.unit else metric.label
-    return {"name": name, "label": label, "heading": metric.heading, "form": metric.form}
-
-
-def _measured(values: Sequence[float]) -> dict[str, Any]:
+def _mean(values: Sequence[float]) -> dict[str, Any]:
     n = len(values)
     try:
         mean, error = mean_error(values)
@@ -137,37 +127,44 @@ def _measured(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean if n else None, "error": error if n > 1 else None, "n": len(values)}
 
 
-def statuses(own: Sequence[SavedRun]) -> list[dict[str, Any]]:
-    """How many runs of a group stand how: {word, text, count}, an epoch with what is not through, a reason with what
-    failed."""
+def _described(name: str) -> dict[str, str]:
+    """The name, label, heading and format of a metric."""
+    metric = metric_of(name)
+    label = f"{metric.label}, {metric.unit}" if metric.unit else metric.label
+    return {"name": name, "label": label, "heading": metric.heading, "form": metric.form}
 
-    def told(run: SavedRun) -> tuple[str, str]:
-        word = status_word(run)
-        if word == "failed":
-            return word, f"failed: {run.reason}" if run.reason else "failed"
-        if word in ("interrupted", "running"):
+
+def status_counts(runs: Sequence[SavedRun]) -> list[dict[str, Any]]:
+    """The runs of a group by status: {status, text, count}; the text has the epoch of unfinished runs, and the reason
+    of failed ones."""
+
+    def described(run: SavedRun) -> tuple[str, str]:
+        status = status_word(run)
+        if status == "failed":
+            return status, f"failed: {run.reason}" if run.reason else "failed"
+        if status in ("interrupted", "running"):
             done = f"after epoch {run.rows[-1]['epoch']} of {run.options['epochs']}" if run.rows else "before epoch 0"
-            return word, f"{word} {done}"
-        return word, run.status
+            return status, f"{status} {done}"
+        return status, run.status
 
-    return [{"word": word, "text": text, "count": count} for (word, text), count in Counter(map(told, own)).items()]
+    counts = Counter(map(described, runs))
+    return [{"status": status, "text": text, "count": count} for (status, text), count in counts.items()]
 
 
-def command(own: Sequence[SavedRun]) -> str:
-    """The command that trains these runs, which differ in seed only."""
-    options = own[0].options
-    words = ["nodepert", "train", "--name", own[0].study]
-    for key in APART:
-        value = options[key]
+def command(runs: Sequence[SavedRun]) -> str:
+    """The command that trains these runs, which differ only in seed."""
+    words = ["nodepert", "train", "--name", runs[0].study]
+    for key in GROUPED:
+        value = runs[0].options[key]
         words += [f"--{key}", value if isinstance(value, str) else repr(value)]
-    seeds = sorted(run.options["seed"] for run in own)
-    several = len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1))
-    words += ["--seeds", *([f"{seeds[0]}..{seeds[-1]}"] if several else map(str, seeds))]
+    seeds = sorted(run.options["seed"] for run in runs)
+    successive = len(seeds) > 1 and seeds == list(range(seeds[0], seeds[0] + len(seeds)))
+    words += ["--seeds", *([f"{seeds[0]}..{seeds[-1]}"] if successive else map(str, seeds))]
     return shlex.join(words)
 
 
 def _axes(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The numbers in which groups differ: {key, values, texts}, values upwards; the rate first, then those of specs."""
+    """The numbers in which groups differ: {key, values, texts}, values ascending; lr first, then arguments of specs."""
     found: dict[str, set[Any]] = {}
     for group in groups:
         for key, value in (group["options"] | group["arguments"]).items():
@@ -175,11 +172,11 @@ def _axes(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 found.setdefault(key, set()).add(value)
     order = sorted(found, key=lambda key: (key != "lr", key in OPTIONS))
     several = {key: sorted(found[key]) for key in order if len(found[key]) > 1}
-    return [{"key": k, "values": values, "texts": list(written(values).values())} for k, values in several.items()]
+    return [{"key": k, "values": values, "texts": list(value_texts(values).values())} for k, values in several.items()]
 
 
 def provenance(runs: Sequence[SavedRun]) -> list[dict[str, Any]]:
-    """The versions, the device and the data of the runs: {versions, device, data, runs}, the most frequent first."""
+    """Versions, device and data of the runs: {versions, device, data, runs}, the most frequent first."""
     found: Counter[tuple[str, str, str]] = Counter()
     for run in runs:
         versions = run.sources["versions"]

@@ -1,4 +1,4 @@
-// A table that sorts and filters; what it leaves is drawn.
+// A table that sorts and filters; the plots show the filtered rows.
 
 function sort(head) {
   const heads = [...head.parentNode.children], column = heads.indexOf(head);
@@ -9,7 +9,7 @@ function sort(head) {
   const numeric = rows.every((row) => "value" in row.children[column].dataset);
   rows.sort((a, b) => {
     const [p, q] = [key(a), key(b)];
-    if (p === "" || q === "") return (p === "") - (q === ""); // without a figure: at the end
+    if (p === "" || q === "") return (p === "") - (q === ""); // without a value: at the end
     return (up ? 1 : -1) * (numeric ? p - q : p.localeCompare(q, "en", { numeric: true }));
   });
   document.querySelector("tbody").append(...rows);
@@ -21,25 +21,25 @@ function filter() {
     const text = [...row.children].map((one) => one.textContent).join(" ").toLowerCase();
     row.hidden = !words.every((word) => text.includes(word));
   }
-  const left = chosen().length;
-  at("shown").textContent = left < rows.length ? `${left} of ${rows.length}` : "";
+  const count = filtered().length;
+  at("shown").textContent = count < rows.length ? `${count} of ${rows.length}` : "";
   draw();
 }
 
-function onPaper(now) {
-  printing = now;
-  if (now) for (const one of document.querySelectorAll("details")) one.open = true;
+function setPrinting(value) {
+  printing = value;
+  if (value) for (const one of document.querySelectorAll("details")) one.open = true;
   draw();
 }
 
-// When all is there: what is clicked, typed, or shown otherwise.
+// Connect the controls, and draw for the first time.
 function begin() {
   for (const head of document.querySelectorAll("thead th")) {
     head.querySelector("button").addEventListener("click", () => sort(head));
   }
   at("filter").addEventListener("input", filter);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  addEventListener("beforeprint", () => onPaper(true));
-  addEventListener("afterprint", () => onPaper(false));
+  addEventListener("beforeprint", () => setPrinting(true));
+  addEventListener("afterprint", () => setPrinting(false));
   filter();
 }

@@ -113,6 +113,22 @@ def mean_error(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
+def with_error(mean: float | None, error: float | None, form: str = ".4g") -> str:
+    """A mean with its error, as in "93.42 ± 0.13": two digits of the error, and as many decimals of the mean.
+
+    `form` is for a mean without error (None); no mean is a dash.
+    """
+    if mean is None:
+        return "-"
+    if error is None or not (0 < error < math.inf and math.isfinite(mean)):
+        return f"{mean:{form}}" + ("" if error is None else f" ± {error:.2g}")
+    last = int(f"{error:.1e}".partition("e")[2]) - 1  # power of ten of the second digit
+    if last < -6 or last > 3:
+        first = int(f"{mean:.0e}".partition("e")[2])
+        return f"{mean:.{max(0, first - last - 1)}e} ± {error:.0e}"
+    return f"{round(mean, -last):.{max(0, -last)}f} ± {round(error, -last):.{max(0, -last)}f}"
+
+
 def finite_or_none(value: Any) -> Any:
     """A value as JSON has it: null for what is not finite."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

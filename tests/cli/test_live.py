@@ -63,7 +63,7 @@ def test_the_board_says_what_came_of_each_run(monkeypatch):
         assert board.footer(1.0) == ["compiling"] and board.footer(9.0) == ["compiling", "9 s"]
         results = npt.train(list(runs), callbacks=[board])
     for line, result in zip(board.lines(), results, strict=True):
-        assert line.curve == [row["test_acc"] for row in result.rows] and (line.epoch, line.word) == (3, "finished")
+        assert line.curve == [row["test_acc"] for row in result.rows] and (line.epoch, line.status) == (3, "finished")
     assert board.footer(2.0) == ["2/2 runs", "2 s, 3 epochs/s"]
     board.on_end(next(iter(runs)), "interrupted")
     assert board.footer(2.0)[0] == "1/2 runs"
@@ -74,4 +74,4 @@ def test_epochs_that_were_read_back_do_not_count_as_pace(tmp_path):
     npt.train(RUN, name="n", out=tmp_path)
     board = live.Board({RUN: "one"})
     npt.train(RUN, name="n", out=tmp_path, callbacks=[board])
-    assert board.footer(5.0) == ["5 s"] and board.lines()[0].word == "finished"
+    assert board.footer(5.0) == ["5 s"] and board.lines()[0].status == "finished"

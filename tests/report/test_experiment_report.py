@@ -1,8 +1,9 @@
-"""Reports of experiments: their figures are those of the table, in a browser too."""
+"""Reports of experiments show the numbers of the table, also in a browser."""
 
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def copied(folder, rows=None, **changes):
 
 
 def traces(tab):
-    """What is drawn."""
+    """The lines of the plot."""
     return tab.evaluate("document.getElementById('curves').data.map(({x, y, name}) => ({x, y, name}))")
 
 
@@ -54,9 +55,13 @@ def test_every_experiment_is_reported_with_all_its_rows_and_findings(name):
     ] and data["findings"]
     for text in (html_of_experiment(data), markdown_of_experiment(data)):
         assert f"nodepert experiment {name} --scale small" in text and record["versions"]["jax"] in text
+        verdicts = Counter(re.findall(r"(?:>|- )(yes|not seen at this scale): ", text))
+        assert verdicts["yes"] == sum(f["holds"] for f in data["findings"]) and verdicts.total() == len(
+            data["findings"]
+        )
 
 
-def test_it_is_found_where_experiments_are_put(tmp_path):
+def test_records_are_found_in_either_directory(tmp_path):
     (tmp_path / "experiments").mkdir()
     for suffix in ("json", "csv", "svg"):
         shutil.copy(FIGURES / f"adam.{suffix}", tmp_path / "experiments")
@@ -66,7 +71,7 @@ def test_it_is_found_where_experiments_are_put(tmp_path):
     assert (tmp_path / "experiments" / "adam.html").stat().st_size < 6e6
 
 
-def test_markdown_has_the_rows_where_they_are_few(tmp_path):
+def test_markdown_has_a_short_table_of_rows(tmp_path):
     data = gather_experiment(FIGURES / "stabilise.json")
     text = markdown_of_experiment(data)
     assert len(data["rows"]) == text.count(r" \\") - 1 == len(re.findall("(?m)^\\| ", text)) - 2
@@ -77,7 +82,7 @@ def test_markdown_has_the_rows_where_they_are_few(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["{}", "[1]", "not json", "missing versions", "no rows"])
-def test_what_is_damaged_is_one_line(damage, tmp_path):
+def test_a_corrupt_record_is_one_line(damage, tmp_path):
     path = copied(tmp_path, rows="rule,lr\n" if damage == "no rows" else None)
     if damage == "missing versions":
         record = json.loads(path.read_text())
@@ -95,23 +100,23 @@ def test_what_is_damaged_is_one_line(damage, tmp_path):
      {"picture": {"x": "nosuch"}}, {"picture": {"where": {"nosuch": 1}}}],
 )  # fmt: skip
 def test_a_record_with_a_wrong_value_is_one_line(changes, tmp_path):
-    with pytest.raises(npt.UserError, match="is damaged; conduct"):
+    with pytest.raises(npt.UserError, match="is corrupt; run"):
         gather_experiment(copied(tmp_path, **changes))
 
 
-def test_words_of_a_record_are_only_text(tmp_path):
+def test_texts_of_a_record_are_escaped(tmp_path):
     path = copied(tmp_path, findings=[{"says": "</script><script>hurt = 1</script>", "holds": True}])
     assert "<script>hurt" not in html_of_experiment(gather_experiment(path))
 
 
-def test_heads_in_markdown_are_only_text(tmp_path):
+def test_headings_in_markdown_are_escaped(tmp_path):
     path = copied(tmp_path, rows="a|b,*c*\n1,2\n", experiment="*adam*", picture={})
     text = markdown_of_experiment(gather_experiment(path))
     assert "| a\\|b | \\*c\\* |\n" in text and text.startswith("# \\*adam\\*\n")
 
 
 @pytest.mark.parametrize("name", names("experiment"))
-def test_in_a_browser_the_report_opens_with_the_picture_of_the_experiment(name, chromium, tmp_path):
+def test_in_a_browser_the_first_plot_is_that_of_the_experiment(name, chromium, tmp_path):
     picture, rows = build(name, "small").picture, read_rows(FIGURES / f"{name}.csv")
     assert json.loads((FIGURES / f"{name}.json").read_text())["picture"] == json.loads(json.dumps(picture._asdict()))
     assert {picture.x, picture.y.removeprefix("-"), *picture.by, *picture.where} <= set(rows[0]) and picture.by
@@ -122,13 +127,13 @@ def test_in_a_browser_the_report_opens_with_the_picture_of_the_experiment(name, 
         found = traces(tab)
         assert len(found) == len({tuple(row[key] for key in picture.by) for row in shown})
         places = {row[picture.x] for row in shown}
-        assert all(set(trace["x"]) <= places or trace["name"].endswith(" (no figure)") for trace in found)
+        assert all(set(trace["x"]) <= places or trace["name"].endswith(" (no data)") for trace in found)
         assert max(len(trace["x"]) for trace in found) > 3
         axes = tab.evaluate("['x', 'y'].map(a => document.getElementById('curves').layout[a + 'axis'].type)")
         assert axes == ["log" if axis in picture.log else "linear" for axis in "xy"]
 
 
-def test_in_a_browser_a_choice_of_rows_keeps_panels_apart(chromium, tmp_path):
+def test_in_a_browser_rows_are_selected_by_panel(chromium, tmp_path):
     path = tmp_path / "report.html"
     path.write_text(html_of_experiment(gather_experiment(FIGURES / "linear-theory.json")))
     with opening(chromium, path) as tab:
@@ -148,7 +153,7 @@ def test_in_a_browser_one_row_is_drawn(row, chromium, tmp_path):
         assert traces(tab) == [{"x": [0.1], "y": [7 if "7" in row else 0.1], "name": "all"}]
 
 
-def test_in_a_browser_words_alone_have_no_picture(chromium, tmp_path):
+def test_in_a_browser_texts_alone_have_no_plot(chromium, tmp_path):
     record = copied(tmp_path, rows="rule,verdict\nnp,good\nwp,bad\n", picture={})
     (tmp_path / "r.html").write_text(html_of_experiment(gather_experiment(record)))
     with opening(chromium, tmp_path / "r.html", "tbody tr") as tab:
@@ -157,7 +162,7 @@ def test_in_a_browser_words_alone_have_no_picture(chromium, tmp_path):
         assert tab.locator("tbody tr:visible").count() == 1
 
 
-def test_in_a_browser_it_draws_what_is_asked_for(chromium, report):
+def test_in_a_browser_the_plot_follows_the_controls(chromium, report):
     rows = read_rows(FIGURES / f"{NAME}.csv")
     with opening(chromium, report) as tab:
         for select in tab.locator("#where select").all():
@@ -177,7 +182,7 @@ def test_in_a_browser_it_draws_what_is_asked_for(chromium, report):
         assert tab.locator(".figure img").evaluate("image => image.complete && image.naturalWidth > 100")
 
 
-def test_in_a_browser_the_table_sorts_by_figures_and_the_filter_holds_for_the_picture(chromium, report):
+def test_in_a_browser_the_table_sorts_by_value_and_the_filter_applies_to_the_plot(chromium, report):
     rows = read_rows(FIGURES / f"{NAME}.csv")
     with opening(chromium, report) as tab:
         tab.get_by_role("button", name="cosine", exact=True).click()

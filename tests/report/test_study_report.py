@@ -1,6 +1,6 @@
-"""Reports: their figures are the store's, no text of the store can harm a reader, a browser shows what it should.
+"""Reports show the numbers of the store, texts of the store are escaped, and a browser draws the plots.
 
-The study is written, not trained: 24 runs of known figures.
+The study is written, not trained: 24 runs with known metrics.
 """
 
 import base64
@@ -26,11 +26,11 @@ from nodepert.data import load_dataset
 from nodepert.errors import UserError
 from nodepert.registry import facts, names
 from nodepert.report.effort import examples, passes
-from nodepert.report.numbers import measured
-from nodepert.report.study import counted, gather, written
+from nodepert.report.study import gather, summarised, value_texts
 from nodepert.studies.results import saved_runs
 from nodepert.studies.run import Run
 from nodepert.studies.store.run_folder import open_run
+from nodepert.training.metrics import with_error
 
 pytest.importorskip("plotly", reason="a report in HTML needs plotly")
 EPOCHS = 5
@@ -42,7 +42,7 @@ ENDS = {("np(sigma=0.01)", 1e-2, 1): "diverged at epoch 3", ("np(sigma=0.001)", 
         ("sgd", 1e-3, 0): "failed", (HOSTILE, 1e-3, 0): "interrupted", (HOSTILE, 1e-3, 1): "failed",
         ("np(sigma=0.1)", 1e-2, 0): "diverged at epoch 3", ("np(sigma=0.1)", 1e-2, 1): "diverged at epoch 3",
         }  # fmt: skip
-FIGURES = {"test_acc", "train_acc", "test_loss", "train_loss"}
+METRIC_NAMES = {"test_acc", "train_acc", "test_loss", "train_loss"}
 
 
 def rows_of(index, seed, epochs, diverges):
@@ -50,12 +50,12 @@ def rows_of(index, seed, epochs, diverges):
     for e in range(epochs + 1):
         acc, loss = 10 + 12 * e - index + rng.normal(), 0.3 / (1 + e) + 0.01 * rng.random()
         last = diverges and e == epochs
-        figures = (0.0 if e == 0 else 0.5 + rng.random(), acc + 1, acc, math.nan if last else loss, loss)
-        yield dict(zip(COLUMNS, (e, *map(float, figures)), strict=True))
+        values = (0.0 if e == 0 else 0.5 + rng.random(), acc + 1, acc, math.nan if last else loss, loss)
+        yield dict(zip(COLUMNS, (e, *map(float, values)), strict=True))
 
 
 def write_study(out, name="study"):
-    """24 runs, in twelve groups of two seeds; seven are not finished."""
+    """24 runs in twelve groups of two seeds; seven are unfinished."""
     for index, (rule, lr) in enumerate([*GRID, ("sgd", 1e-3), ("sgd", 1e-2), (HOSTILE, 1e-3)]):
         for seed in range(2):
             status = ENDS.get((rule, lr, seed), "finished")
@@ -78,7 +78,7 @@ def study(tmp_path_factory):
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser would make of a page: its elements, the texts of scripts, of table cells."""
+    """A parsed page: its elements, the texts of scripts and of table cells."""
 
     def __init__(self, text):
         super().__init__()
@@ -109,7 +109,7 @@ def data(page):
     return json.loads(page.scripts[0])
 
 
-# ------------------------------------------------------------------------------------------- the figures
+# ------------------------------------------------------------------------------------------- the numbers
 
 
 def test_every_row_of_every_run_is_the_stores(study, data):
@@ -129,27 +129,26 @@ def test_the_summary_is_mean_and_standard_error_of_the_last_rows(study, data):
     seconds = everything[everything["epoch"] > 0].groupby("id")["epoch_time"].mean()
     for group in data["groups"]:
         own = last[(last["rule"] == group["options"]["rule"]) & (last["lr"] == group["options"]["lr"])]
-        own = own[own["status"] == {"finished": "finished", "so far": "interrupted"}.get(group["standing"])]
+        own = own[own["status"] == {"finished": "finished", "unfinished": "interrupted"}.get(group["status"])]
         own = own.assign(epoch_time=own["id"].map(seconds))
-        for name in (*FIGURES, "epoch_time"):
+        for name in (*METRIC_NAMES, "epoch_time"):
             found = group["summary"][name]
             assert found["n"] == len(own)
             assert found["mean"] == (pytest.approx(own[name].mean(), rel=1e-12) if len(own) else None)
-            told = len(own) > 1 and name != "epoch_time"  # replicas share their time
-            assert found["error"] == (pytest.approx(own[name].sem(), rel=1e-9) if told else None)
+            has_error = len(own) > 1 and name != "epoch_time"  # replicas share their time
+            assert found["error"] == (pytest.approx(own[name].sem(), rel=1e-9) if has_error else None)
 
 
-def test_how_runs_stand_is_said(data, page):
-    told = {group["label"]: [one["text"] for one in group["statuses"]] for group in data["groups"]}
-    assert told["np(sigma=0.01), lr=0.01"] == ["finished", "diverged at epoch 3"]
-    assert told["np, lr=0.01"] == ["finished", "interrupted after epoch 3 of 5"]
-    assert told["sgd, lr=0.001"] == [f"failed: {REASON}", "finished"]
-    assert data["statuses"] == {"finished": 17, "interrupted": 2, "failed": 2, "diverged": 3}
-    standing = {group["label"]: group["standing"] for group in data["groups"]}
-    unfinished = {label: word for label, word in standing.items() if word != "finished"}
-    assert unfinished == {f"{HOSTILE}, lr=0.001": "so far", "np(sigma=0.1), lr=0.01": "diverged"}
-    (so_far,) = (cell for cell in page.cells if cell.startswith("1 interrupted"))
-    assert "1 failed: </script>" in so_far and "3 of 5" in page.cells
+def test_statuses_of_runs(data, page):
+    texts = {group["label"]: [one["text"] for one in group["counts"]] for group in data["groups"]}
+    assert texts["np(sigma=0.01), lr=0.01"] == ["finished", "diverged at epoch 3"]
+    assert texts["np, lr=0.01"] == ["finished", "interrupted after epoch 3 of 5"]
+    assert texts["sgd, lr=0.001"] == [f"failed: {REASON}", "finished"]
+    assert data["counts"] == {"finished": 17, "interrupted": 2, "failed": 2, "diverged": 3}
+    unfinished = {group["label"]: group["status"] for group in data["groups"] if group["status"] != "finished"}
+    assert unfinished == {f"{HOSTILE}, lr=0.001": "unfinished", "np(sigma=0.1), lr=0.01": "diverged"}
+    (cell,) = (cell for cell in page.cells if cell.startswith("1 interrupted"))
+    assert "1 failed: </script>" in cell and "3 of 5" in page.cells
 
 
 def test_groups_without_a_finished_run(tmp_path):
@@ -160,7 +159,7 @@ def test_groups_without_a_finished_run(tmp_path):
                 folder.write_rows(rows)
             folder.set_status(status)
     runs = saved_runs(["study"], tmp_path)
-    assert counted(runs) == ("diverged", [0]) and counted(runs[1:]) == ("no figures", [])
+    assert summarised(runs) == ("diverged", [0]) and summarised(runs[1:]) == ("no rows", [])
     (group,) = gather("study", tmp_path)["groups"]
     assert group["summary"]["test_acc"] == {"mean": None, "error": None, "n": 0} and group["label"] == "np"
     for suffix in ("html", "md"):
@@ -172,18 +171,19 @@ def test_groups_without_a_finished_run(tmp_path):
     [
         (93.4213, 0.1278, ".2f", "93.42 ± 0.13"), (93.4213, 1.278, ".2f", "93.4 ± 1.3"), (45.2, 12.3, ".2f", "45 ± 12"),
         (0.24312, 0.00129, ".4g", "0.2431 ± 0.0013"), (0.25, 0.0, ".4g", "0.25 ± 0"), (93.4213, None, ".2f", "93.42"),
-        (0.25, 1e-9, ".4g", "0.25 ± 1e-09"), (65.208, 0.0052, ".2f", "65.21 ± 0.005"),
-        (4e5, 1234.0, ".4g", "4e+05 ± 1.2e+03"), (None, None, ".2f", "-"),
+        (0.25, 1e-9, ".4g", "2.50000000e-01 ± 1e-09"), (65.208, 0.0052, ".2f", "65.2080 ± 0.0052"),
+        (4e5, 1234.0, ".4g", "400000 ± 1200"), (None, None, ".2f", "-"), (0.5, 0.0996, ".4g", "0.50 ± 0.10"),
+        (1e308, 1e307, ".4g", "1.0e+308 ± 1e+307"), (math.inf, math.nan, ".4g", "inf ± nan"),
     ],
 )  # fmt: skip
-def test_figures_have_the_digits_that_their_error_leaves(mean, error, form, text):
-    assert measured({"mean": mean, "error": error}, form) == text
+def test_a_mean_has_as_many_decimals_as_its_error(mean, error, form, text):
+    assert with_error(mean, error, form) == text
 
 
-def test_numbers_are_short_where_that_tells_them_apart():
-    assert written([1e-5, 10**-2.5, 0.0, 1e-5]) == {1e-5: "1e-05", 10**-2.5: "0.003162", 0.0: "0"}
-    assert written([0.1, 0.10000001]) == {0.1: "0.1", 0.10000001: "0.10000001"}
-    assert written([60_000, "np(sigma=0.123456)"]) == {60_000: "60000", "np(sigma=0.123456)": "np(sigma=0.123456)"}
+def test_numbers_are_short_unless_they_would_look_the_same():
+    assert value_texts([1e-5, 10**-2.5, 0.0, 1e-5]) == {1e-5: "1e-05", 10**-2.5: "0.003162", 0.0: "0"}
+    assert value_texts([0.1, 0.10000001]) == {0.1: "0.1", 0.10000001: "0.10000001"}
+    assert value_texts([60_000, "np(sigma=0.123456)"]) == {60_000: "60000", "np(sigma=0.123456)": "np(sigma=0.123456)"}
 
 
 def test_axes_of_the_map_are_the_numbers_that_differ(data):
@@ -222,7 +222,7 @@ def test_examples_an_epoch():
 # ---------------------------------------------------------------------------------------- the file itself
 
 
-def test_the_file_is_one_small_enough_and_the_same_every_time(study):
+def test_the_file_is_small_and_the_same_every_time(study):
     out, path = study
     before = path.read_bytes()
     assert len(before) < 6e6
@@ -230,7 +230,7 @@ def test_the_file_is_one_small_enough_and_the_same_every_time(study):
     assert (out / "again.html").read_bytes() == before
 
 
-def test_nothing_is_loaded_and_no_script_runs_but_ours(page):
+def test_nothing_is_loaded_and_only_our_scripts_run(page):
     policy = next(a["content"] for tag, a in page.elements if tag == "meta" and "http-equiv" in a)
     digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in page.scripts[1:]]
     assert policy.startswith("default-src 'none'; ") and len(page.scripts) == 3
@@ -239,7 +239,7 @@ def test_nothing_is_loaded_and_no_script_runs_but_ours(page):
     assert addresses == ["data:,"]
 
 
-def test_text_of_the_store_is_only_text(page, data):
+def test_texts_of_the_store_are_escaped(page, data):
     tags = {tag for tag, _ in page.elements}
     assert "img" not in tags and [tag for tag, _ in page.elements].count("script") == 3
     assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
@@ -263,7 +263,7 @@ def test_the_commands_train_these_very_runs(study, data, monkeypatch):
     assert "--seeds 0..1" in data["groups"][0]["command"]
 
 
-def test_versions_device_and_data_are_told(study, page):
+def test_versions_device_and_data_are_shown(study, page):
     text = study[1].read_text()
     (source,) = json.loads(page.scripts[0])["provenance"]
     assert source["runs"] == 24 and source["device"] == "cpu (<b>cpu</b>)" and source["data"].startswith("0123456789ab")
@@ -289,15 +289,19 @@ def test_strange_records_of_the_first_version_are_reported(tmp_path):
 # ---------------------------------------------------------------------------------------------- Markdown
 
 
-def test_markdown_has_the_table_and_it_again_for_latex(study, capsys):
+def test_markdown_has_the_table_also_for_latex(study, capsys):
     cli.main(["report", "study", "--out", str(study[0]), "--to", "report.md"])
     assert capsys.readouterr().out == "report.md: 24 runs in 12 groups\n"
     with open("report.md") as file:
         text = file.read()
     lines = [re.split(r"(?<!\\)\|", line) for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 14 and {len(line) for line in lines} == {11}
-    figure = gather("study", study[0])["groups"][1]["summary"]["train_acc"]
-    assert [cell.strip() for cell in lines[3][1:4]] == ["np", "0.001", measured(figure, ".2f")]
+    accuracy = gather("study", study[0])["groups"][1]["summary"]["train_acc"]
+    assert [cell.strip() for cell in lines[3][1:4]] == [
+        "np",
+        "0.001",
+        with_error(accuracy["mean"], accuracy["error"], ".2f"),
+    ]
     assert "1 failed" in lines[2][9] and "3 of 5" in lines[2][8]
     fences = re.findall(r"^```.*$", text, re.M)
     assert fences == ["```latex", "```", "```sh", "```"]
@@ -310,10 +314,10 @@ def test_markdown_has_the_table_and_it_again_for_latex(study, capsys):
     assert not re.search(r"(?<!\\)[<`]", outside) and r"\<script\>hurt" in outside
 
 
-# --------------------------------------------------------------------------------------- what is refused
+# ------------------------------------------------------------------------------------------------ errors
 
 
-def test_what_cannot_be_is_one_line(study, tmp_path, monkeypatch, capsys):
+def test_errors_are_one_line(study, tmp_path, monkeypatch, capsys):
     out, path = study
 
     def refused(part, *arguments):
@@ -325,7 +329,7 @@ def test_what_cannot_be_is_one_line(study, tmp_path, monkeypatch, capsys):
     refused("did you mean 'study'?", "studi", "--out", str(out))
     refused("no study or experiment 'linear-teory'", "linear-teory", "--out", str(out))
     refused("(did you mean 'linear-theory'?); there are: study", "linear-teory", "--out", str(out))
-    refused(f"to conduct it: nodepert experiment adam --out {out}", "adam", "--out", str(out))
+    refused(f"to run it: nodepert experiment adam --out {out}", "adam", "--out", str(out))
     refused("there is no folder no", "study", "--out", str(out), "--to", "no/sub/report.html")
     assert not (tmp_path / "no").exists()
     refused("must end in .html or .md", "study", "--out", str(out), "--to", "report.pdf")
@@ -357,13 +361,13 @@ def test_a_report_imports_neither_jax_nor_pandas(study):
 
 @pytest.fixture
 def opened(chromium, study):
-    """The report, opened, until the test is over."""
+    """The report in a browser tab."""
     with opening(chromium, study[1]) as tab:
         yield tab
 
 
 def lines(tab):
-    """{group: its curve} of those that are drawn, without bands."""
+    """{group: curve} of the drawn groups, without bands."""
     traces = tab.evaluate("document.getElementById('curves').data.map(({x, y, meta}) => ({x, y, meta}))")
     return {trace["meta"]: trace for trace in traces if trace.get("meta") is not None}
 
@@ -381,7 +385,7 @@ def test_it_opens_at_once_and_draws_the_best_curves(opened, data):
     assert opened.evaluate("typeof hurt") == "undefined" and opened.evaluate("document.images.length") == 0
 
 
-def test_the_filter_hides_lines_and_curves(opened):
+def test_the_filter_hides_rows_and_curves(opened):
     opened.fill("#filter", "SGD")
     assert len(visible(opened)) == len(lines(opened)) == 2 and opened.inner_text("#shown") == "2 of 12"
     opened.fill("#filter", "NP(sigma=0.01) finished")
@@ -396,7 +400,7 @@ def test_the_filter_hides_lines_and_curves(opened):
     assert len(visible(opened)) == 12
 
 
-def test_a_click_on_a_head_sorts_and_another_turns_it_round(opened, data):
+def test_a_click_on_a_heading_sorts_and_another_reverses_the_order(opened, data):
     column = [text.strip() for text in opened.locator("thead th").all_inner_texts()].index("test %")
     means = [group["summary"]["test_acc"]["mean"] for group in data["groups"]]
     known = sorted(mean for mean in means if mean is not None)
@@ -407,10 +411,10 @@ def test_a_click_on_a_head_sorts_and_another_turns_it_round(opened, data):
     assert opened.locator("thead th").nth(column).get_attribute("aria-sort") == "descending"
 
 
-def test_curves_are_the_stores_on_every_axis(opened, study, data):
+def test_curves_are_those_of_the_store_on_every_axis(opened, study, data):
     table = npt.load_results("study", study[0])
     opened.select_option("#most", "0")
-    for quantity in FIGURES:
+    for quantity in METRIC_NAMES:
         opened.select_option("#quantity", quantity)
         for axis in ("epoch", "seconds", "examples", "passes"):
             opened.select_option("#axis", axis)
@@ -419,7 +423,7 @@ def test_curves_are_the_stores_on_every_axis(opened, study, data):
             assert set(found) == known
             for i, trace in found.items():
                 group = data["groups"][i]
-                ids = [group["runs"][k]["id"] for k in group["counted"]]
+                ids = [group["runs"][k]["id"] for k in group["included"]]
                 own = table[table["id"].isin(ids)].copy()
                 own["seconds"] = own.groupby("id")["epoch_time"].cumsum()
                 own["examples"] = own["epoch"] * 200
@@ -428,10 +432,10 @@ def test_curves_are_the_stores_on_every_axis(opened, study, data):
                 expected = own.groupby("epoch")[["x", "y"]].mean().dropna()  # the last loss of what diverged
                 assert trace["x"] == pytest.approx(list(expected["x"]), rel=1e-12)
                 assert trace["y"] == pytest.approx(list(expected["y"]), rel=1e-12)
-    assert "Left out" in opened.inner_text("#curves-note") and "hurt" in opened.inner_text("#curves-note")
+    assert "Not drawn" in opened.inner_text("#curves-note") and "hurt" in opened.inner_text("#curves-note")
 
 
-def test_bands_are_one_standard_error_to_both_sides(opened, study, data):
+def test_bands_are_plus_minus_one_standard_error(opened, study, data):
     table = npt.load_results("study", study[0])
     own = table[(table["rule"] == "np") & (table["lr"] == 1e-3)].groupby("epoch")["test_acc"]
     mean, error = own.mean(), own.sem()
@@ -458,12 +462,12 @@ def test_the_map_has_the_means_and_marks_the_best(opened, study):
     assert starred == [(y, x)] and found["text"][2][2] == "none<br>finished"
     shape = found["layout"]["shapes"][0]
     assert (shape["x0"], shape["x1"], shape["y0"], shape["y1"]) == (x - 0.5, x + 0.5, y - 0.5, y + 0.5)
-    opened.select_option("#map-x", "1")  # the other axis gives way
+    opened.select_option("#map-x", "1")  # the other axis changes too
     assert opened.input_value("#map-y") == "0"
     assert np.allclose(shown()[1], expected.T, rtol=1e-12, equal_nan=True)
 
 
-def test_the_legend_takes_curves_out_and_in(opened):
+def test_the_legend_hides_and_shows_curves(opened):
     first = opened.locator("#legend button").first
     first.click()
     assert len(lines(opened)) == 9
@@ -480,7 +484,7 @@ def test_the_page_is_as_wide_as_the_window(opened, width):
         assert opened.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_dark_and_on_paper(opened):
+def test_dark_and_in_print(opened):
     def colours():
         script = "getComputedStyle(document.body).backgroundColor"
         return opened.evaluate(script), opened.evaluate("document.getElementById('curves').layout.font.color")
