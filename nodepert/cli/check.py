@@ -130,7 +130,7 @@ def table(result: Any) -> Any:
 
 def figures(row: dict[str, Any]) -> tuple[str, ...]:
     """A row's figures as text."""
-    from nodepert.diagnostics.verdict import percent
+    from nodepert.diagnostics.result import percent
 
     cosines = f"{row['cosine']:.2g}", f"{row['cosine_mean']:.2g}"
     half = f"{row['draws_to_half']:,.0f}" if math.isfinite(row["draws_to_half"]) else "never"
