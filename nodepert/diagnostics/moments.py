@@ -28,8 +28,8 @@ class Moments(NamedTuple):
     mixed: np.ndarray  # (K,) <g_k, r>
     change: np.ndarray  # (K,) ||g_k - g_{k-1}||^2, the first one 0: all are exactly 0 where there is no noise
     gram: np.ndarray  # (GROUPS, GROUPS) <m_i - g, m_j - g>
-    r_along: np.ndarray  # () <r, g>
-    r_square: np.ndarray  # () ||r||^2
+    r_along: float  # <r, g>
+    r_square: float  # ||r||^2
     norm: float  # ||g||, in its own units
 
 
