@@ -38,6 +38,15 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def quickly_compiled():
+    """Every program runs once in this module: optimising it would take longer."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture
 def strict_dtypes():
     """A silent mix of dtypes is an error (optax mixes them, so this is for tests of the core)."""

@@ -75,7 +75,7 @@ def sample(
         d = np.stack([m[name] for m in means]) - g
         along, square, mixed, change = np.concatenate([f[name] for f in drawn]).T.astype(np.float64)
         change[0] = 0  # nothing was drawn before
-        moments[name] = Moments(along, square, mixed, change, d @ d.T, ours @ g, ours @ ours, norm[name])
+        moments[name] = Moments(along, square, mixed, change, d @ d.T, float(ours @ g), float(ours @ ours), norm[name])
     return moments
 
 
