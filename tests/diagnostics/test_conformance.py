@@ -44,6 +44,7 @@ from nodepert.rules.node import node_perturbation
 from nodepert.rules.noise import draw
 from nodepert.testing import check_model, check_rule
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 AROUND = {"decorrelate": "decorrelate(np)", BY_NODE: "np; out=exact"}  # a combinator is checked around another rule
 OTHER_CODE = {  # forms that are other code than the default ones
     "np(difference=jvp)": {"derivative": True},

@@ -22,7 +22,7 @@ from nodepert.rules.node import node_perturbation
 from nodepert.rules.weight import weight_perturbation
 from nodepert.training.losses import cross_entropy, linear_mse, mse
 
-pytestmark = pytest.mark.usefixtures("strict_dtypes")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "strict_dtypes")
 
 DRAWS, THRESHOLD = 4_000, 1.5
 MODEL = fc((5,), 3, width=7, depth=2)

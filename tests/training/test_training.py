@@ -25,6 +25,8 @@ from nodepert.training.metrics import diverged
 from nodepert.training.program import over_batches, program, standardised, task_data
 from nodepert.training.replicas import fit_all
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def data(train=10, test=7):
     rng = np.random.default_rng(0)
@@ -88,7 +90,7 @@ def test_every_example_is_trained_on_once_an_epoch_in_a_new_order_with_a_new_key
 
     def spy(model, loss):  # learns nothing; labels are the examples' numbers
         def grads(key, state, params, batch):
-            jax.debug.callback(note, batch[1], jax.random.key_data(key))
+            jax.debug.callback(note, batch[1], jax.random.key_data(key), ordered=True)
             return jax.tree.map(jnp.zeros_like, params), state, npt.Info(jnp.zeros(len(batch[1])), batch[0])
 
         return Rule(lambda key, params, x: (), grads)
