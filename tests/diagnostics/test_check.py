@@ -1,4 +1,4 @@
-"""`check` finds what is known: variances in closed form, unbiased rules unbiased, mutants biased, no false alarms."""
+"""`check` reports what is known: variances in closed form, exact and biased rules, mutants, no false alarms."""
 
 import csv
 import json
@@ -38,7 +38,7 @@ def found(rule, model=MODEL, loss=mse, batch=BATCH, params=PARAMS, study=False, 
     return check(model, rule, loss, batch, params=params, study=study, **options)
 
 
-# --------------------------------------------------------------------------------- figures known in closed form
+# --------------------------------------------------------------------------------- numbers known in closed form
 
 LINEAR = linfc((6,), 4, depth=0)
 LINEAR_BATCH = jax.random.normal(jax.random.key(3), (5, 6)), jax.random.normal(jax.random.key(4), (5, 4))
@@ -114,7 +114,7 @@ def test_a_rule_is_what_it_is_declared_to_be(name):
         ("decorrelate('np; out=exact')", "unbiased"),
     ],
 )
-def test_a_combinator_declares_the_worst_of_what_it_goes_around(spec, declared):
+def test_a_combinator_declares_the_weakest_claim_of_what_it_wraps(spec, declared):
     assert bias_of_spec(registry.check("rule", spec)) == declared
 
 
@@ -151,7 +151,7 @@ def test_better_than_declared_is_no_warning():
     assert (result.verdict, result.declared, result.agrees) == ("exact", "biased", True)
 
 
-def test_too_few_draws_are_said_to_be():
+def test_too_few_draws_are_reported():
     text = str(found("np", draws=100))
     assert "unbiased within error" in text and "take more draws" in text
 
@@ -181,7 +181,7 @@ def mutant(signals_of, one_draw=False, model=MODEL, sigma=1e-3):
     return Rule(stateless, grads)
 
 
-def test_the_mutants_are_biased_and_their_mended_form_is_not():
+def test_the_mutants_are_biased_and_their_corrected_form_is_not():
     def verdict(*form):
         return found(mutant(*form), draws=10_000)
 
@@ -199,7 +199,7 @@ def test_the_mutants_are_biased_and_their_mended_form_is_not():
     assert math.isinf(flipped.rows[-1]["draws_to_half"])
 
 
-def test_the_flaw_of_the_ancestor_is_found_on_digits():
+def test_the_flaw_of_the_original_code_is_found_on_digits():
     """1,000 draws: the bias itself (13 to 38% by node) is far below the noise; its direction gives it away."""
     from nodepert.data import load_dataset
 
@@ -289,10 +289,10 @@ def test_a_rule_without_sigma_gets_no_recommendation():
     assert (result.steps, result.recommendation) == ([], "")
 
 
-# --------------------------------------------------------------------------------- what has no figures, errors
+# --------------------------------------------------------------------------------- what has no numbers, errors
 
 
-def test_a_node_without_gradient_has_no_figures():
+def test_a_node_without_gradient_has_no_numbers():
     dead = jax.tree.map(jnp.array, PARAMS) | {"fc1": {"w": PARAMS["fc1"]["w"], "b": jnp.full(7, -100.0)}}
     result = found("np", params=dead, draws=2000)
     first, second, out, total = result.rows
@@ -354,7 +354,7 @@ def test_a_broken_contract_is_reported_as_it_is():
         found("np", model=twice, params=jnp.ones((5, 3)), draws=100)
 
 
-def test_draws_are_whole_groups_progress_hears_of_them_and_a_seed_gives_the_same_figures():
+def test_draws_are_whole_groups_progress_is_reported_and_a_seed_gives_the_same_rows():
     def run(seed, progress):
         params = LINEAR.init(jax.random.key(5))
         return found("np", LINEAR, half_square, LINEAR_BATCH, params, draws=101, seed=seed, progress=progress)
@@ -375,7 +375,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_the_command_leaves_rows_everything_and_a_picture(tmp_path, capsys):
+def test_the_command_writes_rows_all_results_and_a_figure(tmp_path, capsys):
     cli.main(["check", *TINY, "--rule", "np; out=exact", "dfa", "--loss", "cross-entropy", "--out", "results"])
     out, err = capsys.readouterr()
     folder = tmp_path / "results" / "check"

@@ -45,7 +45,7 @@ from nodepert.rules.noise import draw
 from nodepert.testing import check_model, check_rule
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
-AROUND = {"decorrelate": "decorrelate(np)", BY_NODE: "np; out=exact"}  # a combinator is checked around another rule
+WRAPPING = {"decorrelate": "decorrelate(np)", BY_NODE: "np; out=exact"}  # a combinator is checked with another rule
 OTHER_CODE = {  # forms that are other code than the default ones
     "np(difference=jvp)": {"derivative": True},
     "np(sharing=batch, noise=rademacher)": {},
@@ -65,13 +65,13 @@ OTHER_CODE_SLOW = {
 }
 
 
-@pytest.mark.parametrize("spec", [AROUND.get(name, name) for name in registry.names("rule")])
-def test_every_registered_rule_keeps_the_contract_and_its_word(spec):
+@pytest.mark.parametrize("spec", [WRAPPING.get(name, name) for name in registry.names("rule")])
+def test_every_registered_rule_satisfies_the_contract_and_what_it_declares(spec):
     check_rule(spec)
 
 
 @pytest.mark.parametrize("spec", [*OTHER_CODE, *(pytest.param(f, marks=pytest.mark.slow) for f in OTHER_CODE_SLOW)])
-def test_so_do_their_other_forms(spec):
+def test_other_forms_of_the_rules_satisfy_them(spec):
     check_rule(spec, **(OTHER_CODE | OTHER_CODE_SLOW)[spec])
 
 
@@ -124,7 +124,7 @@ def test_a_rule_that_is_not_registered_is_checked_as_a_factory():
 
 
 @pytest.mark.parametrize("name", registry.names("network"))
-def test_every_registered_network_keeps_the_contract(name):
+def test_every_registered_network_satisfies_the_contract(name):
     small = {"fc": "fc(width=9)", "linfc": "linfc(width=9)", "precision": "precision(fc(width=9), dtype=float32)"}
     check_model(small.get(name, name), (8, 8, 3))
 
@@ -132,7 +132,7 @@ def test_every_registered_network_keeps_the_contract(name):
 # ----------------------------------------------------------------------------------- what is declared
 
 
-def test_a_combinator_declares_what_it_goes_around():
+def test_a_combinator_declares_what_it_wraps():
     def declared(spec):
         return declared_bias(subject_of(spec)), declared_derivative(subject_of(spec))
 
@@ -164,7 +164,7 @@ def test_what_is_not_declared_is_asked_for():
         check_rule(silent, bias="low")
 
 
-def test_keys_are_watched_while_a_rule_is_checked_only():
+def test_key_reuse_is_checked_during_check_rule_only():
     with jax.debug_key_reuse(False):
         check_rule("sgd")
         assert not jax.config.jax_debug_key_reuse
@@ -266,7 +266,7 @@ def host_noise(grads):
     return times(grads, 1 + np.random.default_rng().normal())
 
 
-MUTANTS = {  # what is wrong: (factory, what is said about it)
+MUTANTS = {  # what is wrong: (factory, a part of the message)
     "scale": (
         altered(lambda g, s, i: (times(g, 1.15), s, i)),
         r"its mean is 1\.\d+ \+- 0\.0\d+ times the gradient",
@@ -314,34 +314,36 @@ MUTANTS = {  # what is wrong: (factory, what is said about it)
 }
 
 
-def told(check, *args, **kwargs):
-    """What a check says against its subject."""
+def message_of(check, *args, **kwargs):
+    """The message of the AssertionError that a check must raise: one line that names its subject."""
     with pytest.raises(AssertionError) as caught:
         check(*args, **kwargs)
-    said = str(caught.value)
-    assert "\n" not in said and said.startswith(("rule '", "network '", "this network: "))
-    return said
+    message = str(caught.value)
+    assert "\n" not in message and message.startswith(("rule '", "network '", "this network: "))
+    return message
 
 
 @pytest.mark.parametrize("what", MUTANTS)
-def test_a_rule_that_breaks_the_contract_or_its_word_is_told_so(what):
+def test_a_rule_that_breaks_the_contract_or_what_it_declares_fails_with_a_message(what):
     mutant, sentence = MUTANTS[what]
-    assert re.search(sentence, told(check_rule, mutant, bias="unbiased", derivative=False))
+    assert re.search(sentence, message_of(check_rule, mutant, bias="unbiased", derivative=False))
 
 
-def test_their_mended_form_passes():
+def test_the_corrected_form_of_the_mutants_passes():
     check_rule(by_hand(), bias="unbiased", derivative=False)
 
 
 @pytest.mark.parametrize("factory", [node_perturbation, feedback_alignment])
 def test_what_is_not_exact_is_not_taken_for_it(factory):
-    assert re.search(r"at node '\w+': it is off the gradient by \d.*, though", told(check_rule, factory, bias="exact"))
+    assert re.search(
+        r"at node '\w+': it is off the gradient by \d.*, though", message_of(check_rule, factory, bias="exact")
+    )
 
 
 def test_a_biased_rule_must_learn_at_every_node():
     stuck = altered(lambda g, s, i: (g | {"fc1": times(g["fc1"], 0)}, s, i))
-    said = told(check_rule, stuck, bias="biased", derivative=False)
-    assert "at node 'fc1': its mean is zero: nothing is learned there" in said
+    message = message_of(check_rule, stuck, bias="biased", derivative=False)
+    assert "at node 'fc1': its mean is zero: nothing is learned there" in message
 
 
 def test_only_a_network_that_is_not_a_chain_may_be_refused():
@@ -357,8 +359,12 @@ def test_only_a_network_that_is_not_a_chain_may_be_refused():
         return partial(check_rule, rule, bias="exact", derivative=True)
 
     refusing("this rule needs a chain of nodes", "residual")()
-    assert "residual network: it cannot be traced for a batch of 4: UserError: no" in told(refusing("no", "residual"))
-    assert "fully connected network: it cannot be traced" in told(refusing("this rule needs a chain of nodes", "any"))
+    assert "residual network: it cannot be traced for a batch of 4: UserError: no" in message_of(
+        refusing("no", "residual")
+    )
+    assert "fully connected network: it cannot be traced" in message_of(
+        refusing("this rule needs a chain of nodes", "any")
+    )
 
 
 def preactivations_meet(model, params, x):
@@ -398,7 +404,7 @@ def passed_through(h):
 
 
 TWO, C = layers(), {"c": jnp.ones(4)}
-NETWORKS = {  # what is wrong: (network, what is said about it)
+NETWORKS = {  # what is wrong: (network, a part of the message)
     "init": (TWO._replace(init=lambda key: host_noise(TWO.init(key))), "init gives other parameters for the same key"),
     "integer": (layers(more={"steps": jnp.int32(0)}), r"parameter \['steps'\] is not floating"),
     "outputs": (network(lambda p, x, node: TWO.apply(p, x, node).mean(0)), r"the outputs have shape \(3,\); their fir"),
@@ -436,11 +442,11 @@ NETWORKS = {  # what is wrong: (network, what is said about it)
 
 
 @pytest.mark.parametrize("what", NETWORKS)
-def test_a_network_that_breaks_the_contract_is_told_so(what):
+def test_a_network_that_breaks_the_contract_fails_with_a_message(what):
     mutant, sentence = NETWORKS[what]
-    assert re.search(sentence, told(check_model, mutant, (5,)))
+    assert re.search(sentence, message_of(check_model, mutant, (5,)))
 
 
-def test_their_mended_forms_pass():
+def test_the_corrected_forms_of_the_mutants_pass():
     check_model(TWO, (5,))
     check_model(through(lambda h, p, node: node("b", lambda q, h: dense(q, h * q["c"]), p["b"] | C, h)), (5,))
