@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from estimates import drawn, rms_z
+from estimates import check_expected, drawn
 from flax import linen as nn
 from flax import nnx
 
@@ -318,13 +318,14 @@ def test_rules_train_them(case, name, spec):
 
 
 @pytest.mark.parametrize("name", ["linen-compact", "nnx-mlp", "eqx-attending"])
-def test_node_perturbation_is_unbiased_through_an_adapter(case, name, draws=2000):
-    """The rms of z-scores is 1 within about 0.1 under the claim; a scale error of 30% is found."""
+def test_node_perturbation_is_unbiased_through_an_adapter(case, name, draws=4000):
+    """A scale error of 30% is found."""
     (model, x, _, _, gradient), params = case(name)
     rule = npt.make_rule("np(difference=jvp)", model, cross_entropy)
     found, exact = drawn(rule, params, (x, Y), draws, per_pass=None), compiled(gradient)(params)
-    assert rms_z(found, exact) < 1.5
-    assert rms_z(jax.tree.map(lambda g: 1.3 * g, found), exact) > 1.5
+    check_expected(found, exact)
+    with pytest.raises(AssertionError, match="is a factor or a sign wrong"):
+        check_expected(jax.tree.map(lambda g: 1.3 * g, found), exact)
 
 
 # ------------------------------------------------------------------------------------------- trained

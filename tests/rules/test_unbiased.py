@@ -1,8 +1,8 @@
 """What a rule's mean is where it is not simply the gradient under mse, and which rules differentiate the loss.
 
-That the mean is the gradient, in every form, is the conformance contract: tests/diagnostics/test_conformance.py. Here
-the rms of z-scores over 4,000 draws is 1 within about 0.1 under the claim (there are 68 independent signals); the
-threshold is 1.5.
+That the mean is the gradient, in every form, is the conformance contract: tests/diagnostics/test_conformance.py. Its
+statistics are used here: a scale error of 15% is found, and the rms of z-scores is 1 within about 0.1 under the claim
+(there are 68 independent signals) and at most 1.5.
 """
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from estimates import drawn, rms_z
+from estimates import check_expected, drawn, rms_z
 from scipy.integrate import quad
 
 import nodepert as npt
@@ -24,7 +24,7 @@ from nodepert.training.losses import cross_entropy, linear_mse, mse
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "strict_dtypes")
 
-DRAWS, THRESHOLD = 4_000, 1.5
+DRAWS = 4_000
 MODEL = fc((5,), 3, width=7, depth=2)
 BATCH = jax.random.normal(jax.random.key(1), (4, 5)), jnp.array([0, 2, 1, 1])
 PARAMS = MODEL.init(jax.random.key(2))
@@ -36,7 +36,7 @@ def gradient(model, loss, params=PARAMS, batch=BATCH):
 
 def test_several_samples_are_unbiased_for_cross_entropy():
     draws = drawn(node_perturbation(MODEL, cross_entropy, samples=3), PARAMS, BATCH, DRAWS)
-    assert rms_z(draws, gradient(MODEL, cross_entropy)) < THRESHOLD
+    check_expected(draws, gradient(MODEL, cross_entropy))
 
 
 def test_running_baseline_is_unbiased_at_its_first_batch():
@@ -105,15 +105,15 @@ def anp_mean():
 @pytest.mark.parametrize("difference", ["forward", "central", "jvp"])
 def test_the_mean_of_anp_is_its_biased_expectation_and_not_the_gradient(difference, anp_mean):
     draws = drawn(npt.make_rule(f"anp(difference={difference})", MODEL, mse), PARAMS, BATCH, DRAWS)
-    assert rms_z(draws, anp_mean) < THRESHOLD
-    assert rms_z(draws, gradient(MODEL, mse)) > 2 * THRESHOLD
+    check_expected(draws, anp_mean)
+    assert rms_z(draws, gradient(MODEL, mse)) > 3
 
 
 def test_one_sided_np_is_unbiased_at_any_sigma_for_a_quadratic_loss_on_one_linear_layer():
     model = fc((5,), 3, depth=0)
     params, batch = model.init(jax.random.key(2)), (BATCH[0], jax.random.normal(jax.random.key(4), (4, 3)))
-    draws = drawn(node_perturbation(model, linear_mse, sigma=2.0), params, batch, DRAWS)
-    assert rms_z(draws, gradient(model, linear_mse, params, batch)) < THRESHOLD
+    draws = drawn(node_perturbation(model, linear_mse, sigma=2.0), params, batch, 8_000)
+    check_expected(draws, gradient(model, linear_mse, params, batch))
 
 
 @jax.custom_jvp
