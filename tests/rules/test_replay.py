@@ -6,7 +6,6 @@ import pytest
 
 import nodepert as npt
 from nodepert.core import pullback
-from nodepert.diagnostics.conformance.common import compiled
 
 FORMS = ["sigma=1e-4", "samples=3", "difference=central", "difference=jvp, samples=2", "noise=sphere, sharing=batch"]
 
@@ -20,7 +19,7 @@ def test_the_estimate_is_that_of_node_perturbation(network, form):
         params = jax.tree.map(lambda p: p.astype("float64"), model.init(jax.random.key(0)))
         batch = jax.random.normal(jax.random.key(1), (6, 6, 6, 1), "float64"), np.arange(6)
         plain, again = (
-            compiled(npt.make_rule(f"np({form}, replay={replay})", model, loss).grads)(
+            jax.jit(npt.make_rule(f"np({form}, replay={replay})", model, loss).grads)(
                 jax.random.key(2), (), params, batch
             )
             for replay in (False, True)
@@ -57,8 +56,9 @@ def test_a_loss_that_is_not_finite_gives_an_undefined_gradient_as_ever():
     def loss(outputs, targets):
         return outputs.sum(-1) * np.where(targets == 2, np.inf, 1)
 
-    rule = npt.node_perturbation(model, loss, replay=True)
-    grads, _, info = compiled(rule.grads)(jax.random.key(0), (), model.init(jax.random.key(1)), batch)
+    grads, _, info = npt.node_perturbation(model, loss, replay=True).grads(
+        jax.random.key(0), (), model.init(jax.random.key(1)), batch
+    )
     assert not np.isfinite(info.loss).all()
     assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(grads))
 
