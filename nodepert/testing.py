@@ -5,7 +5,8 @@
     def test_my_rule():
         check_rule(my_rule)  # or a spec, as in check_rule("my-rule(strength=2)")
 
-A violation is an AssertionError in one sentence: where it is, what it is, what to do. Needs no test framework.
+A violation is an AssertionError with a message of one sentence: where it is, what it is, what to do. No test framework
+is needed.
 """
 
 from nodepert.diagnostics.conformance.models import check_model as check_model

@@ -1,4 +1,7 @@
-"""For every test: a random key used twice is an error, and the working folder is the test's own."""
+"""For every test: a random key used twice is an error, and the working folder is the test's own.
+
+NODEPERT_TEST_CACHE=DIR keeps compiled programs in DIR between runs of the tests.
+"""
 
 import os
 import signal
@@ -20,22 +23,36 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
 
 
 def pytest_configure(config):
-    """What one process of this run compiled, the others load; nothing is left from earlier runs, nothing for later."""
+    """What one process of this run compiled, the others load; later runs load it only with NODEPERT_TEST_CACHE."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        config.cache_of_programs = tempfile.TemporaryDirectory(prefix="nodepert-tests-")
-        os.environ.update(CACHE | {"JAX_COMPILATION_CACHE_DIR": config.cache_of_programs.name})
+        folder = os.environ.get("NODEPERT_TEST_CACHE")
+        if not folder:
+            config.cache_of_programs = tempfile.TemporaryDirectory(prefix="nodepert-tests-")
+            folder = config.cache_of_programs.name
+        os.environ.update(CACHE | {"JAX_COMPILATION_CACHE_DIR": os.path.abspath(folder)})
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 def pytest_unconfigure(config):
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+    if hasattr(config, "cache_of_programs"):
         config.cache_of_programs.cleanup()
 
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def quickly_compiled():
+    """Programs of this module, and of processes that it starts, run once: optimising them would take longer."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    yield
+    del os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The command `check`: before a night of training, does this rule estimate what it claims, on this network?"""
+"""The command `check`: does a rule estimate what it claims, on this network and data set?"""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def check(
     out: Path = Path("runs"),
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
 ) -> None:
-    """Hold a rule's estimate against the exact gradient, node by node: is it biased, how noisy, which sigma?
+    """Compare a rule's estimates with the exact gradient, node by node: is it biased, how noisy, which sigma?
 
     Example: nodepert check --network fc --dataset mnist5k --rule np anp
 
-    Leaves a table (RULE.csv), everything (RULE.json) and a picture (RULE.png) per rule in OUT/NAME/.
+    Writes a table (RULE.csv), all results (RULE.json) and a figure (RULE.png) per rule to OUT/NAME/.
 
     Args:
         rule: One or more learning rules, as specs.
@@ -39,11 +39,11 @@ def check(
         network: Network, as a spec; at its initial weights.
         loss: Per-example loss; 'auto': the network's own.
         batchsize: Examples, drawn from the training set.
-        draws: Estimates to draw; if not given 1,000, and more where network and batch are small.
+        draws: Estimates to draw; default: 1,000, and more where network and batch are small.
         seed: Seed of weights, examples and noise.
         name: Name of the study.
-        out: Folder of all results.
-        data_dir: Folder that holds the data files; else NODEPERT_DATA_DIR, the user's cache, then a download.
+        out: Folder for all results.
+        data_dir: Folder with the data files; default: NODEPERT_DATA_DIR, the user's cache, then a download.
     """
     from nodepert.cli import display
     from nodepert.data import load_dataset
@@ -63,8 +63,8 @@ def check(
     data = load_dataset(runs[0].dataset, data_dir)
     model = make_model(runs[0].network, data.train_x.shape[1:], data.classes)
     batch = examples(data, batchsize, seed)
-    found = [measured(run.rule, model, make_loss(run.loss), batch, draws, seed) for run in runs]
-    for stem, run, result in zip(stems([run.rule for run in runs]), runs, found, strict=True):
+    results = [measured(run.rule, model, make_loss(run.loss), batch, draws, seed) for run in runs]
+    for stem, run, result in zip(stems([run.rule for run in runs]), runs, results, strict=True):
         write(folder / stem, run, result)
         display.console.print(table(result))
         for line in str(result).split("\n"):
@@ -73,15 +73,15 @@ def check(
 
 
 def writable(folder: Path) -> Path:
-    """The folder of the results, where it can be made. Raises UserError now, not when all is computed."""
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise UserError(f"cannot write {folder}: {there} is not a folder that can be written; choose another place")
+    """The folder of the results. Raises UserError before anything is computed, if it cannot be made."""
+    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise UserError(f"cannot write {folder}: {parent} is not a writable folder; choose another path with --out")
     return folder
 
 
 def examples(data: Any, batchsize: int, seed: int) -> tuple[Any, Any]:
-    """A random batch of training examples, (x, y), standardised as for training."""
+    """A random batch of training examples, (x, y), standardised as in training."""
     import numpy as np
 
     from nodepert.training.program import standardised
@@ -94,7 +94,7 @@ def examples(data: Any, batchsize: int, seed: int) -> tuple[Any, Any]:
 
 
 def measured(rule: str, model: Any, loss: Any, batch: tuple[Any, Any], draws: int | None, seed: int) -> Any:
-    """The check itself, with a bar on a terminal."""
+    """The result of the check, with a progress bar on a terminal."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from nodepert import diagnostics
@@ -111,26 +111,26 @@ def measured(rule: str, model: Any, loss: Any, batch: tuple[Any, Any], draws: in
 
 
 def table(result: Any) -> Any:
-    """The figures of a check, one line per node; fits 80 columns."""
+    """The result as a table, one line per node; fits 80 columns."""
     from rich.markup import escape
     from rich.table import Table
 
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    made.add_column("\nnode", overflow="fold")
+    lines = Table(box=None, pad_edge=False, header_style="bold")
+    lines.add_column("\nnode", overflow="fold")
     for column in ("cosine\n1 draw", "cosine\nof mean", "\ngain", "\nbias", "\nvariance", "draws\nto 0.5"):
-        made.add_column(column, justify="right", no_wrap=True)
-    made.add_column("\nverdict", no_wrap=True)
+        lines.add_column(column, justify="right", no_wrap=True)
+    lines.add_column("\nverdict", no_wrap=True)
     colours = {"exact": "green", "unbiased": "green", "biased": "red"}
     for row in result.rows:
         colour = colours.get(row["verdict"], "yellow")
         style = "bold" if row is result.rows[-1] else None
-        made.add_row(escape(row["node"]), *figures(row), f"[{colour}]{row['verdict']}[/{colour}]", style=style)
-    return made
+        lines.add_row(escape(row["node"]), *cells(row), f"[{colour}]{row['verdict']}[/{colour}]", style=style)
+    return lines
 
 
-def figures(row: dict[str, Any]) -> tuple[str, ...]:
-    """A row's figures as text."""
-    from nodepert.diagnostics.verdict import percent
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """The numbers of a row, as text."""
+    from nodepert.diagnostics.result import percent
 
     cosines = f"{row['cosine']:.2g}", f"{row['cosine_mean']:.2g}"
     half = f"{row['draws_to_half']:,.0f}" if math.isfinite(row["draws_to_half"]) else "never"
@@ -147,13 +147,13 @@ def figures(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def stems(rules: list[str]) -> list[str]:
-    """File names for rules: what no file system minds, and no two the same."""
+    """File names for rules: valid in every file system, and all different."""
     names = [re.sub(r"[^\w.+=-]+", "_", rule).strip("_.")[:80] for rule in rules]
     return [name if names.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(names, 1)]
 
 
 def write(stem: Path, run: Run, result: Any) -> None:
-    """The rows, everything, and the picture, each file whole."""
+    """Write the rows, all results and the figure, each file atomically."""
     from nodepert.report.check_figure import check_figure
     from nodepert.studies.store.records import write_whole, writing
     from nodepert.studies.store.run_folder import versions

@@ -1,4 +1,4 @@
-"""Does a rule estimate what it claims, and how noisy is it? `check` is in checking.py, what it finds in finding.py."""
+"""Is a rule's estimate biased, and how noisy is it? `check` is in gradient_check.py, what it returns in result.py."""
 
 from nodepert.diagnostics.gradient_check import check as check
-from nodepert.diagnostics.verdict import Check as Check
+from nodepert.diagnostics.result import Check as Check

@@ -1,4 +1,4 @@
-"""`check`: a rule's estimate, drawn many times, against the exact gradient."""
+"""`check`: many estimates of a rule, compared with the exact gradient."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ from nodepert.core import (
     preactivations,
     pullback,
 )
-from nodepert.diagnostics.moments import GROUPS, Vectors, judged, sample, vector
+from nodepert.diagnostics.declared import bias_of_spec
+from nodepert.diagnostics.moments import GROUPS, Moments, Vectors, sample, vector
+from nodepert.diagnostics.result import Check
 from nodepert.diagnostics.sigma import perturbing, recommendation, step_study
-from nodepert.diagnostics.verdict import ALL, PROMISES, Check
+from nodepert.diagnostics.verdict import ALL, judged
 from nodepert.errors import UserError
 from nodepert.registry.spec import Spec
 from nodepert.rules.directional import loss_along
@@ -48,33 +50,51 @@ def check(
     study: bool = True,
     progress: Progress = lambda drawn, of: None,
 ) -> Check:
-    """Hold a rule's estimate against the exact gradient, on `batch` = (x, y), x: (B, ...), y: (B,) or (B, ...).
+    """Compare a rule's estimates with the exact gradient on one batch: is it biased, how noisy is it, which sigma?
 
         gain = <m, g> / ||g||^2,    bias^2 = mean over i != j of <m_i - g, m_j - g> / ||g||^2
 
     with g the gradient of the batch-mean loss by backpropagation, m the mean of `draws` estimates g_k at fixed `params`
-    and rule state, and m_i the mean of the i-th of 20 groups of them: the noise of different groups has mean product 0,
-    so that noise is not taken for bias. A third figure, mixing, looks where a rule errs that does not keep examples
-    apart (see `mixed`). A rule is biased where its gain differs from 1, or its mixing or bias from 0, at a node or at
-    all together, by more than chance does in one check of a thousand (see moments.py).
+    and rule state, and m_i the mean of group i of 20. The noise of different groups is independent, so that noise is
+    not taken for bias. A third statistic, mixing, detects rules that average over examples too early (see `mixed`). A
+    rule is biased if its gain differs from 1, or its mixing or bias from 0, at a node or at all nodes together, by more
+    than chance gives in one check of a thousand (see verdict.py).
 
-    Gradients are compared by what nodes receive: a parameter that reaches the outputs around the nodes is not seen. A
-    rule that changes the network (`Rule.model`) is compared with the gradient of the changed one.
+    Gradients are compared node by node: a parameter that reaches the outputs around the nodes is not seen. A rule that
+    changes the network (`Rule.model`) is compared with the gradient of the changed network.
 
-    `rule` is a spec, "np(sigma=1e-3)", or a Rule; `loss` is a spec or a function (outputs, targets) -> (B,). `params`:
-    the network's own init if not given. `warmup`: calls of the rule before, so that its state has met the batch.
-    `draws` is rounded up to a multiple of 20; by default 1,000, and up to 20,000 where network and batch are small.
-    `study=False` leaves out what recommends a sigma (stepsize.py). `progress` is called with the number of draws so far
-    and in all.
+    Args:
+        model: The network.
+        rule: The learning rule, as a spec ("np(sigma=1e-3)") or as a Rule.
+        loss: The loss, as a spec or as a function (outputs, targets) -> (B,).
+        batch: Inputs x, (B, ...), and targets y, (B,) or (B, ...).
+        params: Parameters at which the gradient is taken; None: those of the network's init.
+        draws: Number of estimates, rounded up to a multiple of 20; None: 1,000, and up to 20,000 where network and
+            batch are small.
+        warmup: Number of calls of the rule before, so that its state has met the batch.
+        seed: Seed of the initial weights and the noise.
+        study: Whether to measure which sigma suits finite differences (see `step_study`).
+        progress: Called with the number of draws so far and in all.
 
-    Cost: `draws` steps of the rule, and 20 gradients in the host's memory.
+    Returns:
+        A `Check`: a table with a row per node, a verdict, and advice on sigma. Computing it takes `draws` steps of the
+        rule, and 20 gradients in the host's memory.
 
-    Raises UserError for a spec, batch or number that cannot be, a loss without a derivative, and estimates that are not
-    finite; ValueError where model or loss break their contract.
+    Raises:
+        UserError: For a spec, batch or number that cannot be, a loss without derivative, and estimates that are not
+            finite.
+        ValueError: If model or loss break their contract.
+
+    Example:
+        >>> import jax, nodepert as npt
+        >>> x, y = jax.random.normal(jax.random.key(0), (20, 8)), jax.numpy.arange(20) % 3
+        >>> model = npt.make_model("fc(width=16)", (8,), 3)
+        >>> npt.check(model, "np", "cross-entropy", (x, y), draws=400).verdict
+        'unbiased'
     """
-    for name, value, least in (("draws", draws, FEWEST), ("warmup", warmup, 0), ("seed", seed, 0)):
-        if value is not None and (not isinstance(value, int) or not least <= value < 2**31):
-            raise UserError(f"{name} must be a whole number of at least {least}; got {value!r}")
+    for name, value, lowest in (("draws", draws, FEWEST), ("warmup", warmup, 0), ("seed", seed, 0)):
+        if value is not None and (not isinstance(value, int) or not lowest <= value < 2**31):
+            raise UserError(f"{name} must be a whole number of at least {lowest}; got {value!r}")
     batch = checked(batch)
     spec = None if isinstance(rule, Rule) else registry.check("rule", rule)
     loss = loss if callable(loss) else registry.make_loss(loss)
@@ -94,10 +114,10 @@ def check(
     noisy = perturbing(spec) if spec and study else None
     steps = step_study(along, noisy, network, loss, params, batch) if noisy else []
     advice = recommendation(steps, noisy, dtype.name) if noisy else ""
-    rows = tabled(moments, sizes, tolerance=0.3 * float(jnp.finfo(dtype).eps) ** 0.5)  # 1e-4 in float32
-    found = Check(str(spec or "this rule"), draws, rows, declared(spec) if spec else None, steps, advice)
-    unexpected = found.verdict == "biased" and found.declared != "biased"
-    return found._replace(note=kinks(network, params, batch[0])) if unexpected else found
+    rows = tabulated(moments, sizes, tolerance=0.3 * float(jnp.finfo(dtype).eps) ** 0.5)  # 1e-4 in float32
+    result = Check(str(spec or "this rule"), draws, rows, bias_of_spec(spec) if spec else None, steps, advice)
+    unexpected = result.verdict == "biased" and result.declared != "biased"
+    return result._replace(note=kinks(network, params, batch[0])) if unexpected else result
 
 
 def checked(batch: Any) -> Batch:
@@ -111,13 +131,13 @@ def checked(batch: Any) -> Batch:
 
 
 def reference(model: Model, loss: Loss, params: Params, batch: Batch) -> tuple[Vectors, Vectors, Any]:
-    """The exact gradient by node, what mixing examples would add to it, and the coarsest dtype of either.
+    """The exact gradient by node, `mixed`, and the coarsest dtype of the gradient.
 
-    Raises UserError where there is no gradient.
+    Raises UserError if there is no gradient.
     """
     x, y = batch
     node_shapes(model, params, x)
-    jax.eval_shape(lambda p, x: per_example(loss, model.apply(p, x), y), params, x)  # what breaks the contract raises
+    jax.eval_shape(lambda p, x: per_example(loss, model.apply(p, x), y), params, x)  # raises if the contract is broken
 
     def gradient(params, batch):
         return differentiate(model, loss, params, batch)[0]
@@ -136,16 +156,16 @@ def reference(model: Model, loss: Loss, params: Params, batch: Batch) -> tuple[V
 
 
 def coarsest(dtypes: Sequence[Any]) -> Any:
-    """The dtype of the largest rounding."""
+    """The dtype that rounds most."""
     return max(dtypes, key=lambda dtype: float(jnp.finfo(dtype).eps))
 
 
 def mixed(model: Model, loss: Loss, params: Params, batch: Batch) -> Vectors:
-    """{node: r}: what is added to the gradient where errors and activity are averaged before they are multiplied.
+    """{node: r}: the bias of averaging errors and activity over examples before they are multiplied.
 
         r_l = mean_b(delta_l[b]) mean_b(z_l[b])^T - mean_b(delta_l[b] z_l[b]^T)
 
-    A rule that credits one noise draw for the batch with the change of the batch's mean loss has mean g + r.
+    A rule with one noise draw for the batch and one change of the batch-mean loss has mean g + r.
     """
     x, _ = batch
     along = loss_along(model, loss, params, batch)
@@ -155,12 +175,12 @@ def mixed(model: Model, loss: Loss, params: Params, batch: Batch) -> Vectors:
 
 
 def by_node(model: Model, tree: Params, x: Array) -> Vectors:
-    """{node: its part of a gradient, as a vector}, of the nodes that have parameters."""
+    """{node: its part of a gradient, as a vector}, for the nodes that have parameters."""
     return {name: vector(part) for name, part in node_params(model, tree, x).items() if jax.tree.leaves(part)}
 
 
 def estimator(rule: Rule, model: Model, state: Any, params: Params, batch: Batch, key: Array, warmup: int):
-    """(draw, given): draw(given, k) is the rule's estimate k by node, at the state that it has after `warmup` calls."""
+    """(draw, given): draw(given, k) is estimate k of the rule, by node, at its state after `warmup` calls."""
     before, noise = jax.random.split(key)
 
     def called(state, params, batch):
@@ -179,35 +199,25 @@ def estimator(rule: Rule, model: Model, state: Any, params: Params, batch: Batch
 
 
 def enough(examples: int, sizes: dict[str, tuple[int, int]]) -> int:
-    """1,000 draws, and up to 20,000 where a pass costs little."""
+    """1,000 draws, and up to 20,000 where a pass is cheap."""
     work = examples * sum(parameters + 100 * units for units, parameters in sizes.values())  # roughly; 100: convolution
     return 1000 * min(20, max(1, 30_000_000 // work))
 
 
-def tabled(moments: dict[str, Any], sizes: dict[str, tuple[int, int]], tolerance: float) -> list[dict[str, Any]]:
-    """The rows of a `Check`. Raises UserError where something is not finite."""
+def tabulated(moments: dict[str, Moments], sizes: dict[str, tuple[int, int]], tolerance: float) -> list[dict[str, Any]]:
+    """The rows of a `Check`. Raises UserError if something is not finite."""
     for name, m in moments.items():
         if not math.isfinite(m.norm + m.square.sum()):
             raise UserError(f"the {'estimate' if math.isfinite(m.norm) else 'gradient'} is not finite at node '{name}'")
     total = tuple(map(sum, zip(*sizes.values(), strict=True)))
-    found = judged(moments, tolerance)
     sizes = sizes | {ALL: (total[0], total[1])}
-    return [{"node": name, "units": sizes[name][0], "parameters": sizes[name][1]} | row for name, row in found.items()]
+    rows = judged(moments, tolerance).items()
+    return [{"node": name, "units": sizes[name][0], "parameters": sizes[name][1]} | row for name, row in rows]
 
 
 def kinks(model: Model, params: Params, x: Array) -> str:
-    """A remark on pre-activations of exactly 0, as of an example that no unit below responds to."""
+    """A note on pre-activations of exactly 0, as of an example to which no unit below responds; or nothing."""
     zero = jax.jit(lambda p, x: {n: (a == 0).any() for n, a in preactivations(model, p, x).items()})(params, x)
     nodes = ", ".join(name for name, found in zero.items() if found)
-    remark = f"Some pre-activations are exactly 0 (at {nodes}): if relu follows, its derivative there is a convention."
-    return remark if nodes else ""
-
-
-def declared(spec: Spec) -> str | None:
-    """What a rule says of its bias: exact, unbiased or biased; of a combinator, the worst of what it goes around."""
-    word = registry.facts("rule", spec.name).get("Bias", "").split()[:1]
-    said = word[0].strip(",;:.") if word else ""
-    if said == "as":
-        inner = [declared(v) for v in (*spec.args, *dict(spec.kwargs).values()) if isinstance(v, Spec)]
-        return max((d for d in inner if d), key=PROMISES.index) if inner and all(inner) else None
-    return said if said in PROMISES else None
+    note = f"Some pre-activations are exactly 0 (at {nodes}): if relu follows, its derivative there is a convention."
+    return note if nodes else ""

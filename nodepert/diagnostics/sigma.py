@@ -1,4 +1,4 @@
-"""Which sigma? A finite difference of the loss along the noise, held against the exact directional derivative."""
+"""Which sigma? Finite differences of the loss along the noise, compared with the exact directional derivative."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from nodepert import registry
 from nodepert.core import Array, Key, Loss, Model, Params, node_params, node_shapes, per_example
-from nodepert.diagnostics.verdict import Row
+from nodepert.diagnostics.declared import wrapped
+from nodepert.diagnostics.result import Row
 from nodepert.registry.spec import Spec
 from nodepert.rules.directional import directional, loss_along
 from nodepert.rules.noise import draw
@@ -24,12 +25,11 @@ DRAWS, EXAMPLES = 8, 32
 
 
 def perturbing(spec: Spec) -> Spec | None:
-    """The first part of a rule's spec that has a sigma, every default written out: the rule, or one it goes around."""
+    """The first part of a rule's spec that has a sigma, with all defaults: the rule, or one that it wraps."""
     spec = registry.full("rule", spec)
     if "sigma" in dict(spec.kwargs):
         return spec
-    inner = [v for v in (*spec.args, *dict(spec.kwargs).values()) if isinstance(v, Spec)]
-    return next((found for part in inner if (found := perturbing(part))), None)
+    return next((found for part in wrapped(spec) if (found := perturbing(part))), None)
 
 
 def step_study(key: Key, spec: Spec, model: Model, loss: Loss, params: Params, batch: tuple[Array, Array]) -> list[Row]:
@@ -40,7 +40,7 @@ def step_study(key: Key, spec: Spec, model: Model, loss: Loss, params: Params, b
     and `slope`, the regression of the first on the second, with b up to 32 examples of `batch` = (x, y) and xi^k 8
     draws of noise on the pre-activations of `model`, or on its weights for wp; all in the dtypes of `params` and x.
     Rounding spoils a small sigma, curvature a large one. The grid goes from 1e-6 to 1, and the rule's own sigma is in
-    it (`own`). For inp, which perturbs one node at a time, the figures are means over nodes.
+    it (`own`). For inp, which perturbs one node at a time, both columns are means over nodes.
 
     `spec`: a rule with a sigma, as `perturbing` gives it.
     """
@@ -54,8 +54,8 @@ def step_study(key: Key, spec: Spec, model: Model, loss: Loss, params: Params, b
         for j, sigma in enumerate(sigmas):
             correlation, slope = np.mean([fitted(exact, measured[:, i, j]) for exact, measured in parts], axis=0)
             mine = (difference, sigma) == (own.get("difference", "forward"), own["sigma"])
-            figures = {"correlation": float(correlation), "slope": float(slope)}
-            rows.append({"difference": difference, "sigma": sigma, **figures, "own": mine})
+            columns = {"correlation": float(correlation), "slope": float(slope)}
+            rows.append({"difference": difference, "sigma": sigma, **columns, "own": mine})
     return rows
 
 
@@ -87,7 +87,7 @@ def slopes(model: Model, loss: Loss, rule: str, noise: str, key: Key, params: Pa
 
 
 def fitted(exact: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
-    """(correlation, slope of the regression) of what was measured on what is exact; 0 where either never changes."""
+    """(correlation, slope of the regression) of measured on exact slopes; 0 where either is constant."""
     e, m = exact.ravel().astype(np.float64), measured.ravel().astype(np.float64)
     e, m = e - e.mean(), m - m.mean()
     both, ee, mm = e @ m, e @ e, m @ m
@@ -97,7 +97,7 @@ def fitted(exact: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
 
 
 def recommendation(rows: list[Row], spec: Spec, dtype: str) -> str:
-    """What the study says about a rule's own sigma and difference, and what to take instead."""
+    """Advice on a rule's own sigma and difference, from the rows of `step_study`."""
     own = dict(spec.kwargs)
     difference, sigma = own.get("difference", "forward"), own["sigma"]
     spans = {d: found for d in DIFFERENCES if (found := usable([r for r in rows if r["difference"] == d]))}
@@ -119,7 +119,7 @@ def recommendation(rows: list[Row], spec: Spec, dtype: str) -> str:
 
 
 def usable(rows: list[Row]) -> list[Row]:
-    """The rows of one difference around its best that are above GOOD; none if that is less than a decade of sigma."""
+    """The rows of one difference around its best that are above GOOD; none if they span less than a decade of sigma."""
     best = max(range(len(rows)), key=lambda i: rows[i]["correlation"])
     low = high = best
     while low > 0 and rows[low - 1]["correlation"] > GOOD:
@@ -132,6 +132,6 @@ def usable(rows: list[Row]) -> list[Row]:
 
 
 def span(rows: list[Row]) -> str:
-    """A usable range of sigma in words."""
+    """A usable range of sigma, as text."""
     best = max(rows, key=lambda r: r["correlation"])
     return f"above {GOOD} from {rows[0]['sigma']:.2g} to {rows[-1]['sigma']:.2g}, best at {best['sigma']:.2g}"

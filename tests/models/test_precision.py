@@ -11,6 +11,7 @@ import nodepert as npt
 from nodepert.core import node_shapes
 from nodepert.studies.run import Run
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 BATCH = np.random.default_rng(0).normal(size=(50, 8, 8, 1)).astype("float32"), np.arange(50) % 10
 
 

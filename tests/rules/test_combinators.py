@@ -1,5 +1,7 @@
 """Combinators: maps from nodes to rules, decorrelation, weight normalisation; against their parents and formulas."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,22 +10,35 @@ import pytest
 
 import nodepert as npt
 from nodepert.core import backprop, restricted
+from nodepert.diagnostics.conformance.common import compiled
 from nodepert.models.layers import conv2d, windows
 from nodepert.training.losses import cross_entropy
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 KEY = jax.random.key
 NETWORKS = {"fc(width=9, depth=3)": (7,), "conv": (6, 7, 2)}
 
 
+@cache
 def task(network):
     shape = NETWORKS[network]
     model = npt.make_model(network, shape, 4)
-    return model, model.init(KEY(0)), (jax.random.normal(KEY(1), (5, *shape)), jnp.arange(5) % 4)
+    return model, compiled(model.init)(KEY(0)), (jax.random.normal(KEY(1), (5, *shape)), jnp.arange(5) % 4)
 
 
 def grads(spec, model, params, batch, key=2):
     rule = npt.make_rule(spec, model, cross_entropy)
-    return rule.grads(KEY(key), rule.init(KEY(3), params, batch[0]), params, batch)[0]
+
+    @compiled
+    def run(params, batch):
+        return rule.grads(KEY(key), rule.init(KEY(3), params, batch[0]), params, batch)[0]
+
+    return run(params, batch)
+
+
+@cache
+def grads_of_task(spec, network):
+    return grads(spec, *task(network))
 
 
 def same(a, b, rtol=1e-5):
@@ -41,7 +56,7 @@ def test_np_below_an_exact_output():
     g, exact = grads("np; out=exact", model, params, batch), grads("sgd", model, params, batch)
     assert same(g["out"], exact["out"], 1e-6)
     below = npt.make_rule("np", restricted(model, ["fc0", "fc1", "fc2"]), cross_entropy)
-    alone, _, _ = below.grads(jax.random.fold_in(KEY(2), 0), (), params, batch)
+    alone = compiled(lambda p, b: below.grads(jax.random.fold_in(KEY(2), 0), (), p, b)[0])(params, batch)
     assert same([g[n] for n in ("fc0", "fc1", "fc2")], [alone[n] for n in ("fc0", "fc1", "fc2")], 1e-6)
     assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(alone["out"]))
 
@@ -51,8 +66,8 @@ def test_np_below_an_exact_output():
 def test_a_rule_for_all_nodes_is_that_rule_and_exact_for_all_is_backpropagation(network, rule):
     model, params, batch = task(network)
     first = next(iter(params))
-    exact = grads("sgd", model, params, batch)
-    assert same(grads(f"exact; {first}=sgd", model, params, batch), exact)
+    exact = grads_of_task("sgd", network)
+    assert same(grads_of_task(f"exact; {first}=sgd", network), exact)
     mixed = grads(f"{rule}; {first}=exact", model, params, batch)
     assert same(mixed[first], exact[first])
     assert jax.tree.structure(mixed) == jax.tree.structure(params)
@@ -103,12 +118,18 @@ def test_a_map_is_written_and_read_one_way():
 def test_with_no_correlation_removed_it_is_its_parent(network, rule):
     model, params, batch = task(network)
     adapted = npt.make_rule(f"decorrelate('{rule}')", model, cross_entropy)
-    whole = adapted.model(batch[0]).init(KEY(0))
+    whole = compiled(adapted.model(batch[0]).init)(KEY(0))
     assert same(whole["weights"], params)
     assert all(bool((r == jnp.eye(len(r))).all()) for r in whole["decorrelation"].values())
-    g, _, info = adapted.grads(KEY(2), adapted.init(KEY(3), whole, batch[0]), whole, batch)
-    assert same(g["weights"], grads(rule, model, params, batch), 1e-4 if "np" in rule or "wp" in rule else 1e-5)
-    assert same(adapted.model(batch[0]).apply(whole, batch[0]), info.outputs)
+
+    @compiled
+    def run(whole, batch):
+        g, _, info = adapted.grads(KEY(2), adapted.init(KEY(3), whole, batch[0]), whole, batch)
+        return g, info, adapted.model(batch[0]).apply(whole, batch[0])
+
+    g, info, outputs = run(whole, batch)
+    assert same(g["weights"], grads_of_task(rule, network), 1e-4 if "np" in rule or "wp" in rule else 1e-5)
+    assert same(outputs, info.outputs)
 
 
 def test_decorrelated_backpropagation_is_the_gradient_of_its_network():
@@ -119,8 +140,9 @@ def test_decorrelated_backpropagation_is_the_gradient_of_its_network():
     whole["decorrelation"] = {
         n: r + 0.02 * jax.random.normal(KEY(9), r.shape) for n, r in whole["decorrelation"].items()
     }
-    exact, _, _ = backprop(network, cross_entropy).grads(KEY(2), (), whole, batch)
-    assert same(rule.grads(KEY(2), (), whole, batch)[0]["weights"], exact["weights"])
+    rules = backprop(network, cross_entropy), rule
+    exact, found = compiled(lambda p, b: [r.grads(KEY(2), (), p, b)[0]["weights"] for r in rules])(whole, batch)
+    assert same(found, exact)
 
 
 def test_the_step_of_r_is_the_paper_s_and_takes_correlation_away():
@@ -131,6 +153,12 @@ def test_the_step_of_r_is_the_paper_s_and_takes_correlation_away():
     params, opt = rule.model(x).init(KEY(0)), rule.optimizer(optax.adam(1e-3))
     state = opt.init(params)
 
+    @compiled
+    def step(params, state, i):
+        g, _, _ = rule.grads(jax.random.fold_in(KEY(1), i), (), params, (x, y))
+        updates, state = opt.update(g, state, params)
+        return optax.apply_updates(params, updates), state
+
     def correlation(r):
         z = np.asarray(x @ r.T, np.float64)
         return z.T @ z / len(z)
@@ -138,9 +166,7 @@ def test_the_step_of_r_is_the_paper_s_and_takes_correlation_away():
     r = np.asarray(params["decorrelation"]["out"], np.float64)
     first = correlation(r)
     for i in range(300):
-        g, _, _ = jax.jit(rule.grads)(KEY(i), (), params, (x, y))
-        updates, state = opt.update(g, state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = step(params, state, i)
         if i < 3:
             c = correlation(r)
             r = r - 0.05 * (c - np.diag(np.diag(c))) @ r
@@ -154,8 +180,11 @@ def test_the_step_of_r_is_the_paper_s_and_takes_correlation_away():
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 2), (1, 1)])
 def test_patches_are_what_the_convolution_sees(stride, kernel):
     h, w = jax.random.normal(KEY(1), (2, 7, 6, 3)), jax.random.normal(KEY(2), (*kernel, 3, 4))
-    seen = windows(h, w.shape[:-1], stride)
-    assert same(seen @ w.reshape(-1, 4), conv2d(stride)({"w": w, "b": jnp.zeros(4)}, h), 1e-4)
+
+    def both(h, w):
+        return windows(h, w.shape[:-1], stride) @ w.reshape(-1, 4), conv2d(stride)({"w": w, "b": jnp.zeros(4)}, h)
+
+    assert same(*compiled(both)(h, w), 1e-4)
 
 
 def test_decorrelate_says_what_it_cannot_do():

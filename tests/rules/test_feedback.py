@@ -7,9 +7,10 @@ import pytest
 
 import nodepert as npt
 from nodepert.core import backprop
+from nodepert.diagnostics.conformance.common import compiled
 from nodepert.training.losses import cross_entropy, mse
 
-pytestmark = pytest.mark.usefixtures("strict_dtypes")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "strict_dtypes")
 
 KEY = jax.random.key
 NETWORKS = {"fc(width=9, depth=3)": (7,), "conv": (8, 8, 3)}
@@ -19,7 +20,11 @@ def task(network, loss=mse):
     shape = NETWORKS[network]
     model = npt.make_model(network, shape, 4)
     batch = jax.random.normal(KEY(1), (5, *shape)), jnp.arange(5) % 4
-    return model, model.init(KEY(0)), batch, loss
+    return model, compiled(model.init)(KEY(0)), batch, loss
+
+
+def grads(rule, state, params, batch, key=2):
+    return compiled(lambda s, p, b: rule.grads(KEY(key), s, p, b)[0])(state, params, batch)
 
 
 def same(a, b, rtol=1e-6):
@@ -32,12 +37,12 @@ def same(a, b, rtol=1e-6):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_with_feedback_weights_equal_to_the_weights_fa_and_kp_are_backpropagation(network):
     model, params, batch, loss = task(network)
-    exact, _, _ = backprop(model, loss).grads(KEY(2), (), params, batch)
-    fa, _, _ = npt.make_rule("fa", model, loss).grads(KEY(2), params, params, batch)
-    kp, _, _ = npt.make_rule("kp", model, loss).grads(KEY(2), jax.tree.map(jnp.zeros_like, params), params, batch)
+    exact = grads(backprop(model, loss), (), params, batch)
+    fa = grads(npt.make_rule("fa", model, loss), params, params, batch)
+    kp = grads(npt.make_rule("kp", model, loss), jax.tree.map(jnp.zeros_like, params), params, batch)
     assert same(fa, exact) and same(kp, exact)
     rule = npt.make_rule("fa", model, loss)
-    other, _, _ = rule.grads(KEY(2), rule.init(KEY(3), params, batch[0]), params, batch)
+    other = grads(rule, compiled(rule.init)(KEY(3), params, batch[0]), params, batch)
     assert same(other["out"], exact["out"])  # nothing has travelled back yet
     assert not same(other, exact, rtol=0.1)
 
@@ -111,8 +116,8 @@ def test_one_layer_of_dfa_is_backpropagation(loss, error):
     model, batch = npt.make_model("fc(depth=0)", (7,), 4), (jax.random.normal(KEY(1), (5, 7)), jnp.arange(5) % 4)
     params, loss = model.init(KEY(0)), npt.make_loss(loss)
     rule = npt.make_rule(f"dfa(error={error})", model, loss)
-    g, _, _ = rule.grads(KEY(2), rule.init(KEY(3), params, batch[0]), params, batch)
-    assert same(g, backprop(model, loss).grads(KEY(2), (), params, batch)[0])
+    g = grads(rule, rule.init(KEY(3), params, batch[0]), params, batch)
+    assert same(g, grads(backprop(model, loss), (), params, batch))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -120,9 +125,9 @@ def test_dfa_sends_the_output_error_to_every_node(network):
     model, params, (x, y), loss = task(network, cross_entropy)
     rule = npt.make_rule("dfa", model, loss)
     feedback = rule.init(KEY(3), params, x)
-    g, _, info = rule.grads(KEY(2), feedback, params, (x, y))
+    g, _, info = compiled(lambda f, p, b: rule.grads(KEY(2), f, p, b))(feedback, params, (x, y))
     e = (jax.nn.softmax(info.outputs) - jax.nn.one_hot(y, 4)) / len(x)
-    exact, _, _ = backprop(model, loss).grads(KEY(2), (), params, (x, y))
+    exact = grads(backprop(model, loss), (), params, (x, y))
     assert same(g["out"], exact["out"], 1e-5)
     first = next(iter(params))
     signal = jnp.tensordot(e, feedback[first], 1)

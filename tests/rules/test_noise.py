@@ -7,7 +7,7 @@ import pytest
 
 from nodepert.rules.noise import NOISE, draw, random_words
 
-pytestmark = pytest.mark.usefixtures("strict_dtypes")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "strict_dtypes")
 
 MANY = (2000, 501)  # a million values; an odd number of units
 

@@ -18,6 +18,8 @@ from nodepert.models.wiring import wiring
 from nodepert.rules.target import Inverses, difference_target_propagation, transposed
 from nodepert.training.losses import cross_entropy, mse
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def key(seed=0):
     return jax.random.key(seed)

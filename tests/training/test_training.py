@@ -15,8 +15,7 @@ from nodepert.data.dataset import Arrays
 from nodepert.data.dataset import build as dataset
 from nodepert.errors import UserError
 from nodepert.models.fc import fc
-from nodepert.registry import check, resolve
-from nodepert.registry.catalogue import BUILT_IN, Entry
+from nodepert.registry import check
 from nodepert.registry.spec import Spec
 from nodepert.training import program as training
 from nodepert.training.hyper import Hyper
@@ -24,6 +23,8 @@ from nodepert.training.losses import cross_entropy, mse
 from nodepert.training.metrics import diverged
 from nodepert.training.program import over_batches, program, standardised, task_data
 from nodepert.training.replicas import fit_all
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 def data(train=10, test=7):
@@ -80,7 +81,7 @@ def test_evaluation_does_not_depend_on_its_batch_size(monkeypatch):
         assert a["train_acc"] == pytest.approx(b["train_acc"])
 
 
-def test_every_example_is_trained_on_once_an_epoch_in_a_new_order_with_a_new_key_each_time(monkeypatch):
+def test_every_example_is_trained_on_once_an_epoch_in_a_new_order_with_a_new_key_each_time(own):
     batches, n = [], 10
 
     def note(labels, key):
@@ -88,13 +89,12 @@ def test_every_example_is_trained_on_once_an_epoch_in_a_new_order_with_a_new_key
 
     def spy(model, loss):  # learns nothing; labels are the examples' numbers
         def grads(key, state, params, batch):
-            jax.debug.callback(note, batch[1], jax.random.key_data(key))
+            jax.debug.callback(note, batch[1], jax.random.key_data(key), ordered=True)
             return jax.tree.map(jnp.zeros_like, params), state, npt.Info(jnp.zeros(len(batch[1])), batch[0])
 
         return Rule(lambda key, params, x: (), grads)
 
-    monkeypatch.setitem(BUILT_IN["rule"], "spy", Entry("a.test:spy", "A spy."))
-    monkeypatch.setattr(registry, "resolve", lambda kind, name: spy if name == "spy" else resolve(kind, name))
+    registry.register("rule", "spy", spy)
     numbered = data(n)._replace(train_y=np.arange(n, dtype=np.int32), classes=n)
     list(fit(fc((3, 2, 1), n, width=2), cross_entropy, numbered, hyper("spy"), batchsize=4, epochs=2))
     jax.effects_barrier()

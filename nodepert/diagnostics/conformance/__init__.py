@@ -1,1 +1,1 @@
-"""Conformance tests of rules and networks; the public door is nodepert/testing.py."""
+"""Conformance tests of rules and networks; import them from nodepert.testing."""

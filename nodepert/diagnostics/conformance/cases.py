@@ -1,9 +1,8 @@
-"""What `check_rule` works on: a rule in one form for factories and specs, what it declares, and small networks."""
+"""The input of `check_rule`: a rule (a factory or a spec), what it declares, and small networks to run it on."""
 
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -15,13 +14,13 @@ import numpy as np
 from nodepert import registry
 from nodepert.core import Array, Key, Loss, Model, Params, Rule, plain
 from nodepert.diagnostics.conformance.common import must, require
+from nodepert.diagnostics.declared import bias_of
 from nodepert.errors import UserError
 from nodepert.models.layers import conv2d, dense, xavier
 from nodepert.registry.catalogue import CONTEXT
 from nodepert.registry.spec import Spec
 from nodepert.training.losses import mse
 
-BIASES = ("exact", "unbiased", "biased")  # from the strongest claim to the weakest
 BATCH = 4  # examples
 
 
@@ -32,27 +31,29 @@ class Subject(NamedTuple):
     build: Callable[..., Rule]  # of (numbers, model, loss)
     numbers: Any  # its float arguments, a pytree
     facts: dict[str, str]
-    around: list[Subject]  # the rules that a combinator goes around
+    around: list[Subject]  # the rules that a combinator wraps
 
 
 class Case(NamedTuple):
-    """That rule on one network, with a batch."""
+    """The rule on one network, with a batch."""
 
     where: str
     build: Callable[[Any, Loss], Rule]  # of (numbers, loss)
     numbers: Any
     rule: Rule
-    network: Model  # the one that it trains
+    network: Model  # the one that the rule trains
     params: Params
     batch: tuple[Array, Array]
     seed: int
 
     def key(self, use: int) -> Key:
-        """Made anew whenever it is asked for: a key object is for one use."""
+        """A new key object at every call: each is for one use."""
         return jax.random.fold_in(jax.random.key(self.seed), use)
 
 
 def subject_of(rule: str | Spec | Callable[..., Rule]) -> Subject:
+    """The rule that a spec or a factory means. Raises AssertionError for an argument without default."""
+
     def by_spec(numbers, model, loss):
         return registry.make("rule", numbers, model, loss)
 
@@ -65,11 +66,8 @@ def subject_of(rule: str | Spec | Callable[..., Rule]) -> Subject:
         values = [*numbers.args, *dict(numbers.kwargs).values()]
     else:
         factory = rule.func if isinstance(rule, partial) else rule
-        name, build, facts = (
-            getattr(factory, "__name__", str(factory)),
-            by_factory,
-            registry.said(inspect.getdoc(factory) or ""),
-        )
+        name, build = getattr(factory, "__name__", str(factory)), by_factory
+        facts = registry.said(inspect.getdoc(factory) or "")
         given = list(inspect.signature(rule, eval_str=True).parameters.values())[CONTEXT["rule"] :]
         for p in given:
             bound = f"argument '{p.name}' has no default; give it one, or bind it by functools.partial"
@@ -80,17 +78,15 @@ def subject_of(rule: str | Spec | Callable[..., Rule]) -> Subject:
 
 
 def declared_bias(subject: Subject) -> str:
-    """The first word of "Bias: ..."; of a combinator ("as ...") the weakest of what it goes around."""
-    word = re.split(r"\W", subject.facts.get("Bias", ""))[0]
-    if word == "as" and subject.around:
-        return max(map(declared_bias, subject.around), key=BIASES.index)
+    """exact, unbiased or biased, by the docstring. Raises AssertionError where it does not say."""
+    bias = bias_of(subject.facts, map(declared_bias, subject.around))
     how = "begin a paragraph of its docstring with 'Bias: exact', 'Bias: unbiased' or 'Bias: biased', or give bias="
-    require(word in BIASES, f"rule '{subject.name}'", f"it does not declare its bias; {how}")
-    return word
+    require(bias, f"rule '{subject.name}'", f"it does not declare its bias; {how}")
+    return str(bias)
 
 
 def declared_derivative(subject: Subject) -> bool:
-    """Whether "Derivative of the loss: ..." says anything but "not needed"; of a combinator, of what it goes around."""
+    """Whether "Derivative of the loss: ..." is anything but "not needed"; of a combinator, for a rule that it wraps."""
     text = subject.facts.get("Derivative of the loss", "")
     how = "write 'Derivative of the loss: needed.' or 'not needed.' into its docstring, or give derivative="
     require(text, f"rule '{subject.name}'", f"it does not declare whether it differentiates the loss; {how}")
@@ -100,6 +96,7 @@ def declared_derivative(subject: Subject) -> bool:
 
 
 def case(subject: Subject, where: str, model: Model, shape: tuple[int, ...], seed: int) -> Case:
+    """The rule on this network, with random parameters and a random batch. Raises AssertionError if it fails."""
     random = np.random.default_rng(seed)  # jax.random would have to be compiled
     x, y = random.normal(size=(BATCH, *shape)).astype(np.float32), random.integers(0, 3, BATCH).astype(np.int32)
     batch = jnp.asarray(x), jnp.asarray(y)
@@ -110,14 +107,14 @@ def case(subject: Subject, where: str, model: Model, shape: tuple[int, ...], see
     with must(where, "it cannot be built"):
         rule = build(subject.numbers, mse)
         network = rule.model(batch[0][:1]) if rule.model else model
-        # Not the params of the start: there biases are zero, and what a rule adds to a network may be the identity.
+        # Not at the initial params: there biases are zero, and what a rule adds to a network may be the identity.
         start = network.init(jax.random.key(seed))
         params = jax.tree.map(lambda p: p + (0.1 * random.normal(size=p.shape)).astype(p.dtype), start)
     return Case(where, build, subject.numbers, rule, network, params, batch, seed)
 
 
 def refusal(case: Case) -> str:
-    """What the rule says against this network, by a UserError, or nothing."""
+    """The message of the UserError by which the rule refuses this network; empty if it does not."""
 
     def step(key, params, x, y):
         return case.rule.grads(key, case.rule.init(key, params, x), params, (x, y))
@@ -127,13 +124,13 @@ def refusal(case: Case) -> str:
             jax.eval_shape(step, case.key(0), case.params, *case.batch)
     except UserError as error:
         return str(error)
-    except Exception:  # no refusal: the checks will meet it, and say where
+    except Exception:  # no refusal: the checks report it
         return ""
     return ""
 
 
 def small_networks() -> dict[str, tuple[Model, tuple[int, ...]]]:
-    """{kind: (network, shape of its inputs)}; smooth, as a finite difference across the kink of a ReLU has a bias."""
+    """{kind: (network, shape of its inputs)}; smooth, as finite differences across the kink of a ReLU are biased."""
 
     def chain(params, x, node=plain):
         h = jnp.tanh(node("fc0", dense, params["fc0"], x))
@@ -157,7 +154,7 @@ def small_networks() -> dict[str, tuple[Model, tuple[int, ...]]]:
 
 
 def network(apply: Callable[..., Array], **shapes: tuple[int, ...]) -> Model:
-    """A network of these weights, {node: shape}."""
+    """A network with weights of these shapes, {node: shape}."""
 
     def init(key):
         keys = jax.random.split(key, len(shapes))

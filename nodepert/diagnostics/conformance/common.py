@@ -1,4 +1,4 @@
-"""What the checks share: assertions that say in one sentence what is wrong, comparisons, and quick compilation."""
+"""What the checks share: assertions with a message of one sentence, comparisons, and quick compilation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROUNDING = 1e-2  # relative; a finite difference multiplies the rounding of floa
 
 
 def require(holds: Any, where: str, what: str) -> None:
-    """Raise AssertionError, "where: what", unless it holds (`python -O` leaves out the statement `assert`)."""
+    """Raise AssertionError, "where: what", unless it holds (`python -O` drops the statement `assert`)."""
     if not holds:
         raise AssertionError(f"{where}: {what}")
 
@@ -27,8 +27,8 @@ def must(where: str, what: str) -> Iterator[None]:
     except AssertionError:
         raise
     except jax.errors.KeyReuseError as error:
-        told = "a random key is used twice; split it, or fold_in a number of its own for every use"
-        raise AssertionError(f"{where}: {told}") from error
+        twice = "a random key is used twice; split it, or fold_in a different number for every use"
+        raise AssertionError(f"{where}: {twice}") from error
     except Exception as error:
         first = (str(error).splitlines() or [""])[0]
         raise AssertionError(f"{where}: {what}: {type(error).__name__}: {first}") from error
@@ -48,7 +48,7 @@ def alike(where: str, what: str, found: Any, expected: Any) -> None:
 
 
 def same(where: str, what: str, found: Any, expected: Any, limit: float = ROUNDING) -> None:
-    """Require equal values, leaf by leaf, but for rounding: |found - expected| <= limit |expected|."""
+    """Require equal values, leaf by leaf, up to rounding: |found - expected| <= limit |expected|."""
     b = by_place(expected)
     for place, leaf in by_place(found).items():
         difference = np.linalg.norm(np.asarray(leaf, np.float64) - np.asarray(b[place], np.float64))
@@ -58,23 +58,23 @@ def same(where: str, what: str, found: Any, expected: Any, limit: float = ROUNDI
 
 
 def same_bits(a: Any, b: Any) -> bool:
-    """Whether two pytrees of arrays are the same in every bit."""
+    """Whether two pytrees of arrays are equal in every bit."""
     return all(np.array_equal(p, q) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 def by_place(tree: Any) -> dict[str, Any]:
-    """{where a leaf is, as it is written in Python: leaf}."""
+    """{path of a leaf, as it is written in Python: leaf}."""
     return {jax.tree_util.keystr(path) or "[]": leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
-    """jax.jit, compiling in a hurry: that is what takes the time of a check."""
+    """jax.jit with quick compilation, which is what takes the time of a check."""
     return jax.jit(f, compiler_options=hurried())
 
 
 @cache
 def hurried() -> dict[str, Any]:
-    """What makes XLA compile several times faster on CPU, and the code slower, where this version knows of it."""
+    """Options with which XLA compiles several times faster on CPU, to slower code; {} where it has none."""
     options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
     try:
         jax.jit(lambda x: x + 1, compiler_options=options)(0.0)

@@ -1,13 +1,15 @@
-"""`check_model`: a network is held to its contract."""
+"""`check_model`: does a network satisfy its contract?"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nodepert import registry
-from nodepert.core import Array, Model, Params, adding, node_shapes, pullback, recording
+from nodepert.core import Array, Model, Params, Signals, adding, node_shapes, pullback, recording
 from nodepert.diagnostics.conformance.common import by_place, compiled, must, require, same, same_bits
 from nodepert.models.wiring import wiring
 
@@ -16,12 +18,24 @@ CLOSE = 1e-4  # relative: products of other shapes round otherwise
 
 
 def check_model(model: str | Model, input_shape: tuple[int, ...], *, seed: int = 0) -> None:
-    """Hold a network to the contract, on inputs of this shape (without batch axis). Raises AssertionError.
+    """Check that a network satisfies the contract, on inputs of this shape.
 
-    `model` is a Model, or a spec, which is then built for four classes. Parameters are floating and the same for the
-    same key; outputs and nodes have the examples on their first axis and keep them apart; nodes have names of their
-    own; every parameter enters through a node and is credited by `pullback`, which makes the exact gradient from exact
-    error signals; it is one function under every node handler, under jit, and under vmap over params.
+    Parameters are floating and the same for the same key; outputs and nodes have the examples on their first axis and
+    keep them apart; node names differ; every parameter enters through a node and is credited by `pullback`, which makes
+    the exact gradient from exact error signals; the network is one function under every node handler, under jit, and
+    under vmap over params.
+
+    Args:
+        model: A Model, or a spec, which is built for four classes.
+        input_shape: Shape of one input, without batch axis.
+        seed: Seed of the parameters and inputs.
+
+    Raises:
+        AssertionError: A violation, in one sentence: where it is, what it is, what to do.
+
+    Example:
+        >>> from nodepert.testing import check_model
+        >>> check_model("fc(width=9)", (8, 8, 3))
     """
     where = f"network '{model}'" if isinstance(model, str) else "this network"
     built: Model = registry.make("network", model, input_shape, 4) if isinstance(model, str) else model
@@ -33,11 +47,11 @@ def check_model(model: str | Model, input_shape: tuple[int, ...], *, seed: int =
         floating = jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating)
         require(floating, where, f"parameter {place} is not floating; keep what is not learned outside of params")
     check_structure(where, built, params, x)
-    check_values(where, built, params, other, x)
+    check_values(where, computed(where, built, params, other, x))
 
 
 def check_structure(where: str, model: Model, params: Params, x: Array) -> None:
-    """By tracing alone: the batch axis, the names of nodes, and that every parameter goes through one."""
+    """By tracing alone: the batch axis, the names of nodes, and that every parameter enters through a node."""
     for size in (BATCH, BATCH - 1):
         with must(where, "it cannot be traced"):
             shape = jnp.shape(jax.eval_shape(model.apply, params, x[:size]))
@@ -50,15 +64,15 @@ def check_structure(where: str, model: Model, params: Params, x: Array) -> None:
         require(not wires.unused, where, f"parameter {', '.join(wires.unused)} {missing}")
 
 
-def check_values(where: str, model: Model, params: Params, other: Params, x: Array) -> None:
-    """By computing: one function however it is run, examples apart, and credit where it is due."""
+def computed(where: str, model: Model, params: Params, other: Params, x: Array) -> dict[str, Any]:
+    """Everything that `check_values` compares, in one compiled program, which must repeat bit by bit."""
     random = np.random.default_rng(0)
     weights = jnp.asarray(random.normal(size=jax.eval_shape(model.apply, params, x).shape), jnp.float32)
     shapes = node_shapes(model, params, x)
-    signals = {name: jnp.asarray(random.normal(size=s.shape), s.dtype) for name, s in shapes.items()}
+    signals: Signals = {name: jnp.asarray(random.normal(size=s.shape), s.dtype) for name, s in shapes.items()}
 
     def observed(params, x):
-        record: dict[str, Array] = {}
+        record: Signals = {}
         return model.apply(params, x, recording(record)), record
 
     def total(params, eps, x, weights):
@@ -84,12 +98,18 @@ def check_values(where: str, model: Model, params: Params, other: Params, x: Arr
         found, again = run(params, other, x), run(params, other, x)
     repeats = same_bits(*found["twice"]) and same_bits(found, again)
     require(repeats, where, "one input gives two results; a network draws nothing at random")
-    outputs = {"plain": found["twice"][0], "recorded": found["observed"][0]}
-    same(where, "outputs with and without a node handler", outputs["recorded"], outputs["plain"], CLOSE)
-    same(where, "examples mix (batch norm?): outputs and nodes of one example alone and in a batch", found["alone"],
-         found["observed"], CLOSE)  # fmt: skip
-    mixing = "examples mix (batch norm?): the outputs of one have a derivative by the input of another"
-    require(not found["derivative"][1:].any(), where, mixing)
+    return found
+
+
+def check_values(where: str, found: dict[str, Any]) -> None:
+    """By computing: one function however it is run, examples apart, and credit for every parameter."""
+    (plain, _), (recorded, _) = found["twice"], found["observed"]
+    mix = "examples mix (batch norm?):"
+    same(where, "outputs with and without a node handler", recorded, plain, CLOSE)
+    same(where, f"{mix} outputs and nodes of one example alone and in a batch", found["alone"], found["observed"],
+         CLOSE)  # fmt: skip
+    apart = not found["derivative"][1:].any()
+    require(apart, where, f"{mix} the outputs of one have a derivative by the input of another")
     same(where, "pullback of exact error signals and gradient (does an operation use activity other than its input?)",
          found["pullback"], found["gradient"], CLOSE)  # fmt: skip
     same(where, "outputs for params vmapped and one by one", found["pair"], found["singly"], CLOSE)

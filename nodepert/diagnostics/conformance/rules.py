@@ -1,4 +1,4 @@
-"""`check_rule`: a learning rule is held to its contract, and to what its docstring declares."""
+"""`check_rule`: does a learning rule satisfy its contract, and what its docstring declares?"""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import nodepert.training.hyper  # noqa: F401  (there a Spec becomes a pytree, whose floats are leaves)
-from nodepert.core import Array, Key, Params, Rule, backprop, node_params
+from nodepert.core import Array, Key, Params, Rule
 from nodepert.diagnostics.conformance.cases import (
     BATCH,
-    BIASES,
     Case,
     case,
     declared_bias,
@@ -25,13 +24,12 @@ from nodepert.diagnostics.conformance.cases import (
     small_networks,
     subject_of,
 )
-from nodepert.diagnostics.conformance.common import alike, by_place, compiled, must, require, same, same_bits
-from nodepert.diagnostics.conformance.estimates import check_unbiased
+from nodepert.diagnostics.conformance.common import alike, compiled, must, require, same, same_bits
+from nodepert.diagnostics.conformance.mean import PER_PASS, SINGLES, Estimates, check_mean, estimates, finite
+from nodepert.diagnostics.declared import BIASES
 from nodepert.training.losses import mse
 
 Step = Callable[[Key, Any], tuple[Params, Any, Any]]  # (key, state) -> (grads, state, Info)
-SINGLES, WARM_UP = 4, 8  # steps
-PER_PASS = 512  # draws; more than 32,768 rows, draws x BATCH x samples, might be compiled wrongly (jax 0.10, on CPU)
 ONE_KEY = "one key gives two results; draw all noise from the key that grads is given"
 
 
@@ -43,27 +41,40 @@ def check_rule(
     draws: int = 2000,
     seed: int = 0,
 ) -> None:
-    """Hold a rule to the contract, and to what it declares, on three small networks. Raises AssertionError.
+    """Check that a rule satisfies the contract and what it declares, on three small networks.
 
-    `rule` is a factory, (model, loss, *, ...) -> Rule, or a spec. `bias` ("exact", "unbiased", "biased") and
-    `derivative` (does it differentiate the loss?) default to what the docstring declares; give them for a form of the
-    rule that differs from its default one.
-
-    Gradients, state and Info have their structure, shapes and dtypes, for any batch size and in bfloat16; one key gives
-    the same bits twice; a step compiles once, and runs under jit, scan and vmap; no key is consumed twice, as far as
-    JAX's own check sees; float arguments may be traced; a scalar loss is refused; a loss that must not be
+    Gradients, state and Info have the right structure, shapes and dtypes, for any batch size and in bfloat16; one key
+    gives the same bits twice; a step compiles once, and runs under jit, scan and vmap; no key is consumed twice, as far
+    as JAX's own check sees; float arguments may be traced; a scalar loss is refused; a loss that must not be
     differentiated is not.
 
-    An exact rule gives the gradient. An unbiased one gives it as the mean of `draws` draws or a few more, once its
-    state has met the examples: a wrong factor (1.15 in all), a wrong sign, and noise shared by examples whose losses
-    are averaged are found (see estimates.py). A biased one has a mean that is not zero, at every node. A network that
-    the rule refuses by a UserError for not being a chain is left out.
+    An exact rule gives the gradient. An unbiased rule gives it as the mean of its draws, once its state has met the
+    examples: a wrong factor (1.15 in all), a wrong sign, and noise shared by examples whose losses are averaged are
+    detected (see mean.py). A biased rule has a mean that is not zero, at every node. A network that the rule refuses by
+    a UserError for not being a chain is left out.
+
+    Args:
+        rule: A factory, (model, loss, *, ...) -> Rule, or a spec.
+        bias: "exact", "unbiased" or "biased"; None: what the docstring declares. Give it for a form of the rule that
+            differs from the default one.
+        derivative: Whether the rule differentiates the loss; None: what the docstring declares.
+        draws: Number of draws for the mean of an unbiased rule, rounded up to a multiple of 512.
+        seed: Seed of weights, examples and noise.
+
+    Raises:
+        AssertionError: A violation, in one sentence: where it is, what it is, what to do.
+        ValueError: If `bias` is another word.
+
+    Example:
+        >>> from nodepert.testing import check_rule
+        >>> check_rule("np(samples=2)")
     """
     subject = subject_of(rule)
     bias = bias or declared_bias(subject)
     if bias not in BIASES:
         raise ValueError(f"bias must be one of {', '.join(BIASES)}; got {bias!r}")
     derivative = declared_derivative(subject) if derivative is None else derivative
+    draws = -(-draws // PER_PASS) * PER_PASS if bias == "unbiased" else SINGLES
     with jax.debug_key_reuse(True):
         for kind, (model, shape) in small_networks().items():
             on = case(subject, f"rule '{subject.name}' on a small {kind} network", model, shape, seed)
@@ -71,11 +82,14 @@ def check_rule(
                 continue
             check_shapes(on.where, on, on.numbers, on.params, on.batch[0], (BATCH, BATCH - 1, 1))
             single = check_steps(on, derivative) if kind == "fully connected" else None
-            check_mean(on, bias, -(-draws // PER_PASS) * PER_PASS if bias == "unbiased" else SINGLES, single)
+            found = estimates(on, draws, scan=bool(single))
+            if single:
+                check_transformed(on, *single, found)
+            check_mean(on.where, bias, found)
 
 
 def check_shapes(where: str, on: Case, numbers: Any, params: Params, x: Array, sizes: tuple[int, ...]) -> None:
-    """Structures, shapes and dtypes, found by tracing alone; and that a scalar loss is refused."""
+    """By tracing alone: structures, shapes and dtypes, and that a scalar loss is refused."""
     y = on.batch[1]
 
     def traced(size, loss, key):
@@ -104,7 +118,7 @@ def check_shapes(where: str, on: Case, numbers: Any, params: Params, x: Array, s
 
 
 def check_steps(on: Case, derivative: bool) -> tuple[Step, Any]:
-    """Steps repeat bit by bit, compile once, and take traced numbers, one example and bfloat16. Gives (step, state)."""
+    """Steps repeat bit by bit, compile once, and take traced numbers, one example and bfloat16: (step, state)."""
     where, numbers, traces = on.where, jax.tree.map(jnp.asarray, on.numbers), []
 
     @compiled
@@ -121,7 +135,7 @@ def check_steps(on: Case, derivative: bool) -> tuple[Step, Any]:
     with must(where, "its float arguments cannot be traced (use jnp on them, not math, and jnp.where, not if)"):
         singles = threaded(step, on, 3, state)
     strong = "let init return arrays of the dtypes that grads returns, as jnp.float32(0) in place of 0.0"
-    require(len(traces) == 1, where, f"a later step is compiled anew; {strong}")
+    require(len(traces) == 1, where, f"a later step is compiled again; {strong}")
     with must(where, "it fails when called once more, or for a batch of one"):
         require(same_bits(singles, threaded(step, on, 3, state)), where, ONE_KEY)
         finite(f"{where}, batch of one", step(on.key(1), state, jax.tree.map(lambda a: a[:1], on.batch))[0])
@@ -133,54 +147,20 @@ def check_steps(on: Case, derivative: bool) -> tuple[Step, Any]:
     return step, state
 
 
-def check_mean(on: Case, bias: str, draws: int, single: tuple[Step, Any] | None) -> None:
-    """The mean is what the rule declares; and gradients under scan and vmap are those of single steps, where given."""
-    where, params, batch = on.where, on.params, on.batch
-
-    def program(beginning, warming, drawing):
-        def scanned(state, i):
-            grads, state, _ = on.rule.grads(jax.random.fold_in(warming, i), state, params, batch)
-            return state, grads
-
-        def drawn(i):
-            return on.rule.grads(jax.random.fold_in(drawing, i), settled, params, batch)[0]
-
-        def by_node(grads):
-            return node_params(on.network, grads, batch[0])
-
-        settled, first = on.rule.init(beginning, params, batch[0]), ()
-        if single or jax.tree.leaves(settled):
-            settled, first = jax.lax.scan(scanned, settled, jnp.arange(WARM_UP))
-        draw = jax.lax.map(drawn, jnp.arange(draws), batch_size=PER_PASS)
-        gradient, _, _ = backprop(on.network, mse).grads(drawing, (), params, batch)
-        few = jax.tree.map(lambda g: g[:SINGLES], (first, draw))
-        return settled, *few, jax.vmap(by_node)(draw), by_node(gradient)
-
-    with must(where, "it cannot run under lax.scan, with its state in the carry, and vmap over keys"):
-        settled, first, some, draw, gradient = compiled(program)(on.key(0), on.key(3), on.key(4))
-    if single:
-        step, state = single
-        same(where, "gradients under lax.scan and of single steps", first, threaded(step, on, 3, state))
-        alone = threaded(lambda key, _: step(key, settled), on, 4, settled)
-        same(where, "gradients vmapped over keys and of single steps", some, alone)
-    finite(where, draw)
-    estimates = {node: vectors(tree) for node, tree in draw.items()}
-    exact = {node: vectors(jax.tree.map(lambda g: g[None], tree))[0] for node, tree in gradient.items()}
-    if bias == "unbiased":
-        check_unbiased(where, estimates, exact)
-        return
-    for node, g in exact.items():
-        at, off = f"{where}, at node '{node}'", np.abs(estimates[node] - g).max() / np.abs(g).max()
-        require(estimates[node].mean(0).any(), at, "its mean is zero: nothing is learned there")
-        require(bias != "exact" or off <= 1e-5, at, f"it is off the gradient by {off:.2%}, though declared exact")
+def check_transformed(on: Case, step: Step, state: Any, found: Estimates) -> None:
+    """Gradients under scan and vmap are those of single steps."""
+    singly = threaded(step, on, 3, state)
+    same(on.where, "gradients under lax.scan and of single steps", found.first, singly)
+    singly = threaded(lambda key, _: step(key, found.settled), on, 4, found.settled)
+    same(on.where, "gradients vmapped over keys and of single steps", found.few, singly)
 
 
 def repeats(on: Case, state: Any) -> bool:
-    """Whether a step is the same computation whenever it is traced; if not so, whether its results are the same."""
+    """Whether a step is the same computation whenever it is traced; if not, whether its results are the same."""
 
     def trace():
-        anew = lambda *arguments: on.rule.grads(*arguments)  # JAX knows a function's last trace  # noqa: E731
-        closed = jax.make_jaxpr(anew)(on.key(1), state, on.params, on.batch)
+        fresh = lambda *arguments: on.rule.grads(*arguments)  # JAX caches the trace of a function  # noqa: E731
+        closed = jax.make_jaxpr(fresh)(on.key(1), state, on.params, on.batch)
         return re.sub("0x[0-9a-f]+", "", str(closed)), closed.consts
 
     (text, values), (other, others) = trace(), trace()
@@ -190,7 +170,7 @@ def repeats(on: Case, state: Any) -> bool:
 
 
 def differentiates(on: Case, state: Any) -> bool:
-    """Whether a step asks for a derivative of the loss, whatever it makes of the answer: tracing it is enough."""
+    """Whether a step asks for a derivative of the loss, by tracing alone; it may catch the error that it gets."""
     asked: list[bool] = []
 
     @jax.custom_jvp
@@ -210,19 +190,8 @@ def differentiates(on: Case, state: Any) -> bool:
 
 def threaded(step: Step, on: Case, use: int, state: Any) -> Any:
     """The gradients of the first steps, one after another, stacked."""
-    found = []
+    steps = []
     for i in range(SINGLES):
         grads, state, _ = step(jax.random.fold_in(on.key(use), i), state)
-        found.append(grads)
-    return jax.tree.map(lambda *g: np.stack(g), *found)
-
-
-def finite(where: str, grads: Any) -> None:
-    for place, leaf in by_place(grads).items():
-        require(np.isfinite(np.asarray(leaf, np.float32)).all(), where, f"the gradient at {place} is not finite")
-
-
-def vectors(tree: Any) -> np.ndarray:
-    """Draws of a node's gradient, leaves (draws, ...), as (draws, size)."""
-    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
-    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+        steps.append(grads)
+    return jax.tree.map(lambda *g: np.stack(g), *steps)

@@ -1,0 +1,84 @@
+"""The statistics of bias: is the mean of noisy estimates the gradient? `check`, `check_rule` and the tests share them.
+
+All take NumPy arrays in float64: draws g_k, (K, n), of an estimate with mean m, and the exact gradient g, (n,).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+
+FLIPS = 2**17
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """The mean of independent values, (K,), and its standard error."""
+    return values.mean(), values.std(ddof=1) / len(values) ** 0.5
+
+
+def gain(estimates: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
+    """<m, g> / ||g||^2, which is 1 without bias, and its standard error."""
+    return mean_and_error(estimates @ exact / (exact @ exact))
+
+
+def principal_z(estimates: np.ndarray, exact: np.ndarray, floor: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """z-scores of m - g along the principal axes of the noise, where they are independent; and the rest of m - g.
+
+    The rest, (n,), lies along axes on which the standard error of m is at most `floor`: there is no noise to compare
+    it with.
+    """
+    gap = estimates.mean(0) - exact
+    variances, axes = np.linalg.eigh(np.cov(estimates, rowvar=False))
+    errors = np.sqrt(np.maximum(variances, 0) / len(estimates))
+    noisy = errors > floor
+    along = axes.T[noisy] @ gap
+    return along / errors[noisy], gap - along @ axes.T[noisy]
+
+
+def rms(values: np.ndarray) -> float:
+    """Root mean square; of z-scores it is 1 without bias, +- (2 x their number)^-1/2. 0 of no values."""
+    return float(np.square(values).mean() ** 0.5) if values.size else 0.0
+
+
+def mixing(along_r: np.ndarray, along_g: np.ndarray, r_g: float, r_r: float, floor: float) -> tuple[float, float]:
+    """The component of m - g along r, less what of r is along g, and its standard error; r itself has 1.
+
+    Takes <g_k, r> and <g_k, g>, (K,), <r, g> and ||r||^2, for ||g|| = 1. nan where r is along g but for `floor`: all
+    examples are alike, or there is one.
+    """
+    across = r_r - r_g**2
+    return mean_and_error((along_r - r_g * along_g) / across) if across >= floor**2 else (math.nan, math.nan)
+
+
+def off_diagonal(gram: np.ndarray) -> tuple[float, float]:
+    """||m - g||^2 without the contribution of noise, and its jackknife error.
+
+    It is the mean of <m_i - g, m_j - g> over i != j, of the means m_i of groups of draws; `gram` has all products.
+    """
+    n = len(gram)
+    rows = gram.sum(1) - np.diag(gram)
+    left_out = (rows.sum() - 2 * rows) / ((n - 1) * (n - 2))
+    return rows.sum() / (n * (n - 1)), math.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum())
+
+
+def sign_test(gram: np.ndarray) -> float:
+    """The probability of off-diagonal products as large as these, without bias.
+
+    Without bias the mean error of a group is as likely as its negative, whatever its covariance: the sum of the
+    off-diagonal products is compared with its values under random signs of the groups.
+    """
+    products = gram - np.diag(np.diag(gram))
+    total, spread = products.sum(), math.sqrt(2 * np.square(products).sum())  # the standard deviation under the signs
+    if total < 2 * spread:
+        return 1.0  # not unlikely, and not worth the time
+    flips = signs(len(gram))
+    sums = np.einsum("fi,fi->f", flips @ (products / spread).astype(np.float32), flips)
+    return float((1 + (sums >= total / spread - 1e-4).sum()) / (1 + FLIPS))
+
+
+@cache
+def signs(groups: int) -> np.ndarray:
+    """Random signs, (FLIPS, groups), the same at every call."""
+    return np.random.default_rng(0).choice(np.array([-1, 1], np.float32), (FLIPS, groups))

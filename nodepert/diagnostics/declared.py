@@ -1,0 +1,30 @@
+"""What a rule declares about its bias, by the paragraph "Bias: ..." of its docstring."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from nodepert import registry
+from nodepert.registry.spec import Spec
+
+BIASES = ("exact", "unbiased", "biased")  # from the strongest claim to the weakest
+
+
+def bias_of(facts: dict[str, str], inner: Iterable[str | None]) -> str | None:
+    """The first word of "Bias: ..."; where that is "as", of a combinator, the weakest claim of the rules it wraps."""
+    word = re.split(r"\W", facts.get("Bias", ""))[0]
+    if word == "as":
+        inner = list(inner)
+        return max((b for b in inner if b), key=BIASES.index) if inner and all(inner) else None
+    return word if word in BIASES else None
+
+
+def bias_of_spec(spec: Spec) -> str | None:
+    """The same, of a spec: exact, unbiased, biased, or None where it declares nothing."""
+    return bias_of(registry.facts("rule", spec.name), map(bias_of_spec, wrapped(spec)))
+
+
+def wrapped(spec: Spec) -> list[Spec]:
+    """The rules that a combinator's spec wraps."""
+    return [value for value in (*spec.args, *dict(spec.kwargs).values()) if isinstance(value, Spec)]
