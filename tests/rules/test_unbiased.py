@@ -1,9 +1,9 @@
 """Perturbation rules estimate the gradient: z-scores of their mean over 4,000 draws, per parameter.
 
-Under the claim the rms of the z-scores is 1 within about 0.1 (there are 68 independent signals); the threshold is 1.5.
-At this power a scale error of 15% is found, and so are one noise draw with a batch-mean loss difference (the flaw of
-the ancestor's released update) and a flipped sign: the mutants below, which must fail. For weight perturbation, whose
-variance is larger, the scale error that is found is 40%.
+If a rule is unbiased, the rms of the z-scores is 1 within about 0.1 (68 independent signals); the threshold is 1.5.
+This power detects a scale error of 15%, one noise draw with a batch-mean loss difference (the flaw of the original
+code's released update) and a flipped sign: the mutants below, which must fail. For weight perturbation, which has a
+larger variance, it detects a scale error of 40%.
 """
 
 import itertools
@@ -132,7 +132,7 @@ def with_noise(draw_noise, signals_of):
     return mutant(signals_of)
 
 
-def test_the_mutants_fail_and_their_mended_form_passes():
+def test_the_mutants_fail_and_the_correct_form_passes():
     right = with_noise(per_example_noise, lambda d, sigma, xi: d / sigma * xi)
     shared = with_noise(one_draw_for_all, lambda d, sigma, xi: d.mean() / sigma * xi)
     scale = with_noise(per_example_noise, lambda d, sigma, xi: 1.15 * d / sigma * xi)
@@ -251,7 +251,7 @@ def test_rules_that_need_no_derivative_train_with_a_loss_whose_derivative_raises
 
 
 @pytest.mark.parametrize("form", ["sgd", "fa", "dfa", "np(difference=jvp)", "wp(difference=jvp)", "np; out=exact"])
-def test_and_that_loss_does_raise_where_it_is_differentiated(form):
+def test_that_loss_raises_if_it_is_differentiated(form):
     rule = npt.make_rule(form, MODEL, lambda o, y: mse(no_derivative(o), y))
     with pytest.raises(RuntimeError, match="was differentiated"):
         rule.grads(jax.random.key(0), rule.init(jax.random.key(1), PARAMS, BATCH[0]), PARAMS, BATCH)
