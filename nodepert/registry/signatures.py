@@ -13,15 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from nodepert.registry.spec import Spec
 
-KNOWN: dict[str, Any] = {
-    "float": float,
-    "int": int,
-    "bool": bool,
-    "str": str,
-    "list": list,
-    "dict": dict,
-    "Spec": Spec,
-}  # in annotations
+KNOWN: dict[str, Any] = {t.__name__: t for t in (float, int, bool, str, list, dict, Spec)}  # in annotations
 
 
 class Described(NamedTuple):
@@ -39,7 +31,7 @@ def described(factory: Callable[..., Any]) -> Described:
 
 
 def _without_none(annotation: Any) -> Any:
-    """int, of int | None."""
+    """An annotation without None: int for int | None."""
     options = [option for option in typing.get_args(annotation) if option is not types.NoneType]
     return options[0] if isinstance(annotation, types.UnionType) and len(options) == 1 else annotation
 

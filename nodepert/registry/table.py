@@ -104,6 +104,7 @@ def register(kind: str, name: str, factory: Callable[..., Any], *, loss: str = "
             - "dataset": (data_dir, *, ...) -> Dataset
             - "experiment": (load, *, ...) -> Experiment
             - "tracker": (*, ...) -> Callback
+            - "launcher": (study, *, ...) -> Launcher
         name: Letters, digits, _ and inner hyphens.
         factory: The function, not what it returns.
         loss: The default loss of a network.
