@@ -1,8 +1,8 @@
-"""What the pages take from the code when the site is built: `<!-- nodepert: ... -->` becomes what there is.
+"""Parts of the pages that are generated from the code when the site is built:
 
-<!-- nodepert: rule np -->       the arguments of a rule, its cost and its bias, as the registry has them
+<!-- nodepert: rule np -->       the arguments, cost and bias of a rule
 <!-- nodepert: rules -->         a table of all rules
-<!-- nodepert: registry -->      everything that is registered
+<!-- nodepert: registry -->      all registered names
 <!-- nodepert: commands -->      the help of every command
 """
 
@@ -15,16 +15,16 @@ from html import unescape
 
 from latex2mathml.converter import convert
 
-from nodepert.registry import about, facts, names, plural, usage
+from nodepert.registry import about, facts, names, passes, plural, usage
 from nodepert.registry.catalogue import BUILT_IN
 
 
 def on_page_markdown(markdown, **_):
-    return re.sub(r"<!-- nodepert: (\w+) ?([\w-]*) -->", lambda m: SAID[m[1]](*filter(None, [m[2]])), markdown)
+    return re.sub(r"<!-- nodepert: (\w+) ?([\w-]*) -->", lambda m: GENERATED[m[1]](*filter(None, [m[2]])), markdown)
 
 
 def on_post_page(output, page, **_):
-    """Of notebooks, what is left as it was written: links, from pages to what is built of them, and equations."""
+    """In notebooks, convert what the converter leaves unchanged: equations, and links to pages."""
     if not page.file.src_uri.endswith(".ipynb"):
         return output
     output = re.sub(r"(?s)<div class=[^>]*jp-RenderedMarkdown.*?</div>", lambda m: equations(m[0]), output)
@@ -32,7 +32,7 @@ def on_post_page(output, page, **_):
 
 
 def equations(text):
-    """HTML with $..$ and $$..$$ as MathML, as pages have it; what is code stays."""
+    """HTML with $..$ and $$..$$ as MathML, as in the other pages; code is left unchanged."""
 
     def shown(found):
         block, inline = found["block"], found["inline"]
@@ -44,7 +44,7 @@ def equations(text):
 
 
 def built(stem):
-    """The name of a page's HTML file, without its suffix."""
+    """The name of a page's HTML file, without the suffix."""
     return re.sub(r"(^|/)README$", r"\1index", stem)
 
 
@@ -55,9 +55,9 @@ def rule(name):
 
 
 def rules():
-    rows = [f"| [`{n}`]({n}.md) | {cell(about('rule', n))} | {cell(facts('rule', n)['Cost'])} | "
+    rows = [f"| [`{n}`]({n}.md) | {cell(about('rule', n))} | {passes(n) or cell(facts('rule', n)['Cost'])} | "
             f"{cell(facts('rule', n)['Bias'])} |" for n in names("rule") if n != "exact"]  # fmt: skip
-    return "\n".join(["| rule | | cost, in forward passes | bias |", "|---|---|---|---|", *rows])
+    return "\n".join(["| rule | | forward passes per step | bias |", "|---|---|---|---|", *rows])
 
 
 def registry():
@@ -76,12 +76,12 @@ def commands():
 
     parts = []
     for name in ("train", *COMMANDS):
-        parts += [f"## nodepert {name}", "```text", helped(name), "```"]
+        parts += [f"## nodepert {name}", "```text", command_help(name), "```"]
     return "\n\n".join(["\n".join(parts[i : i + 4]) for i in range(0, len(parts), 4)])
 
 
-def helped(name):
-    """What `nodepert NAME --help` says, 80 columns wide."""
+def command_help(name):
+    """The output of `nodepert NAME --help`, 80 columns wide."""
     env = {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1", "PATH": "", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-m", "nodepert", name, "--help"], env=env, capture_output=True, text=True,
                           check=True)  # fmt: skip
@@ -89,8 +89,8 @@ def helped(name):
 
 
 def cell(text):
-    """A text in a cell of a table."""
+    """A text escaped for a table cell."""
     return text.replace("|", r"\|").replace("<", "&lt;")
 
 
-SAID = {"rule": rule, "rules": rules, "registry": registry, "commands": commands}
+GENERATED = {"rule": rule, "rules": rules, "registry": registry, "commands": commands}

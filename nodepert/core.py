@@ -1,19 +1,19 @@
-"""The whole idea in one file: nodes, error signals, and one local pullback shared by nearly every rule.
+"""The main idea in one file: nodes, error signals, and one local pullback shared by nearly every rule.
 
-A model sends each learnable operation through a *node*, and the rule decides how a node is interpreted:
+A model calls each learnable operation through a *node*, and the rule decides how a node is interpreted:
 
     def apply(params, x, node=plain):                     # the one forward definition of a model
         h = relu(node("fc0", dense, params["fc0"], x))    # h: presynaptic activity of the next node
         return node("out", dense, params["out"], h)
 
-A rule finds one *error signal* per node and example, an estimate of dL_b/da_l (a_l: the pre-activation of node l),
-and `pullback` turns the signals into a gradient. Everything is a pure function; examples are the leading axis of
-every array, and a loss is always one number per example. The rules are in `rules/`; begin with `rules/node.py`.
+A rule computes one *error signal* per node and example, an estimate of dL_b/da_l (a_l: the pre-activation of node l),
+and `pullback` turns the signals into a gradient. All functions are pure; examples are the leading axis of every array,
+and a loss is always one number per example. The rules are in `rules/`; start with `rules/node.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -37,45 +37,45 @@ Signals = dict[str, Array]  # node name -> (B, ...), shaped as its pre-activatio
 
 
 class Model(NamedTuple):
-    """A network: `init(key) -> params` and `apply(params, x, node=plain) -> outputs`, x: (B, ...)."""
+    """A network, as a pair of pure functions.
 
-    init: Callable[[Key], Params]
-    apply: Callable[..., Array]
+    Every learnable operation is a call node(name, op, params[name], h) inside `apply`, and every learnable leaf enters
+    through one. Examples never mix: no batch norm.
+    """
+
+    init: Callable[[Key], Params]  # (key) -> params, a pytree keyed by node
+    apply: Callable[..., Array]  # (params, x, node=plain) -> outputs; x: (B, ...)
 
 
 class Info(NamedTuple):
-    """What a step knows anyway: per-example loss, (B,), and outputs, (B, ...), of its clean pass (the noisy one if it
-    has no other)."""
+    """By-products of a step's clean pass (or of the noisy one if it has no other): loss (B,), outputs (B, ...)."""
 
     loss: Array
     outputs: Array
 
 
 class Rule(NamedTuple):
-    """A learning rule: `init(key, params, x) -> state`, `grads(key, state, params, batch) -> (grads, state, Info)`.
+    """A learning rule, as a pair of pure functions.
 
-    `grads` has the structure of `params` and estimates the gradient of the batch-mean loss; `batch` is (x, y).
-
-    A rule that adds parameters to the network it is given (decorrelate) has `model`, of an input batch x: the network
-    that it trains; and `optimizer`, which wraps a run's optimizer so that what it adds goes its own way.
+    The gradients estimate those of the batch-mean loss and have the structure of `params`, ready for optax. State is
+    what is needed to learn; what is needed to predict belongs in `params`. A rule that adds parameters to the network
+    (decorrelate) has `model(x)`, the network that it trains, for an input batch x; and `optimizer(optimizer)`, which
+    wraps a run's optimizer to update the parameters that it adds.
     """
 
-    init: Callable[[Key, Params, Array], Any]
-    grads: Callable[[Key, Any, Params, tuple[Array, Array]], tuple[Params, Any, Info]]
+    init: Callable[[Key, Params, Array], Any]  # (key, params, x) -> state
+    grads: Callable[[Key, Any, Params, tuple[Array, Array]], tuple[Params, Any, Info]]  # (key, state, params, (x, y))
     model: Callable[[Array], Model] | None = None
     optimizer: Callable[[Any], Any] = lambda optimizer: optimizer
 
 
 def stateless(key: Key, params: Params, x: Array) -> tuple[()]:
-    """`init` of a rule that keeps no state."""
+    """The `init` of a rule without state."""
     return ()
 
 
-# ------------------------------------------------------------------------------------------- nodes
-
-
 def plain(name: str, op: Op, params: Params, h: Array) -> Array:
-    """The node of inference and of backpropagation: just the operation."""
+    """The node handler of inference and backpropagation: the operation itself; h: (B, ...) -> (B, ...)."""
     return op(params, h)
 
 
@@ -85,10 +85,10 @@ def adding(eps: Signals) -> Node:
 
 
 def recording(record: dict[str, Array], inner: Node = plain) -> Node:
-    """A node handler that writes every pre-activation into `record`, and guards what such a side effect needs.
+    """A node handler that writes every pre-activation into `record`.
 
-    Raises ValueError for two nodes of one name, and for a node called under a transformation inside the model:
-    values written there would be stale, and gradients silently wrong.
+    Raises ValueError for two nodes of one name, and for a node called under a transformation inside the model, where
+    a value written by a side effect would be stale and gradients silently wrong.
     """
     trace = get_opaque_trace_state()
 
@@ -96,10 +96,10 @@ def recording(record: dict[str, Array], inner: Node = plain) -> Node:
         if get_opaque_trace_state() != trace:
             raise ValueError(
                 f"node '{name}' is called under jit, scan, vmap, grad or checkpoint inside the model; "
-                "call nodes directly in `apply` (a Python loop over layers), and transform from outside"
+                "call nodes directly in `apply` (in a Python loop over layers), and transform the whole model"
             )
         if name in record:
-            raise ValueError(f"two nodes are named '{name}'; every node of a model needs a name of its own")
+            raise ValueError(f"two nodes are named '{name}'; give every node of a model its own name")
         record[name] = inner(name, op, params, h)
         return record[name]
 
@@ -107,17 +107,14 @@ def recording(record: dict[str, Array], inner: Node = plain) -> Node:
 
 
 def preactivations(model: Model, params: Params, x: Array, inner: Node = plain) -> Signals:
-    """All pre-activations {node: (B, ...)} of one forward pass through handler `inner`."""
+    """All pre-activations, {node: (B, ...)}, of one forward pass through the handler `inner`."""
     record: Signals = {}
     model.apply(params, x, recording(record, inner))
     return record
 
 
 def node_shapes(model: Model, params: Params, x: Array | jax.ShapeDtypeStruct) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of every node's pre-activation, without computing anything.
-
-    Raises ValueError for a model without nodes, and for a node whose leading axis is not the batch.
-    """
+    """Shape and dtype of every node's pre-activation. Raises ValueError if a model has no nodes, or a node no batch."""
     shapes = jax.eval_shape(lambda p, x: preactivations(model, p, x), params, x)
     if not shapes:
         raise ValueError("this model has no nodes; call each operation as node(name, operation, params[name], h)")
@@ -128,10 +125,8 @@ def node_shapes(model: Model, params: Params, x: Array | jax.ShapeDtypeStruct) -
 
 
 def node_params(model: Model, params: Params, x: Array) -> dict[str, Params]:
-    """{node: the part of `params` that the model gives it}; of any pytree shaped as params, gradients too.
-
-    The map is linear, so that its transpose brings what was found node by node back into the shape of `params`.
-    """
+    """{node: the part of `params` that the model passes to it}; a linear map, whose transpose puts gradients that were
+    computed node by node into the structure of `params`."""
     parts: dict[str, Params] = {}
 
     def node(name, op, params, h):
@@ -143,42 +138,45 @@ def node_params(model: Model, params: Params, x: Array) -> dict[str, Params]:
 
 
 def detached(inner: Node = plain) -> Node:
-    """A node handler for which presynaptic activity is a constant: no credit flows to the layers below."""
+    """A node handler that treats presynaptic activity as constant: no credit flows to the layers below."""
     return lambda name, op, params, h: inner(name, op, params, jax.lax.stop_gradient(h))
 
 
 def pullback(model: Model, params: Params, x: Array, signals: Signals, inner: Node = plain) -> Params:
-    """Local weight gradients from error signals: sum_b signals_l[b] . da_l[b]/dtheta, presynaptic activity fixed.
+    """Compute local weight gradients from error signals, with presynaptic activity held fixed.
 
-    For a dense node that is sum_b s_b z_b^T: one weight-gradient contraction per node, however many draws went
-    into the signals. With signals_l = dL/da_l it is exactly the gradient of L. z_b is the presynaptic activity of the
-    pass through handler `inner`. Raises ValueError for a signal that is not shaped as its node's pre-activation.
+        g_l = sum_b s_l[b] . da_l[b]/dtheta_l,    for a dense node    sum_b s_l[b] z_l[b]^T
+
+    One contraction per node, however many draws were averaged in s_l. With s_l = dL/da_l, g_l is the gradient of L.
+
+    Args:
+        model: The network.
+        params: Its parameters.
+        x: Inputs, (B, ...).
+        signals: {node: error signal}, shaped as the pre-activations; divide by B for the gradient of the mean loss.
+        inner: Node handler of the forward pass that gives z.
+
+    Returns:
+        Gradients with the structure of `params`.
+
+    Raises:
+        ValueError: A signal is missing, or differs from its node's pre-activation in shape or dtype.
+
+    Example:
+        >>> import jax, nodepert as npt
+        >>> model, x = npt.make_model("fc(depth=0)", (4,), 3), jax.numpy.ones((5, 4))
+        >>> grads = npt.pullback(model, model.init(jax.random.key(0)), x, {"out": jax.numpy.ones((5, 3))})
     """
     a, vjp = jax.vjp(lambda p: preactivations(model, p, x, detached(inner)), params)
     for name in {**a, **signals}:
-        due, got = (f"{t[name].dtype}{list(t[name].shape)}" if name in t else "nothing" for t in (a, signals))
-        if due != got:
-            raise ValueError(f"the error signal of node '{name}' must be like its pre-activation, {due}; it is {got}")
+        expected, got = (f"{t[name].dtype}{list(t[name].shape)}" if name in t else "nothing" for t in (a, signals))
+        if expected != got:
+            raise ValueError(f"the error signal of node '{name}' must be {expected}, as its pre-activation; got {got}")
     return vjp(signals)[0]
 
 
-def restricted(model: Model, names: Collection[str]) -> Model:
-    """The same network where only these nodes can be perturbed, credited or learned; the others are fixed parts."""
-
-    def apply(params, x, node=plain):
-        def chosen(name, op, params, h):
-            return node(name, op, params, h) if name in names else op(jax.lax.stop_gradient(params), h)
-
-        return model.apply(params, x, chosen)
-
-    return model._replace(apply=apply)
-
-
-# ------------------------------------------------------------------------------------------ losses
-
-
 def per_example(loss: Loss, outputs: Array, targets: Array) -> Array:
-    """The loss of every example, (B,), in float32 or better. Raises ValueError for a loss of any other shape."""
+    """The loss of every example, (B,), in float32 or better. Raises ValueError for a loss that is not per example."""
     losses = loss(outputs if outputs.dtype == jnp.float64 else outputs.astype(jnp.float32), targets)
     if losses is None or callable(losses):
         raise ValueError(f"a loss must return one number per example; this one returned {type(losses).__name__}")
@@ -189,12 +187,12 @@ def per_example(loss: Loss, outputs: Array, targets: Array) -> Array:
             f"{jnp.shape(losses)}. Average over outputs, not over the batch: `.mean(-1)`, not `.mean()`"
         )
     if not jnp.issubdtype(losses.dtype, jnp.floating):
-        raise ValueError(f"a loss must be a real number per example; this one returned {losses.dtype}")
+        raise ValueError(f"a loss must return real numbers; this one returned {losses.dtype}")
     return losses
 
 
 def as_values(targets: Array, outputs: Array) -> Array:
-    """Class indices as one-hot rows; values as they are."""
+    """Class indices as one-hot rows; other targets unchanged."""
     if jnp.issubdtype(targets.dtype, jnp.integer):
         return jax.nn.one_hot(targets, outputs.shape[-1], dtype=outputs.dtype)
     return targets
@@ -205,11 +203,8 @@ def expand(v: Array, like: Array) -> Array:
     return v.reshape(v.shape + (1,) * (like.ndim - 1)).astype(like.dtype)
 
 
-# ------------------------------------------------------------------------------------------- rules
-
-
 def differentiate(model: Model, loss: Loss, params: Params, batch: tuple[Array, Array], node: Node = plain):
-    """(gradient of the batch-mean loss, Info) by reverse-mode differentiation of the pass through handler `node`."""
+    """(gradient of the batch-mean loss, Info), by reverse-mode differentiation through the handler `node`."""
     x, y = batch
 
     def mean_loss(params):
@@ -225,11 +220,26 @@ def backprop(model: Model, loss: Loss) -> Rule:
 
         g_l = 1/B sum_b delta_l[b] z_l[b]^T,    delta_l[b] = dL_b/da_l = f'(a_l) W_{l+1}^T delta_{l+1}[b]
 
-    Cost: 3 (a forward pass, a backward pass, the weight gradients).
+    Cost: a forward pass, a backward pass, the weight gradients.
     Bias: exact.
     Derivative of the loss: needed.
 
-    Source: Rumelhart, Hinton and Williams 1986.
+    Args:
+        model: The network to train.
+        loss: (outputs, targets) -> losses, (B,).
+
+    Returns:
+        The `Rule`, without state.
+
+    Raises:
+        ValueError: At the first step, the loss is not per example.
+
+    Example:
+        >>> import nodepert as npt
+        >>> rule = npt.backprop(npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse"))
+
+    References:
+        Rumelhart, Hinton and Williams 1986.
     """
 
     def grads(key, state, params, batch):

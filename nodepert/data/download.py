@@ -1,4 +1,4 @@
-"""Downloads: from the first mirror that answers, checked against a known checksum, all of a set or nothing."""
+"""Downloads: from the first mirror that responds, verified by checksum, and atomic per data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nodepert.data.dataset import DataError
 from nodepert.data.formats import IDX_FILES
 from nodepert.errors import UserError
 
-TIMEOUT = (5, 30)  # seconds to connect, and between two packets: a closed network must fail fast
+TIMEOUT = (5, 30)  # seconds to connect, and between two packets; without a network it fails fast
 
 
 class Source(NamedTuple):
@@ -68,20 +68,19 @@ SOURCES = {
 
 
 def cache_folder() -> Path:
-    """The user's cache folder, which holds one folder per downloaded set; it need not exist."""
+    """The user's cache folder, with one folder per downloaded data set; it may not exist."""
     import pooch
 
     return Path(pooch.os_cache("nodepert"))
 
 
 def fetch(name: str) -> Path:
-    """Download a set into the cache, unless it is there and intact, and return its folder.
+    """Download a data set into the cache, unless an intact copy is there, and return its folder.
 
-    Raises UserError for a set that cannot be downloaded and DataError, in one line, for a download that failed;
-    the cache is then as it was before.
+    Raises UserError for an unknown data set, and DataError for a failed download, which leaves the cache unchanged.
     """
     if name not in SOURCES:
-        raise UserError(f"'{name}' is not a data set to download; those are: {', '.join(SOURCES)}")
+        raise UserError(f"'{name}' is not a data set that can be downloaded; these are: {', '.join(SOURCES)}")
     cache, files = cache_folder(), SOURCES[name].files
     folder = cache / name
     if all(_intact(folder / file, md5) for file, md5 in files.items()):
@@ -95,13 +94,13 @@ def fetch(name: str) -> Path:
                 whole.mkdir()
                 _download(name, whole)
                 try:
-                    whole.rename(folder)  # at once: no other process sees a part of the set
-                except OSError:  # a folder is there: damaged, or another process was faster
+                    whole.rename(folder)  # atomic: no other process sees an incomplete data set
+                except OSError:  # the folder exists: corrupt, or written by another process
                     for file in files:
                         os.replace(whole / file, folder / file)
         finally:
             if new:
-                with suppress(OSError):  # it holds something
+                with suppress(OSError):  # it is not empty
                     cache.rmdir()
     except OSError as error:
         raise DataError(f"cannot download {name}: cannot write to {cache}: {error.strerror}") from error
@@ -115,7 +114,7 @@ def _intact(path: Path, md5: str) -> bool:
 
 
 def _download(name: str, folder: Path) -> None:
-    """Bring all files of a set into a folder; a file that one mirror gave is not asked of the next."""
+    """Download all files of a data set into a folder; a file from one mirror is not requested from the next."""
     reasons = []
     for mirror in SOURCES[name].mirrors:
         failed = next((why for file in SOURCES[name].files if (why := _retrieve(name, mirror, file, folder))), "")
@@ -126,11 +125,11 @@ def _download(name: str, folder: Path) -> None:
 
 
 def _retrieve(name: str, mirror: str, file: str, folder: Path) -> str:
-    """Download one file; returns why that failed in a few words, or "" where it did not."""
+    """Download one file; returns the reason of a failure, or ""."""
     import pooch
     from requests import exceptions
 
-    # Without transfer encoding the progress bar counts right, and a .gz arrives as it lies on the server.
+    # Without transfer encoding the progress bar is correct, and a .gz file arrives unchanged.
     downloader: Any = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(), chunk_size=1 << 16, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}
     )
@@ -140,9 +139,9 @@ def _retrieve(name: str, mirror: str, file: str, folder: Path) -> str:
         known = f"md5:{SOURCES[name].files[file]}"
         pooch.retrieve(mirror + file, known_hash=known, fname=file, path=folder, downloader=downloader)
     except exceptions.HTTPError as error:
-        return f"{host} answers {'an error' if error.response is None else error.response.status_code} for {file}"
+        return f"{host} returned {'an error' if error.response is None else error.response.status_code} for {file}"
     except (exceptions.ChunkedEncodingError, exceptions.ReadTimeout):
-        return f"the connection to {host} broke off"
+        return f"the connection to {host} was lost"
     except exceptions.RequestException:
         return f"no connection to {host}"
     except ValueError:

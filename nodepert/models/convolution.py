@@ -1,8 +1,8 @@
 """SAME convolution whose derivatives are fast inside a compiled loop on CPU.
 
-XLA's CPU backend has a fast kernel for one arrangement of a convolution's axes (NHWC with HWIO), and rearranges others
-only outside of loops; inside `lax.scan`, where training runs, JAX's own weight gradient takes its generic path and is
-some 60 times slower. Here both gradients are written in the fast arrangement. Elsewhere JAX's form is the right one.
+XLA's CPU backend has a fast kernel for one layout of a convolution (NHWC with HWIO), and transposes others to it only
+outside loops. Inside `lax.scan`, where training runs, JAX's own weight gradient takes the generic path and is about 60
+times slower. Here both gradients are written in the fast layout. On other backends JAX's convolution is used.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ def _same(h, w, stride):
 
 
 def _margins(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """SAME's padding before one axis, and the extent of the strided outputs."""
+    """SAME padding before one axis, and the extent of the strided outputs."""
     outputs = -(-size // stride)
     return max((outputs - 1) * stride + kernel - size, 0) // 2, (outputs - 1) * stride + 1
 
 
 def _input_gradient(g, h, w, *, stride):
-    """Convolve the dilated output gradient with the kernel turned round, its channels exchanged."""
+    """Convolve the dilated output gradient with the kernel flipped, its channels exchanged."""
     padding = []
     for size, kernel in zip(h.aval.shape[1:3], w.shape[:2], strict=True):
         before, extent = _margins(size, kernel, stride)
         padding.append((kernel - 1 - before, size + before - extent))
-    turned = jnp.flip(w, (0, 1)).swapaxes(2, 3)
-    return _convolution(g, turned, (1, 1), padding, lhs_dilation=(stride, stride))
+    flipped = jnp.flip(w, (0, 1)).swapaxes(2, 3)
+    return _convolution(g, flipped, (1, 1), padding, lhs_dilation=(stride, stride))
 
 
 def _weight_gradient(g, h, w, *, stride):
-    """Convolve the input with the dilated output gradient, the batch as the summed axis."""
+    """Convolve the input with the dilated output gradient, summing over the batch."""
     padding = []
     for size, kernel in zip(h.shape[1:3], w.aval.shape[:2], strict=True):
         before, extent = _margins(size, kernel, stride)
@@ -57,7 +57,7 @@ def _weight_gradient(g, h, w, *, stride):
 
 
 def _batched(arguments, axes, *, stride):
-    """Under vmap: more examples where only the input is batched, else as JAX does it."""
+    """Under vmap: a larger batch if only the input is batched, else JAX's convolution."""
     (h, w), (h_axis, w_axis) = arguments, axes
     if w_axis is not None:
         return jax.vmap(partial(_same, stride=stride), (h_axis, w_axis))(h, w), 0

@@ -20,23 +20,56 @@ def fc(
     input_shape: tuple[int, ...], classes: int, *, width: int = 500, depth: int = 2,
     activation: Literal["relu", "leaky-relu", "tanh", "gelu"] = "relu",
 ) -> Model:  # fmt: skip
-    """`depth` hidden layers of `width` units (ReLU, or leaky with slope 0.01, tanh, GELU) and a linear output; nodes
-    fc0, fc1, ..., out.
+    """A fully connected network with a linear output; nodes fc0, fc1, ..., out.
 
-    Xavier-normal weights, zero biases. Inputs of any shape (B, ...) are flattened.
+    Xavier-normal weights, zero biases. Inputs of any shape are flattened.
+
+    Args:
+        input_shape: Shape of one input.
+        classes: Number of outputs.
+        width: Units of each hidden layer.
+        depth: Number of hidden layers.
+        activation: Activation function of the hidden layers; leaky-relu has slope 0.01.
+
+    Returns:
+        The `Model`.
+
+    Raises:
+        ValueError: width < 1 or depth < 0.
+
+    Example:
+        >>> import nodepert as npt
+        >>> model = npt.make_model("fc(width=100, depth=3)", (28, 28, 1), 10)
     """
     return chain(input_shape, classes, width, depth, ACTIVATIONS[activation])
 
 
 def linfc(input_shape: tuple[int, ...], classes: int, *, width: int = 500, depth: int = 2) -> Model:
-    """`fc` without the nonlinearity: a deep linear network."""
+    """A deep linear network: `fc` without activation functions.
+
+    Args:
+        input_shape: Shape of one input.
+        classes: Number of outputs.
+        width: Units of each hidden layer.
+        depth: Number of hidden layers.
+
+    Returns:
+        The `Model`.
+
+    Raises:
+        ValueError: width < 1 or depth < 0.
+
+    Example:
+        >>> import nodepert as npt
+        >>> model = npt.make_model("linfc(width=100)", (28, 28, 1), 10)
+    """
     return chain(input_shape, classes, width, depth, lambda a: a)
 
 
 def chain(
     input_shape: tuple[int, ...], classes: int, width: int, depth: int, activation: Callable[[Array], Array]
 ) -> Model:
-    """Dense layers one after another, with `activation` between them."""
+    """A chain of dense layers with `activation` between them. Raises ValueError for width < 1 or depth < 0."""
     at_least("width", width, 1)
     at_least("depth", depth, 0)
     sizes = [prod(input_shape), *[width] * depth, classes]

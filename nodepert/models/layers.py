@@ -1,4 +1,4 @@
-"""The operators that networks put into nodes, and how their parameters start."""
+"""The operators of nodes, and their initial parameters."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from nodepert.models.convolution import convolve
 
 @dataclass(frozen=True)
 class Affine:
-    """An operator a = z w + b, with z the rows that its input h is laid out in; params: {"w": (*window, n), "b": (n,)}.
+    """An operator a = z w + b on rows z of its input h; params: {"w": (*window, n), "b": (n,)}.
 
-    It is called like any operator. `patches(h, window)` gives z, (B, ..., m) with m the product of `window`; what
-    works on z (low-rank weight noise, decorrelation) knows an operator by its being of this class.
+    It is called like any operator. `patches(h, window)` returns z, (B, ..., m), m the product of `window`. Methods that
+    need z (low-rank weight noise, decorrelation) support operators of this class.
     """
 
     apply: Op
@@ -48,21 +48,21 @@ def conv2d(stride: int = 1) -> Affine:
 
 
 def windows(h: Array, window: tuple[int, ...], stride: int) -> Array:
-    """What a SAME convolution sees at each of its places: (B, H, W, m) -> (B, ceil(H/s), ceil(W/s), kh kw m)."""
+    """The patches of a SAME convolution: (B, H, W, m) -> (B, ceil(H/s), ceil(W/s), kh kw m)."""
     kernel, padding = window[:2], [(0, 0)]
     for size, k in zip(h.shape[1:3], kernel, strict=True):
         total = max((-(-size // stride) - 1) * stride + k - size, 0)
         padding.append((total // 2, total - total // 2))
     height, width = ((-(-size // stride) - 1) * stride + 1 for size in h.shape[1:3])
     h = jnp.pad(h, [*padding, (0, 0)])
-    seen = [h[:, i : i + height : stride, j : j + width : stride] for i in range(kernel[0]) for j in range(kernel[1])]
-    return jnp.concatenate(seen, axis=-1)
+    parts = [h[:, i : i + height : stride, j : j + width : stride] for i in range(kernel[0]) for j in range(kernel[1])]
+    return jnp.concatenate(parts, axis=-1)
 
 
 def xavier(key: Key, shape: tuple[int, ...]) -> Params:
     """Xavier-normal weights, std sqrt(2 / (fan_in + fan_out)), and zero biases (Glorot and Bengio 2010).
 
-    shape: (m, n) for dense, (kh, kw, m, n) for convolution, whose fans count the kernel's positions.
+    shape: (m, n) for dense; (kh, kw, m, n) for convolution, whose fans include the kernel's positions.
     """
     *window, m, n = shape
     std = (2.0 / (prod(window) * (m + n))) ** 0.5

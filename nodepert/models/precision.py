@@ -1,4 +1,4 @@
-"""Low precision, around any network."""
+"""Low precision for any network."""
 
 from __future__ import annotations
 
@@ -20,13 +20,28 @@ def precision(
     *,
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16",
 ) -> Model:
-    """A network whose products are in low precision, as in precision(conv).
+    """Compute a network's products in low precision, as in precision(conv).
 
-    What a node computes from is rounded to `dtype`: its presynaptic activity and its matrices or kernels. A product
-    sums in float32 and rounds its result. All else is in float32: parameters, their gradients and updates, biases,
-    pre-activations and noise, outputs, loss. bfloat16 has 8 bits of mantissa: a loss difference drowns in rounding
-    where sigma is below about 1e-2, so that rules which need one want a larger sigma, or difference=jvp (`nodepert
-    check` measures it).
+    The inputs of every node are rounded to `dtype`: presynaptic activity, and matrices or kernels. A product sums in
+    float32 and rounds its result. Everything else is float32: parameters, their gradients and updates, biases,
+    pre-activations and noise, outputs, loss. bfloat16 has 8 bits of mantissa: for sigma below about 1e-2 rounding
+    dominates a loss difference, so use a larger sigma or difference=jvp (`nodepert check` measures this).
+
+    Args:
+        input_shape: Shape of one input.
+        classes: Number of outputs.
+        network: The network.
+        dtype: Type of the rounded inputs.
+
+    Returns:
+        The `Model`.
+
+    Raises:
+        UserError: The network cannot be built.
+
+    Example:
+        >>> import nodepert as npt
+        >>> model = npt.make_model("precision(fc(width=100))", (28, 28, 1), 10)
     """
     model = make("network", network, input_shape, classes)
 
@@ -37,7 +52,7 @@ def precision(
 
 
 def rounded(op: Op, dtype: str) -> Op:
-    """The operator on rounded inputs. Vectors stay as they are: the gradient of a bias is a long sum."""
+    """The operator on rounded inputs. Vectors are not rounded: the gradient of a bias is a long sum."""
 
     def apply(params, h):
         low = jax.tree.map(lambda p: p.astype(dtype) if p.ndim > 1 else p, params)

@@ -1,4 +1,4 @@
-"""What depends on what in a model: found by tracing it once with its nodes cut out, without computing anything."""
+"""The dependencies between the nodes of a model, found by tracing it once with its nodes cut out."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ INPUT = "x"  # stands for the model's input among the names of nodes
 
 
 class Wiring(NamedTuple):
-    """The wiring of a model. Nodes are named; "x" is the model's input.
+    """The dependencies of a model. Nodes are given by name; "x" is the model's input.
 
-    inputs[node] is what that node's presynaptic activity depends on directly: the nodes whose pre-activation reaches
-    it without passing through another node. `bypassing` and `unused` are the key-paths of parameter leaves, as in
-    "['norm']['scale']". A leaf that bypasses the nodes shapes what is computed, but no error signal tells it anything:
-    rules that send signals to nodes leave it as it is.
+    inputs[node] contains the direct inputs of a node: the nodes whose pre-activation reaches its presynaptic activity
+    without passing through another node. `bypassing` and `unused` are key-paths of parameter leaves, as in
+    "['norm']['scale']". A leaf that bypasses the nodes affects the outputs but receives no error signal: rules that
+    send signals to nodes do not train it.
     """
 
-    order: tuple[str, ...]  # the nodes as they are called
+    order: tuple[str, ...]  # the nodes in the order of their calls
     inputs: dict[str, frozenset[str]]
-    outputs: frozenset[str]  # the same for the model's outputs
+    outputs: frozenset[str]  # direct inputs of the model's outputs
     bypassing: tuple[str, ...]  # leaves that reach a node's input or the outputs other than through a node
-    unused: tuple[str, ...]  # leaves that reach nothing
+    unused: tuple[str, ...]  # leaves without any effect
 
 
 def wiring(model: Model, params: Params, x: Array) -> Wiring:
-    """The wiring of `model`; `params` and `x` may be shapes or traced values.
+    """The dependencies of a model; `params` and `x` may be shapes or traced values.
 
-    Raises ValueError as `node_shapes` does: no nodes, two of one name, a node under a transformation.
+    Raises ValueError as `node_shapes` does: no nodes, two nodes of one name, a node under a transformation.
     """
     shapes = node_shapes(model, params, x)
     paths, tree = jax.tree_util.tree_flatten_with_path(params)
     leaves = [leaf for _, leaf in paths]
     order: list[str] = []
 
-    def cut(x, leaves, a):  # every pre-activation is an argument: what reaches a node comes straight from its sources
+    def cut(x, leaves, a):  # every pre-activation is an argument: only direct inputs reach a node
         activity: list[Any] = []
         given: list[Any] = []
 
@@ -52,7 +52,7 @@ def wiring(model: Model, params: Params, x: Array) -> Wiring:
         return [*activity, jax.tree.leaves(outputs), jax.tree.leaves(given)]
 
     closed, shape = jax.make_jaxpr(cut, return_shape=True)(x, leaves, shapes)
-    sources = [INPUT, *range(len(leaves)), *sorted(shapes)]  # as flattened; a leaf is known by its number
+    sources = [INPUT, *range(len(leaves)), *sorted(shapes)]  # in flattened order; a leaf is identified by its index
     found = iter(reached(closed.jaxpr, [frozenset([s]) for s in sources]))
     *activity, outputs, given = [frozenset().union(*(next(found) for _ in jax.tree.leaves(part))) for part in shape]
     around = outputs.union(*activity)
@@ -73,7 +73,7 @@ def wiring(model: Model, params: Params, x: Array) -> Wiring:
 
 
 def reached(jaxpr: Any, sources: list[frozenset[Any]]) -> list[frozenset[Any]]:
-    """For every output of a jaxpr what it depends on, given that for its arguments; constants depend on nothing."""
+    """The dependencies of every output of a jaxpr, given those of its arguments; constants have none."""
     known = dict(zip(jaxpr.invars, sources, strict=True))
 
     def of(v: Any) -> frozenset[Any]:
@@ -81,9 +81,9 @@ def reached(jaxpr: Any, sources: list[frozenset[Any]]) -> list[frozenset[Any]]:
 
     for eqn in jaxpr.eqns:
         into = [of(v) for v in eqn.invars]
-        if eqn.primitive.name in ("jit", "pjit"):  # jax.nn.relu, jnp.where, a helper of the model's author
+        if eqn.primitive.name in ("jit", "pjit"):  # jax.nn.relu, jnp.where, a helper function
             out = reached(eqn.params["jaxpr"].jaxpr, into)
-        else:  # an operation; a loop or another call, where all that goes in is taken to reach all that comes out
+        else:  # an operation, a loop or another call: every input is assumed to reach every output
             out = [frozenset().union(*into)] * len(eqn.outvars)
         known.update(zip(eqn.outvars, out, strict=True))
     return [of(v) for v in jaxpr.outvars]

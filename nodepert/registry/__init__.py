@@ -1,11 +1,13 @@
-"""What a name in a spec means: the catalogue, signatures, and how a spec becomes the thing that it names."""
+"""What a name in a spec means: the catalogue, signatures, validation, and building the object that a spec names."""
 
 from nodepert.registry.build import make as make
 from nodepert.registry.build import make_loss as make_loss
 from nodepert.registry.build import make_model as make_model
 from nodepert.registry.build import make_rule as make_rule
 from nodepert.registry.describe import about as about
+from nodepert.registry.describe import examples as examples
 from nodepert.registry.describe import facts as facts
+from nodepert.registry.describe import passes as passes
 from nodepert.registry.describe import said as said
 from nodepert.registry.describe import usage as usage
 from nodepert.registry.table import entry as entry

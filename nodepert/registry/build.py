@@ -1,4 +1,4 @@
-"""What a spec names, built."""
+"""Building the object that a spec names."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def make(kind: str, spec: str | Spec, *context: Any) -> Any:
-    """Build what a spec names: `make("rule", "np(sigma=1e-3)", model, loss)`.
+    """Build the object that a spec names: `make("rule", "np(sigma=1e-3)", model, loss)`.
 
-    Numeric arguments may be traced values (a Spec is a pytree whose floats are leaves, see training.py), so that
-    this can be called inside a compiled step. Raises UserError for whatever the factory refuses, and for a factory of
-    the user's own that gives something else than it should.
+    Numeric arguments may be traced (a Spec is a pytree whose floats are leaves, see training/hyper.py), so that this
+    can be called inside a compiled step. Raises UserError for an invalid spec, for a ValueError of the factory, and
+    for a registered factory that returns something of another type.
     """
     spec = check(kind, spec)
     factory = resolve(kind, spec.name)
@@ -33,22 +33,78 @@ def make(kind: str, spec: str | Spec, *context: Any) -> Any:
     except ValueError as error:
         raise UserError(f"{kind} '{spec}': {error}") from error
     if kind in GIVES and not isinstance(made, imported(GIVES[kind])):
-        due = re.sub(r"[.:].*:|:", ".", GIVES[kind]).replace("nodepert", "npt")
-        raise UserError(f"{kind} '{spec}' gives {type(made).__name__}; its factory must give {due}")
+        expected = re.sub(r"[.:].*:|:", ".", GIVES[kind]).replace("nodepert", "npt")
+        raise UserError(f"{kind} '{spec}' returns {type(made).__name__}; its factory must return {expected}")
     return made
 
 
 def make_model(spec: str, input_shape: tuple[int, ...], classes: int) -> Model:
-    """A network by spec: `make_model("fc(width=100)", (28, 28, 1), 10)`. Raises UserError."""
+    """Build a network from a spec.
+
+    Args:
+        spec: The network, as in "fc(width=100)"; `nodepert list networks` lists the names.
+        input_shape: Shape of one input, without the batch axis.
+        classes: Number of outputs.
+
+    Returns:
+        The `Model`, a pair `init(key) -> params` and `apply(params, x) -> outputs`, (B, classes).
+
+    Raises:
+        UserError: The spec is invalid, or the network does not accept this input shape.
+
+    Example:
+        >>> import jax, nodepert as npt
+        >>> model = npt.make_model("fc(width=100)", (28, 28, 1), 10)
+        >>> params = model.init(jax.random.key(0))
+        >>> model.apply(params, jax.numpy.zeros((5, 28, 28, 1))).shape
+        (5, 10)
+    """
     return make("network", spec, input_shape, classes)
 
 
 def make_rule(spec: str, model: Model, loss: Loss) -> Rule:
-    """A learning rule by spec: `make_rule("np(sigma=1e-3)", model, loss)`. Raises UserError."""
+    """Build a learning rule from a spec.
+
+    Args:
+        spec: The rule, as in "np(sigma=1e-3)", "np; out=exact"; `nodepert list rules` lists the names.
+        model: The network it trains.
+        loss: (outputs, targets) -> losses, (B,), one per example.
+
+    Returns:
+        The `Rule`: `init(key, params, x) -> state` and `grads(key, state, params, batch) -> (grads, state, info)`.
+
+    Raises:
+        UserError: The spec is invalid, or an argument is out of range.
+
+    Example:
+        >>> import jax, nodepert as npt
+        >>> model = npt.make_model("fc(width=20)", (4,), 3)
+        >>> rule = npt.make_rule("np(sigma=1e-3)", model, npt.make_loss("mse"))
+        >>> params, x = model.init(jax.random.key(0)), jax.numpy.ones((5, 4))
+        >>> state = rule.init(jax.random.key(1), params, x)
+        >>> grads, state, info = rule.grads(jax.random.key(2), state, params, (x, jax.numpy.zeros(5, int)))
+        >>> info.loss.shape
+        (5,)
+    """
     return make("rule", spec, model, loss)
 
 
 def make_loss(spec: str | Spec) -> Callable[..., Any]:
-    """A per-example loss by spec: `make_loss("cross-entropy")(outputs, targets) -> (B,)`. Raises UserError."""
+    """Build a loss from a spec.
+
+    Args:
+        spec: The loss, as in "cross-entropy"; `nodepert list losses` lists the names.
+
+    Returns:
+        A function (outputs, targets) -> losses, (B,). Targets are class indices, (B,), or values, (B, n).
+
+    Raises:
+        UserError: The spec is invalid.
+
+    Example:
+        >>> import jax, nodepert as npt
+        >>> npt.make_loss("mse")(jax.numpy.zeros((2, 3)), jax.numpy.array([0, 2]))
+        Array([0.25, 0.25], dtype=float32)
+    """
     spec = check("loss", spec)
     return functools.partial(resolve("loss", spec.name), **dict(spec.kwargs))

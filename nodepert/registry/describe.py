@@ -1,35 +1,62 @@
-"""What a registered name takes and says of itself: signature, one sentence, and facts of its docstring."""
+"""What a registered name takes and declares: arguments, a sentence, cost, bias, training examples."""
 
 from __future__ import annotations
 
 import inspect
 import re
 import typing
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 from nodepert.registry.catalogue import CONTEXT
 from nodepert.registry.signatures import Described, described, read
-from nodepert.registry.spec import show
+from nodepert.registry.spec import parse, show
 from nodepert.registry.table import entry, resolve
 
 
 def usage(kind: str, name: str) -> str:
-    """The arguments a spec of this name takes, with their defaults: 'sigma=0.001, samples=1'."""
+    """The arguments of a spec, with their defaults: 'sigma=0.001, samples=1'."""
     return usage_of(parameters(kind, name))
 
 
 def about(kind: str, name: str) -> str:
-    """One sentence: the registry's, or a plug-in's first line of docstring."""
+    """One sentence: the registry's, or the first line of a plug-in's docstring."""
     return entry(kind, name).about or (_described(kind, name).doc or "(no docstring)").splitlines()[0]
 
 
+def passes(rule: str) -> int | None:
+    """Forward passes per step of a rule, given as a spec; None where none are declared.
+
+    Declared by `passes` in the registry line, in `register`, or as an attribute of a plug-in's factory: a number, or a
+    function of the spec's arguments (defaults filled in) for a cost that depends on them.
+    """
+    spec = parse(rule)
+    line = entry("rule", spec.name)
+    declared: Any = line.passes
+    if declared is None and line.own:
+        declared = getattr(resolve("rule", spec.name), "passes", None)
+    if not isinstance(declared, Callable):
+        return declared
+    return declared(**{k: p.default for k, p in parameters("rule", spec.name).items()} | dict(spec.kwargs))
+
+
+def examples(dataset: str) -> int | None:
+    """Training examples of a data set, given as a spec: its `train=`, else the number declared in the registry line."""
+    spec = parse(dataset)
+    return dict(spec.kwargs).get("train") or entry("dataset", spec.name).examples
+
+
 def facts(kind: str, name: str) -> dict[str, str]:
-    """What a docstring says in its paragraphs "Cost: ...", "Bias: ..." and "Derivative of the loss: ..."."""
-    return said(_described(kind, name).doc)
+    """The paragraphs "Cost", "Bias" and "Derivative of the loss" of a docstring; Cost begins with a declared number."""
+    found = said(_described(kind, name).doc)
+    if kind == "rule" and (number := passes(name)) is not None:
+        cost = [f"{number} forward passes per step", *([found["Cost"]] if "Cost" in found else [])]
+        found = {"Cost": ": ".join(cost)} | {k: v for k, v in found.items() if k != "Cost"}
+    return found
 
 
 def said(docstring: str) -> dict[str, str]:
-    """`facts` of a docstring."""
+    """The paragraphs of a docstring that `facts` reads, each as one line."""
     found = re.findall(
         r"^(Cost|Bias|Derivative of the loss): (.+?)(?=\n\n|\n(?:Cost|Bias|Derivative)|\Z)", docstring, re.M | re.S
     )
@@ -37,16 +64,19 @@ def said(docstring: str) -> dict[str, str]:
 
 
 def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
+    """The parameters of a factory that belong to the spec, by name."""
     return {p.name: p for p in _described(kind, name).parameters[CONTEXT[kind] :]}
 
 
 def _described(kind: str, name: str) -> Described:
-    """Signature and docstring: of what comes with NodePert without importing it, of a plug-in by importing it."""
+    """Signature and docstring: a built-in's read from its source, a plug-in's by importing it."""
     line = entry(kind, name)
     return (None if line.own else read(line.target)) or described(resolve(kind, name))
 
 
 def usage_of(parameters: dict[str, inspect.Parameter]) -> str:
+    """Parameters as `usage` shows them."""
+
     def options(p: inspect.Parameter) -> str:
         others = [str(v) for v in typing.get_args(p.annotation) if v != p.default]
         return f" (or {', '.join(others)})" if typing.get_origin(p.annotation) is Literal else ""

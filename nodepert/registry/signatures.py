@@ -1,4 +1,4 @@
-"""Signatures and docstrings, read from the source: what can be listed and checked without importing JAX."""
+"""Signatures and docstrings read from the source, so that names are listed and checked without importing JAX."""
 
 from __future__ import annotations
 
@@ -13,19 +13,11 @@ from typing import Any, Literal, NamedTuple
 
 from nodepert.registry.spec import Spec
 
-KNOWN: dict[str, Any] = {
-    "float": float,
-    "int": int,
-    "bool": bool,
-    "str": str,
-    "list": list,
-    "dict": dict,
-    "Spec": Spec,
-}  # in annotations
+KNOWN: dict[str, Any] = {t.__name__: t for t in (float, int, bool, str, list, dict, Spec)}  # in annotations
 
 
 class Described(NamedTuple):
-    """What the registry needs to know of a factory: its parameters, with evaluated annotations, and its docstring."""
+    """A factory's parameters, with evaluated annotations, and its docstring."""
 
     parameters: tuple[inspect.Parameter, ...]
     doc: str
@@ -39,16 +31,16 @@ def described(factory: Callable[..., Any]) -> Described:
 
 
 def _without_none(annotation: Any) -> Any:
-    """int, of int | None."""
+    """An annotation without None: int for int | None."""
     options = [option for option in typing.get_args(annotation) if option is not types.NoneType]
     return options[0] if isinstance(annotation, types.UnionType) and len(options) == 1 else annotation
 
 
 @functools.cache
 def read(target: str) -> Described | None:
-    """The same of "module:function" in this package, without importing it; None where the source is not that plain.
+    """The description of "module:function" in this package, without importing it; None if it must be imported.
 
-    Of an annotation that a spec's arguments cannot have (a `Model`, an `Array`) only the text is kept.
+    An annotation that no argument of a spec has (a `Model`, an `Array`) is returned as text.
     """
     module, _, name = target.partition(":")
     function = _top_level(module).get(name)
@@ -56,7 +48,7 @@ def read(target: str) -> Described | None:
         return None
     try:
         return Described(tuple(_parameters(module, function.args)), inspect.cleandoc(ast.get_docstring(function) or ""))
-    except ValueError:  # a default that is no literal
+    except ValueError:  # a default that is not a literal
         return None
 
 
@@ -80,7 +72,7 @@ def _parameter(module: str, a: ast.arg, kind: Any, default: ast.expr | None) -> 
 
 
 def _annotation(module: str, node: ast.expr | None) -> Any:
-    """The type that an annotation names: a builtin, Spec, a Literal or an alias of one; else its text."""
+    """The type that an annotation names: a builtin, Spec, a Literal or an alias of these; else its text."""
     match node:
         case None:
             return inspect.Parameter.empty
@@ -104,7 +96,7 @@ def _annotation(module: str, node: ast.expr | None) -> Any:
 
 @functools.cache
 def _top_level(module: str) -> dict[str, ast.stmt]:
-    """{name: the statement that defines it at the top level of a module of NodePert's}."""
+    """{name: the statement that defines it} at the top level of one of NodePert's modules."""
     path = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")
     names: dict[str, ast.stmt] = {}
     for statement in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:

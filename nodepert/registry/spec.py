@@ -2,7 +2,7 @@
 
 A spec is parsed as a Python expression and never evaluated; values are literals, bare words (strings) or nested specs:
 `np(samples=4, noise=rademacher)`, `decorrelate(np(sigma=1e-3))`. The same string is command-line argument,
-configuration, plot legend and part of a run's identity. What the names mean is the registry's business.
+configuration, plot legend and part of a run's identity. The names are resolved by the registry (table.py).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 from nodepert.errors import UserError
 
-BY_NODE = "by-node"  # the name under which a map is known: kwargs are node patterns
+BY_NODE = "by-node"  # the name of a map; its kwargs are node patterns
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed spec string; `str` gives it back in one canonical form."""
+    """A parsed spec; `str` returns its canonical form."""
 
     name: str
     args: tuple[Any, ...] = ()
@@ -35,12 +35,12 @@ class Spec:
 
 
 def parse(text: str) -> Spec:
-    """Read a spec string, without evaluating or importing anything.
+    """Parse a spec string, without evaluating or importing anything.
 
-    Raises UserError where the text is not `name`, `name(arg=value, ...)` or a map of such.
+    Raises UserError for a text other than `name`, `name(arg=value, ...)` or a map of these.
     """
     if len(text) > 1000:
-        raise UserError(f"a spec of {len(text):,} characters; at most 1,000 are read")
+        raise UserError(f"a spec has at most 1,000 characters; this one has {len(text):,}")
     items = [re.fullmatch(r"\s*(?:([^\s=()'\";]+)\s*=)?(.*)", item, re.DOTALL) for item in split(text)]
     if len(items) == 1 and items[0] and not items[0][1]:
         return _single(text)
@@ -50,12 +50,12 @@ def parse(text: str) -> Spec:
             raise UserError(f"cannot read {text!r}: a map is 'rule; node=rule; ...', as in 'np; out=exact'")
         pairs.append((item[1] or "*", _single(item[2])))
     if len({pattern for pattern, _ in pairs}) < len(pairs):
-        raise UserError(f"cannot read {text!r}: it names one pattern of nodes twice")
+        raise UserError(f"cannot read {text!r}: a pattern of nodes is given twice")
     return Spec(BY_NODE, (), tuple(pairs))
 
 
 def split(text: str) -> list[str]:
-    """The parts of a text between semicolons that stand outside of brackets and quotes."""
+    """The parts of a text between semicolons outside brackets and quotes."""
     parts, depth, quote = [""], 0, ""
     for c in text:
         if quote:
@@ -72,23 +72,23 @@ def split(text: str) -> list[str]:
 
 
 def show(value: Any) -> str:
-    """A value as it is written in a spec."""
+    """A value as written in a spec."""
     if isinstance(value, Spec):
         return repr(str(value)) if value.name == BY_NODE else str(value)
     bare = isinstance(value, str) and re.fullmatch(_WORD, value) and not keyword.iskeyword(value)
     return str(value) if bare else repr(value)
 
 
-_HYPHEN = "\u01c0"  # a letter to Python, and in nobody's name
-_WORD = r"[A-Za-z_][A-Za-z0-9_]*(-[A-Za-z][A-Za-z0-9_]*)*"  # a string that is written, and read, without quotes
+_HYPHEN = "\u01c0"  # a letter to Python that no name contains
+_WORD = r"[A-Za-z_][A-Za-z0-9_]*(-[A-Za-z][A-Za-z0-9_]*)*"  # a string that needs no quotes
 
 
 def _single(text: str) -> Spec:
-    # 'conv-large' is one name here, not a difference: hide such hyphens from Python's grammar.
+    # 'conv-large' is one name, not a difference: hide its hyphen from Python's grammar.
     hidden = re.sub(r"(?<=\w)-(?=[A-Za-z])", _HYPHEN, text.strip())
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Python's remarks on strange literals: a refusal as well
+            warnings.simplefilter("error")  # a SyntaxWarning about an odd literal is an error too
             node = ast.parse(hidden, mode="eval").body
         value = _value(node)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -101,7 +101,7 @@ def _single(text: str) -> Spec:
 
 
 def _value(node: ast.expr) -> Any:
-    """A literal, a bare word or a nested spec; anything else is a ValueError."""
+    """A literal, a bare word or a nested spec. Raises ValueError for anything else."""
     match node:
         case ast.Name(id):
             return id.replace(_HYPHEN, "-")

@@ -1,6 +1,6 @@
-"""Which names there are: those of the catalogue, of installed packages, and of this process (`register`).
+"""The registered names: those of the catalogue, of installed packages, and of this process (`register`).
 
-A package of its own adds one by an entry point of group `nodepert.rules`, `nodepert.networks`, `nodepert.losses`, ...
+A package adds names by entry points of the groups `nodepert.rules`, `nodepert.networks`, `nodepert.losses`, ...
 (CONTRIBUTING.md).
 """
 
@@ -13,25 +13,25 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from nodepert.errors import UserError, did_you_mean
-from nodepert.registry.catalogue import ALIASES, BUILT_IN, CONTEXT, Entry
+from nodepert.registry.catalogue import ALIASES, BUILT_IN, CONTEXT, Entry, Passes
 from nodepert.registry.signatures import described
 from nodepert.registry.spec import Spec, parse
 
-OWN: dict[str, dict[str, Entry]] = {}  # kind, name: what `register` was given, in this process
+OWN: dict[str, dict[str, Entry]] = {}  # kind -> name -> what `register` added in this process
 
 
 def names(kind: str) -> list[str]:
-    """What is registered as a `kind` ("rule", "network", "loss", "dataset", "optimizer"), plug-ins included."""
+    """All names of a kind ("rule", "network", "loss", ...), plug-ins included."""
     return list(table(kind))
 
 
 def table(kind: str) -> dict[str, Entry]:
-    """All registry lines of a kind. Raises UserError where a plug-in takes a name that is taken."""
+    """All registry lines of a kind. Raises UserError if a plug-in uses a name that is taken."""
     lines = dict(BUILT_IN[kind])
     for name, line in plugins(kind):
         if name in lines or name in ALIASES.get(kind, {}):
             owner = (name in lines and lines[name].package) or "NodePert"
-            raise UserError(f"the package {line.package} brings a {kind} '{name}', but that name is taken by {owner}; "
+            raise UserError(f"the package {line.package} adds a {kind} '{name}', but that name is taken by {owner}; "
                             "uninstall one")  # fmt: skip
         lines[name] = line
     return lines | OWN.get(kind, {})
@@ -39,7 +39,7 @@ def table(kind: str) -> dict[str, Entry]:
 
 @functools.cache
 def plugins(kind: str) -> tuple[tuple[str, Entry], ...]:
-    """(name, entry) of what installed packages add, by entry points of group "nodepert.rules" and so on."""
+    """(name, entry) of everything that installed packages add, by entry points of the group "nodepert.rules" etc."""
     found = entry_points(group=f"nodepert.{plural(kind)}")
     return tuple((e.name, Entry(e.value, package=e.dist.name if e.dist else e.value)) for e in found)
 
@@ -50,7 +50,7 @@ def plural(kind: str) -> str:
 
 
 def entry(kind: str, name: str) -> Entry:
-    """The registry line of one name. Raises UserError, with the valid names, for an unknown one."""
+    """The registry line of a name. Raises UserError, listing the valid names, for an unknown one."""
     name = ALIASES.get(kind, {}).get(name, name)
     lines = table(kind)
     if name not in lines:
@@ -59,7 +59,7 @@ def entry(kind: str, name: str) -> Entry:
 
 
 def resolve(kind: str, name: str) -> Callable[..., Any]:
-    """The registered factory itself. Raises UserError where a plug-in's cannot be imported."""
+    """The registered factory. Raises UserError if a plug-in's cannot be imported."""
     line = entry(kind, name)
     if line.factory:
         return line.factory
@@ -73,7 +73,7 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
 
 
 def imported(target: str) -> Any:
-    """What "module:attribute" stands for."""
+    """The object at "module:attribute"."""
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -85,41 +85,72 @@ def everything() -> Iterator[tuple[str, str, Entry]]:
             yield kind, name, line
 
 
-def register(kind: str, name: str, factory: Callable[..., Any], *, loss: str = "mse") -> None:
-    """Give a factory a name in this process, for specs: `npt.register("rule", "mine", my_rule)`, then
-    `npt.Run(rule="mine(strength=2)")`. The same name again replaces it, as when a notebook's cell is run again.
+def register(kind: str, name: str, factory: Callable[..., Any], *, loss: str = "mse", passes: Passes = None) -> None:
+    """Give a factory a name in this process, so that specs can use it.
 
-    kind: "rule", (model, loss, *, ...) -> Rule; "network", (input_shape, classes, *, ...) -> Model, with the `loss`
-    that goes with it; "loss", (outputs, targets, *, ...) -> (B,); "optimizer", (lr, steps, *, ...) -> an optax
-    transformation; "dataset", (data_dir, *, ...) -> Dataset; "tracker", (*, ...) -> Callback. The arguments after the
-    `*` are those of the spec, annotated float (may be traced), int, bool, str or Literal.
+    Registering a name again replaces it, as when a notebook cell is run twice. A run saved under a `name` records a
+    checksum of the factory's code; once the code has changed, it is refused instead of being read back. Other
+    processes, such as the workers of a sweep, do not know the name: for those, put the factory into a package with an
+    entry point (documentation, "Your own rule").
 
-    A run that is kept under a `name` remembers the code of what it names: where that has changed since, it is refused
-    and not read back. Other processes, the workers of a sweep among them, do not know of it: for those it goes into a
-    package with an entry point (documentation, "Your own rule"). Raises UserError for a kind that is
-    none, a name that cannot stand in a spec or is taken, and what is no factory.
+    Args:
+        kind: What the factory makes, and from which positional arguments. The arguments of the spec follow after a
+            `*`, annotated as float (may be traced), int, bool, str or Literal.
+
+            - "rule": (model, loss, *, ...) -> Rule
+            - "network": (input_shape, classes, *, ...) -> Model
+            - "loss": (outputs, targets, *, ...) -> losses, (B,)
+            - "optimizer": (lr, steps, *, ...) -> optax.GradientTransformation
+            - "dataset": (data_dir, *, ...) -> Dataset
+            - "experiment": (load, *, ...) -> Experiment
+            - "tracker": (*, ...) -> Callback
+            - "launcher": (study, *, ...) -> Launcher
+        name: Letters, digits, _ and inner hyphens.
+        factory: The function, not what it returns.
+        loss: The default loss of a network.
+        passes: Forward passes per step of a rule, for `nodepert list` and reports: a number, or a function of the
+            spec's arguments. Default: unknown.
+
+    Raises:
+        UserError: The kind is unknown, the name is invalid or taken, or `factory` is not such a function.
+
+    Example:
+        >>> import nodepert as npt
+        >>> npt.register("rule", "exact-again", lambda model, loss: npt.backprop(model, loss), passes=3)
+        >>> npt.Run(rule="exact-again").rule
+        'exact-again'
     """
     if kind not in CONTEXT:
         raise UserError(f"no kind '{kind}'; there are: {', '.join(CONTEXT)}")
+    _check_name(kind, name)
+    _check_factory(kind, name, factory)
+    OWN.setdefault(kind, {})[name] = Entry("", loss=loss, passes=passes, factory=factory)
+
+
+def _check_name(kind: str, name: str) -> None:
+    """Raises UserError for a name that specs cannot contain or that is taken."""
     try:
         plain = parse(name) == Spec(name)
     except UserError:
         plain = False
     if not plain:
-        raise UserError(f"the name '{name}' cannot stand in a spec: letters, digits, _ and - in between")
-    others = {**dict.fromkeys(ALIASES.get(kind, {}), "NodePert"), **dict.fromkeys(BUILT_IN[kind], "NodePert"),
-              **{other: f"the package {line.package}" for other, line in plugins(kind)}}  # fmt: skip
-    if name in others:
-        raise UserError(f"the name '{name}' is taken by a {kind} of {others[name]}; choose another")
+        raise UserError(f"the name '{name}' cannot be used in a spec; use letters, digits, _ and inner hyphens")
+    taken = {**dict.fromkeys(ALIASES.get(kind, {}), "NodePert"), **dict.fromkeys(BUILT_IN[kind], "NodePert"),
+             **{other: f"the package {line.package}" for other, line in plugins(kind)}}  # fmt: skip
+    if name in taken:
+        raise UserError(f"the name '{name}' is taken by a {kind} of {taken[name]}; choose another")
+
+
+def _check_factory(kind: str, name: str, factory: Any) -> None:
+    """Raises UserError for anything but a function that takes the positional arguments of its kind."""
     if isinstance(factory, tuple):  # a Model, a Rule, a Dataset
         made = type(factory).__name__
-        raise UserError(f"this is a {made}; register takes the function that makes it, as in lambda ...: {kind}")
+        raise UserError(f"this is a {made}; register takes the function that returns it, as in lambda ...: {kind}")
     try:
         found = described(factory).parameters
     except (TypeError, NameError) as error:
-        raise UserError(f"register takes a factory, a function that gives the {kind}; {error}") from None
+        raise UserError(f"register takes a factory, a function that returns the {kind}; {error}") from None
     given = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(given) < CONTEXT[kind] and not any(p.kind is p.VAR_POSITIONAL for p in found):
-        raise UserError(f"the factory of a {kind} takes {CONTEXT[kind]} positional arguments, and those of its spec "
+        raise UserError(f"the factory of a {kind} takes {CONTEXT[kind]} positional arguments, then those of its spec "
                         f"after a *; that of '{name}' takes {len(given)}")  # fmt: skip
-    OWN.setdefault(kind, {})[name] = Entry("", loss=loss, factory=factory)

@@ -1,4 +1,4 @@
-"""Specs checked against the signatures that they name, with every default written out, or as short as possible."""
+"""Specs validated against the signatures that they name, and their two forms: all defaults filled in, or none."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from nodepert.registry.table import names
 
 
 def check(kind: str, spec: str | Spec) -> Spec:
-    """The canonical spec: name known, arguments known and of the declared type. Raises UserError."""
+    """The canonical spec: aliases resolved, values converted. Raises UserError for a wrong name or argument."""
     spec = parse(spec) if isinstance(spec, str) else spec
     name = ALIASES.get(kind, {}).get(spec.name, spec.name)
     if name == BY_NODE and kind != "rule":
-        raise UserError(f"{kind} '{spec}': only rules can be given by node")
+        raise UserError(f"{kind} '{spec}': only rules can be assigned to nodes by a map")
     takes = parameters(kind, name)
-    wrapped = [k for k, p in takes.items() if p.kind is p.POSITIONAL_OR_KEYWORD]  # what a combinator goes around
+    wrapped = [k for k, p in takes.items() if p.kind is p.POSITIONAL_OR_KEYWORD]  # the specs that it wraps
     if len(spec.args) > len(wrapped):
         raise UserError(f"{kind} '{spec}': give its arguments by name: {usage_of(takes)}")
     any_name = next((p for p in takes.values() if p.kind is p.VAR_KEYWORD), None)
@@ -33,13 +33,13 @@ def check(kind: str, spec: str | Spec) -> Spec:
             raise UserError(f"{kind} '{spec.name}' has no argument '{key}'; {known}")
         values[key] = _coerce(kind, f"{kind} '{spec.name}': {key}", parameter.annotation, value, parameter.default)
     if not values.keys() >= set(wrapped):
-        raise UserError(f"{kind} '{spec.name}' goes around another {kind}, as in {name}({next(iter(names(kind)))})")
+        raise UserError(f"{kind} '{spec.name}' wraps another {kind}, as in {name}({next(iter(names(kind)))})")
     args = tuple(values.pop(key) for key in wrapped)
     return Spec(name, args, tuple(values.items()))
 
 
 def full(kind: str, spec: str | Spec) -> Spec:
-    """The canonical spec with every default written out: what a run's record and identity are made of."""
+    """The canonical spec with all defaults filled in, as in a run's record and identity."""
 
     def filled(value: Any) -> Any:
         return full(kind, value) if isinstance(value, Spec) else value
@@ -51,27 +51,26 @@ def full(kind: str, spec: str | Spec) -> Spec:
 
 
 def short(kind: str, spec: str | Spec) -> Spec:
-    """The canonical spec without the arguments that equal their defaults: `full` undone, for people to read."""
+    """The canonical spec without the arguments that equal their defaults: for display, the inverse of `full`."""
 
     def trimmed(value: Any) -> Any:
         return short(kind, value) if isinstance(value, Spec) else value
 
     spec = full(kind, spec)
     defaults = {p.name: p.default for p in parameters(kind, spec.name).values()}
-    said = tuple((k, trimmed(v)) for k, v in spec.kwargs if k not in defaults or v != defaults[k])
-    return Spec(spec.name, tuple(map(trimmed, spec.args)), said)
+    given = tuple((k, trimmed(v)) for k, v in spec.kwargs if k not in defaults or v != defaults[k])
+    return Spec(spec.name, tuple(map(trimmed, spec.args)), given)
 
 
 def within(kind: str, spec: str | Spec) -> list[str]:
-    """The names in a spec: its own, and those of the specs in it. Raises UserError."""
+    """The names in a spec: its own, then those of nested specs. Raises UserError."""
     spec = check(kind, spec)
     values = [*spec.args, *(value for _, value in spec.kwargs)]
     return [spec.name, *(name for inner in values if isinstance(inner, Spec) for name in within(kind, inner))]
 
 
 def _coerce(kind: str, what: str, annotation: Any, value: Any, default: Any = ...) -> Any:
-    """Check a value against its annotation: float (may be traced), int, bool, str, Literal, list or dict (static), Spec
-    (nested)."""
+    """Check and convert a value by its annotation: float (may be traced), int, bool, str, Literal, list, dict, Spec."""
     if value is None and default is None:
         return None
     if annotation is Spec:
@@ -87,7 +86,7 @@ def _coerce(kind: str, what: str, annotation: Any, value: Any, default: Any = ..
     if annotation is float:
         if isinstance(value, str | bool | None | Spec):
             raise UserError(f"{what} must be a number; got {show(value)}")
-        return to_float(what, value) if number else value  # else: a traced value, taken as it is
+        return to_float(what, value) if number else value  # else: traced
     nouns = {int: "a whole number", bool: "True or False", str: "a word", list: "a list", dict: "a table"}
     if annotation in nouns and (not isinstance(value, annotation) or (annotation is int and not number)):
         noun = nouns[annotation]
@@ -98,7 +97,7 @@ def _coerce(kind: str, what: str, annotation: Any, value: Any, default: Any = ..
 
 
 def to_float(what: str, value: Any) -> float:
-    """float(value), where a whole number too large for it is the user's error."""
+    """float(value). Raises UserError for a whole number that is too large."""
     try:
         return float(value)
     except OverflowError:

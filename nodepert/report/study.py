@@ -16,7 +16,7 @@ from typing import Any
 
 from nodepert.errors import UserError
 from nodepert.experiments.drawing import COLOURS, style
-from nodepert.report.effort import examples, passes
+from nodepert.registry import examples, passes
 from nodepert.studies.filters import said, status_word
 from nodepert.studies.results import OPTIONS, SPECS, SavedRun, differing, one_line, saved_runs
 from nodepert.training.metrics import SCORE, columns_of, finite_or_none, mean_error, metric_of

@@ -1,1 +1,1 @@
-"""Learning rules, one file per family. Each is `factory(model, loss, *, ...) -> Rule`; begin with `node.py`."""
+"""Learning rules, one file per family. Each is a factory `rule(model, loss, *, ...) -> Rule`; start with `node.py`."""

@@ -1,36 +1,52 @@
-"""A map from nodes to rules: every node learns by its own."""
+"""A map from nodes to rules."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 
 import jax
 import jax.numpy as jnp
 
-from nodepert.core import Array, Loss, Model, Params, Rule, node_shapes, restricted
+from nodepert.core import Array, Loss, Model, Params, Rule, node_shapes, plain
 from nodepert.errors import UserError
 from nodepert.registry import make
 from nodepert.registry.spec import Spec
 
 
 def by_node(model: Model, loss: Loss, **rules: Spec) -> Rule:
-    """A rule for each group of nodes: 'np; out=exact', 'np; fc*=dfa; out=exact'.
+    """Assign a rule to each group of nodes: 'np; out=exact', 'np; fc*=dfa; out=exact'.
 
-        g_l = g_l of the rule whose pattern is the last to match the name of node l
+        g_l = g_l of the last rule whose pattern matches the name of node l
 
-    Patterns are names or globs (*, ?, [...]); the first entry may lack one and is then for all nodes. Each rule sees
-    the network with its own nodes alone: np perturbs those, fa replaces their weights on the way back; the others are
-    fixed parts, through which exact derivatives pass where a rule asks for them. Info is that of the first rule.
+    Each rule sees the network with its own nodes only: np perturbs those, fa replaces their weights in the backward
+    pass. The others are fixed parts, through which exact derivatives pass where a rule needs them.
 
-    Cost: the sum of its rules'; what they compute in common, as the clean pass, is computed once.
+    Cost: the sum of its rules' costs; shared computations, such as the clean pass, run once.
     Bias: as its rules, node by node.
     Derivative of the loss: needed where one of its rules needs it.
 
-    Raises UserError for a pattern that matches no node and for a node that no pattern matches, listing the nodes.
+    Args:
+        model: The network to train.
+        loss: (outputs, targets) -> losses, (B,).
+        rules: {pattern: rule}. Patterns are names of nodes or globs (*, ?, [...]). In a spec the first entry may omit
+            its pattern, and then applies to all nodes.
+
+    Returns:
+        The `Rule`; its state is a tuple of the rules' states, its info that of the first rule.
+
+    Raises:
+        UserError: A rule changes the whole network (decorrelate); at the first step, a pattern matches no node, or a
+            node matches no pattern.
+
+    Example:
+        >>> import nodepert as npt
+        >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
+        >>> rule = npt.make_rule("np; out=exact", model, loss)
     """
     for pattern, spec in rules.items():
         if make("rule", spec, model, loss).model:
-            raise UserError(f"'{pattern}={spec}': {spec.name} changes the whole network; put it around the map, "
+            raise UserError(f"'{pattern}={spec}': {spec.name} changes the whole network and must wrap the map, "
                             f"as in {spec.name}('np; out=exact')")  # fmt: skip
 
     def groups(params: Params, x: Array) -> list[Rule]:
@@ -52,13 +68,25 @@ def by_node(model: Model, loss: Loss, **rules: Spec) -> Rule:
     return Rule(init, grads)
 
 
+def restricted(model: Model, names: Collection[str]) -> Model:
+    """The same network, of which a rule sees only these nodes; the others are fixed."""
+
+    def apply(params, x, node=plain):
+        def chosen(name, op, params, h):
+            return node(name, op, params, h) if name in names else op(jax.lax.stop_gradient(params), h)
+
+        return model.apply(params, x, chosen)
+
+    return model._replace(apply=apply)
+
+
 def assigned(patterns: list[str], nodes: list[str]) -> dict[str, str]:
-    """{node: the last pattern that matches it}. Raises UserError."""
+    """{node: the last pattern that matches it}. Raises UserError as `by_node` does."""
     for pattern in patterns:
         if not any(fnmatchcase(node, pattern) for node in nodes):
             raise UserError(f"no node is named '{pattern}'; the nodes are: {', '.join(nodes)}")
     found = {node: [p for p in patterns if fnmatchcase(node, p)] for node in nodes}
     if left := [node for node in nodes if not found[node]]:
-        raise UserError(f"no rule for the node{'s' * (len(left) > 1)} {', '.join(left)}; begin with one for all, "
-                        "as in 'np; out=exact'")  # fmt: skip
+        raise UserError(f"no rule for the node{'s' * (len(left) > 1)} {', '.join(left)}; start with a rule for all "
+                        "nodes, as in 'np; out=exact'")  # fmt: skip
     return {node: matching[-1] for node, matching in found.items()}

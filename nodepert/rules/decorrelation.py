@@ -1,4 +1,4 @@
-"""Decorrelated learning: any rule, on a network whose nodes see decorrelated presynaptic activity."""
+"""Decorrelated learning: any rule, on a network whose nodes receive decorrelated presynaptic activity."""
 
 from __future__ import annotations
 
@@ -20,28 +20,48 @@ from nodepert.registry.spec import Spec
 def decorrelate(model: Model, loss: Loss, rule: Spec, *, rate: float = 1e-3) -> Rule:
     """Decorrelate the presynaptic activity of every node, and learn on it by another rule: decorrelate(np(sigma=1e-3)).
 
-        z_l = R_l h_l,    a_l = W_l z_l + b_l,    R_l <- R_l - rate < z_l z_l^T - diag(z_l^2) > R_l,    R_l = I at first
+        z_l = R_l h_l,    a_l = W_l z_l + b_l,    R_l <- R_l - rate < z_l z_l^T - diag(z_l^2) > R_l
 
-    with h_l the activity that reaches node l and <> the mean over the batch, for convolutions over all patches (z_l is
-    then a decorrelated patch, kh kw m values). The rule it goes around computes its gradients with z_l in place of h_l.
+    with h_l the activity that reaches node l, R_l = I at the start, and <> the mean over the batch, for convolutions
+    over all patches (z_l is then a decorrelated patch, kh kw m values). The wrapped rule uses z_l in place of h_l.
 
-    Cost: that of the rule, a product with R_l wherever it runs a forward pass, and <z z^T> R.
-    Bias: as the rule it goes around.
-    Derivative of the loss: as the rule it goes around.
+    R is needed to predict, and is therefore part of the parameters: {"weights": params of the network,
+    "decorrelation": {node: R}}. Train `rule.model(x)`, x an input batch, in place of the network. The gradient of R is
+    the step above, to be subtracted unchanged: wrap the optimizer in `rule.optimizer(...)`, as `npt.train` does.
 
-    R is needed to predict and hence lives in params, {"weights": params of the network, "decorrelation": {node: R}}:
-    train `make_rule(...).model(x)`, x an input batch, in place of the network. The gradient of R is the step above,
-    to be subtracted as it is: wrap your optimizer in `make_rule(...).optimizer(...)`, as `npt.train` does.
+    Cost: that of the rule, a product with R_l in each of its forward passes, and <z z^T> R.
+    Bias: as the wrapped rule.
+    Derivative of the loss: as the wrapped rule.
 
-    Raises UserError for a node whose operator is not known and whose input is not (B, m), a rule that changes the
-    network itself, or params that lack R; ValueError for a rate not positive and finite.
+    Args:
+        model: The network to train.
+        loss: (outputs, targets) -> losses, (B,).
+        rule: The wrapped rule.
+        rate: Learning rate of R.
 
-    Sources: Ahmad, Schrauwen and van Gerven 2022; Dalm, van Gerven and Ahmad 2023, "Effective learning with node
-    perturbation in multi-layer neural networks", arXiv 2310.00965.
+    Returns:
+        The `Rule`, with `model` and `optimizer`; its state is that of the wrapped rule.
+
+    Raises:
+        ValueError: rate is not positive and finite.
+        UserError: The rule changes the network itself; at the first step, a node has an unknown operator on an input
+            other than (B, m), or the params lack R.
+
+    Example:
+        >>> import jax, nodepert as npt
+        >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
+        >>> rule = npt.make_rule("decorrelate(np(sigma=1e-3))", model, loss)
+        >>> params = rule.model(jax.numpy.ones((1, 4))).init(jax.random.key(0))
+        >>> sorted(params)
+        ['decorrelation', 'weights']
+
+    References:
+        Ahmad, Schrauwen and van Gerven 2022; Dalm, van Gerven and Ahmad 2023, "Effective learning with node
+        perturbation in multi-layer neural networks", arXiv 2310.00965.
     """
     positive("rate", rate)
     if make("rule", rule, model, loss).model:
-        raise UserError(f"{rule.name} changes the network already; decorrelate cannot go around it")
+        raise UserError(f"{rule.name} changes the network itself; decorrelate cannot wrap it")
 
     def on(r: dict[str, Array]) -> Model:
         return Model(model.init, lambda params, x, node=plain: model.apply(params, x, decorrelated(r, node)))
@@ -68,9 +88,9 @@ def decorrelate(model: Model, loss: Loss, rule: Spec, *, rate: float = 1e-3) -> 
 
 
 def parts(params: Any) -> tuple[Any, dict[str, Array]]:
-    """(weights, {node: R}). Raises UserError for the params of the network without R."""
+    """(weights, {node: R}). Raises UserError for params without R."""
     if not isinstance(params, dict) or params.keys() != {"weights", "decorrelation"}:
-        raise UserError("these params have no decorrelation matrices: decorrelate trains rule.model(x), so begin with "
+        raise UserError("these params have no decorrelation matrices: decorrelate trains rule.model(x), so start from "
                         "params = rule.model(x).init(key)")  # fmt: skip
     return params["weights"], params["decorrelation"]
 
@@ -81,7 +101,7 @@ def decorrelated(r: dict[str, Array], inner: Node) -> Node:
 
 
 def on_decorrelated(op: Op, r: Array) -> Op:
-    """The operator on z = R h, known as affine where it was."""
+    """The operator on z = R h; affine if the operator is."""
     if not isinstance(op, Affine):
         return lambda params, h: op(params, h @ r.T)
 
@@ -96,13 +116,13 @@ def on_decorrelated(op: Op, r: Array) -> Op:
 
 
 def rows(name: str, op: Op, params: Any, h: Array) -> Array:
-    """The presynaptic activity of a node as R sees it, (B, ..., m). Raises UserError where it cannot."""
+    """The presynaptic activity that R multiplies, (B, ..., m). Raises UserError for an unknown operator."""
     if isinstance(op, Affine):
         return op.patches(h, params["w"].shape[:-1])
     if h.ndim == 2:
         return h
-    raise UserError(f"decorrelate knows dense layers, and conv2d of nodepert.models.layers; node '{name}' has another "
-                    f"operator, on an input of shape {h.shape}")  # fmt: skip
+    raise UserError(f"decorrelate supports dense layers, and conv2d of nodepert.models.layers; node '{name}' has "
+                    f"another operator, on an input of shape {h.shape}")  # fmt: skip
 
 
 def each_node(f: Callable[..., Array], model: Model, params: Any, x: Array, inner: Node = plain) -> dict[str, Array]:
@@ -124,19 +144,19 @@ def identities(model: Model, params: Any, x: Array) -> dict[str, Array]:
 
 
 def activities(model: Model, weights: Any, r: dict[str, Array], x: Array) -> dict[str, Array]:
-    """{node: z = R h as rows (examples and places, m)} of the clean pass."""
+    """{node: z = R h as rows (examples and positions, m)} of the clean pass."""
     h = each_node(rows, model, weights, x, decorrelated(r, plain))
     return {name: (h[name] @ r[name].T).reshape(-1, len(r[name])) for name in h}
 
 
 def step(z: Array, r: Array) -> Array:
-    """< z z^T - diag(z^2) > R, by the cheaper order of the products; z: (rows, m)."""
+    """< z z^T - diag(z^2) > R, in the cheaper order of products; z: (rows, m)."""
     product = z.T @ (z @ r) if len(z) < len(r) else (z.T @ z) @ r
     return (product - jnp.square(z).sum(0)[:, None] * r) / len(z)
 
 
 def beside(optimizer: Any) -> optax.GradientTransformation:
-    """The optimizer for the weights; the step of R as it is, without learning rate, moments or decay."""
+    """The optimizer for the weights, and the step of R unchanged: no learning rate, moments or decay."""
 
     def init(params):
         return optimizer.init(params["weights"])

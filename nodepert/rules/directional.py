@@ -1,4 +1,4 @@
-"""What all perturbation rules share: the change of the loss along a direction, and the mean over several draws."""
+"""Shared by the perturbation rules: the slope of the loss along a direction, and the mean over several draws."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from nodepert.core import Array, Key, Loss, Model, Params, adding, per_example
 
 Difference = Literal["forward", "central", "jvp"]
 Noise = Literal["gaussian", "rademacher", "sphere"]
-ROWS_AT_ONCE = 16384  # draws x examples in one pass: bounds the memory of many draws
+ROWS_AT_ONCE = 16384  # draws x examples in one pass, which bounds the memory of many draws
 
 
 def loss_along(model: Model, loss: Loss, params: Params, batch: tuple[Array, Array]) -> Callable[[Any], Array]:
-    """eps -> the per-example loss, (B,), with eps[name] added to the pre-activations of the nodes it names."""
+    """The function eps -> losses, (B,), with eps[name] added to the pre-activation of every node in eps."""
     x, y = batch
     return lambda eps: per_example(loss, model.apply(params, x, adding(eps)), y)
 
 
 def directional(difference: Difference, f: Callable[[Any], Any], clean: Any, shapes: Any, sigma: float):
-    """The map xi -> d/ds f(s xi) at s = 0, exactly (jvp) or by finite differences of step sigma; clean = f(0).
+    """The map xi -> d/ds f(s xi) at s = 0, exact (jvp) or by finite differences of step sigma.
 
-    xi and what f returns are pytrees; `shapes` has the shapes and dtypes of xi.
+    Args:
+        difference: forward, central or jvp.
+        f: A function of one pytree that returns a pytree.
+        clean: f(0), used by forward.
+        shapes: Shapes and dtypes of xi, used by jvp.
+        sigma: Step of the finite differences.
     """
 
     def at(xi, step):
@@ -47,7 +52,7 @@ def scaled(xi: Any, step: Any) -> Any:
 
 
 def draw_keys(key: Key, samples: int) -> Key:
-    """The keys, (samples,), of the draws that `mean_over` makes."""
+    """The keys of the draws of `mean_over`, (samples,)."""
     return key[None] if samples == 1 else keys_from(key, 0, samples)
 
 
@@ -57,7 +62,7 @@ def keys_from(key: Key, first: Any, count: int) -> Key:
 
 
 def mean_over(f: Callable[[Key], Any], key: Key, samples: int, at_once: int = 1) -> Any:
-    """The mean of f over independent keys, `at_once` in one pass; what f computes without its key is computed once."""
+    """The mean of f over independent keys, `at_once` per pass; what does not depend on the key is computed once."""
     if samples == 1:
         return f(key)
 
@@ -68,6 +73,6 @@ def mean_over(f: Callable[[Key], Any], key: Key, samples: int, at_once: int = 1)
         return jax.tree.map(jnp.add, sums, total(i * at_once, at_once)), None
 
     full, rest = divmod(samples, at_once)
-    sums = total(full * at_once, rest)  # of no draws: zeros
+    sums = total(full * at_once, rest)  # zeros if rest == 0
     sums = jax.lax.scan(add, sums, jnp.arange(full))[0] if full else sums
     return jax.tree.map(lambda s: s / samples, sums)

@@ -1,31 +1,13 @@
-"""Feedback rules: errors travel back, but not through the transposed forward weights."""
+"""Feedback rules: errors are sent back, but not through the transposed forward weights."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from nodepert.core import (
-    Array,
-    Info,
-    Key,
-    Loss,
-    Model,
-    Node,
-    Op,
-    Params,
-    Rule,
-    as_values,
-    differentiate,
-    node_params,
-    per_example,
-    pullback,
-    recording,
-    stateless,
-)
+from nodepert.core import Array, Key, Loss, Model, Node, Op, Params, Rule, differentiate, node_params, stateless
 from nodepert.registry.ranges import fraction, positive
 
 
@@ -50,14 +32,14 @@ swapped.defvjp(_forward, _backward)
 
 
 def through(feedback: dict[str, Params]) -> Node:
-    """A node handler whose errors travel back through these weights, {node: params}."""
+    """A node handler that sends errors back through these weights, {node: params}."""
     return lambda name, op, params, h: swapped(op, params, feedback[name], h)
 
 
 def random_like(key: Key, params: Params, scale: float) -> Params:
-    """Normal feedback weights, each leaf with `scale` times the standard deviation of the forward one.
+    """Normal feedback weights, each leaf with `scale` times the standard deviation of the forward weights.
 
-    A leaf of equal values (the zeros of a bias, the ones of a normalisation) is taken over as it is.
+    A constant leaf (the zeros of a bias, the ones of a normalisation) is copied.
     """
     leaves, structure = jax.tree.flatten(params)
     drawn = []
@@ -69,21 +51,37 @@ def random_like(key: Key, params: Params, scale: float) -> Params:
 
 
 def feedback_alignment(model: Model, loss: Loss, *, scale: float = 1.0, seed: int = 0) -> Rule:
-    """Feedback alignment, FA: backpropagation with fixed random weights B in place of W on the way back.
+    """Feedback alignment, FA: backpropagation with fixed random weights B in place of W in the backward pass.
 
         delta_l[b] = f'(a_l) B_{l+1}^T delta_{l+1}[b],    g_l = 1/B sum_b delta_l[b] z_l[b]^T
 
-    For any operator, convolution too: the derivative with respect to its input is taken at parameters B.
+    For any operator, including convolution: the derivative with respect to its input is taken at parameters B. With
+    B = W this is backpropagation.
 
-    Cost: 3 (a forward pass, a backward pass, the weight gradients).
-    Bias: biased, but for the output node; forward weights come to align with B, and the update with the gradient.
+    Cost: a forward pass, a backward pass, the weight gradients.
+    Bias: biased, except for the output node; the forward weights align with B, and the update with the gradient.
     Derivative of the loss: needed.
 
-    State: B, shaped as `params`, normal with `scale` times the standard deviation of the initial W (leaf by leaf;
-    what is constant at the start, as zero biases, is taken over). `seed` draws another B for the same run seed.
-    With B = W it is backpropagation. Raises ValueError for scale not positive and finite.
+    Args:
+        model: The network to train.
+        loss: (outputs, targets) -> losses, (B,).
+        scale: Standard deviation of B, in units of that of the initial W (leaf by leaf; a constant leaf, such as zero
+            biases, is copied).
+        seed: Selects another B for the same run seed.
 
-    Source: Lillicrap, Cownden, Tweed and Akerman 2016.
+    Returns:
+        The `Rule`; its state is B, shaped as the parameters.
+
+    Raises:
+        ValueError: scale is not positive and finite.
+
+    Example:
+        >>> import nodepert as npt
+        >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
+        >>> rule = npt.make_rule("fa(scale=0.5)", model, loss)
+
+    References:
+        Lillicrap, Cownden, Tweed and Akerman 2016.
     """
     positive("scale", scale)
 
@@ -103,15 +101,31 @@ def sign_symmetry(model: Model, loss: Loss, *, scale: float = 0.05) -> Rule:
 
         delta_l[b] = f'(a_l) B_{l+1}^T delta_{l+1}[b],    B = scale sign(W),    g_l = 1/B sum_b delta_l[b] z_l[b]^T
 
-    Cost: 3 (a forward pass, a backward pass, the weight gradients).
-    Bias: biased, but for the output node; well aligned with the gradient.
+    The paper normalises errors batch-wise instead of by a fixed scale.
+
+    Cost: a forward pass, a backward pass, the weight gradients.
+    Bias: biased, except for the output node; well aligned with the gradient.
     Derivative of the loss: needed.
 
-    `scale` is the size of every feedback weight; near the standard deviation of W (0.05 suits layers of 500) errors
-    keep the size that they have in backpropagation. The paper normalises errors batch-wise instead.
-    Raises ValueError for scale not positive and finite.
+    Args:
+        model: The network to train.
+        loss: (outputs, targets) -> losses, (B,).
+        scale: Size of every feedback weight. Near the standard deviation of W (0.05 suits layers of 500 units), errors
+            have the size that they have in backpropagation.
 
-    Source: Liao, Leibo and Poggio 2016.
+    Returns:
+        The `Rule`, without state.
+
+    Raises:
+        ValueError: scale is not positive and finite.
+
+    Example:
+        >>> import nodepert as npt
+        >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
+        >>> rule = npt.make_rule("usf(scale=0.1)", model, loss)
+
+    References:
+        Liao, Leibo and Poggio 2016.
     """
     positive("scale", scale)
 
@@ -124,23 +138,40 @@ def sign_symmetry(model: Model, loss: Loss, *, scale: float = 0.05) -> Rule:
 
 
 def kolen_pollack(model: Model, loss: Loss, *, decay: float = 1e-3, scale: float = 1.0, seed: int = 0) -> Rule:
-    """Kolen-Pollack learning, KP: feedback alignment whose B receives the increments of W, and equal decay.
+    """Kolen-Pollack learning, KP: feedback alignment whose B receives the updates of W, with equal decay.
 
         W <- W + dW - decay W,    B <- B + dW - decay B,    hence    B - W <- (1 - decay) (B - W)
 
-    with dW what the optimizer adds for the FA gradient g_l = 1/B sum_b delta_l[b] z_l[b]^T, delta by B (see
-    `feedback_alignment`). B and W meet, and the update becomes the gradient.
+    with dW the optimizer's update for the FA gradient g_l = 1/B sum_b delta_l[b] z_l[b]^T, delta by B (see
+    `feedback_alignment`). B converges to W, and the update to that of the gradient.
 
-    Cost: 3 (a forward pass, a backward pass, the weight gradients).
-    Bias: biased at first, but for the output node; vanishing as (1 - decay)^t.
+    The rule's state is B - W, which equal updates do not change, so that it is exact for any optimizer. Decay of W
+    itself is the run's `wd`, which a rule cannot see; without it, B approaches W at the same rate.
+
+    Cost: a forward pass, a backward pass, the weight gradients.
+    Bias: biased at first, except for the output node; vanishes as (1 - decay)^t.
     Derivative of the loss: needed.
 
-    State: the difference B - W, shaped as `params`: equal increments leave it alone, and so it is exact for any
-    optimizer. As the rule cannot see the run's own decay, the paper's shrinking of W is the run's `wd`; without it B is
-    drawn to W at the same rate. B starts as in `feedback_alignment` (`scale`, `seed`).
-    Raises ValueError for scale not positive and finite, or decay outside 0 <= decay < 1.
+    Args:
+        model: The network to train.
+        loss: (outputs, targets) -> losses, (B,).
+        decay: Share of B - W that each update removes.
+        scale: Standard deviation of the initial B, in units of that of the initial W (see `feedback_alignment`).
+        seed: Selects another B for the same run seed.
 
-    Sources: Kolen and Pollack 1994; Akrout et al. 2019.
+    Returns:
+        The `Rule`; its state is B - W, shaped as the parameters.
+
+    Raises:
+        ValueError: scale is not positive and finite, or decay is outside 0 <= decay < 1.
+
+    Example:
+        >>> import nodepert as npt
+        >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
+        >>> rule = npt.make_rule("kp(decay=1e-2)", model, loss)
+
+    References:
+        Kolen and Pollack 1994; Akrout et al. 2019.
     """
     positive("scale", scale)
     fraction("decay", decay)
@@ -154,75 +185,3 @@ def kolen_pollack(model: Model, loss: Loss, *, decay: float = 1e-3, scale: float
         return grads, jax.tree.map(lambda d: ((1 - decay) * d).astype(d.dtype), difference), info
 
     return Rule(init, grads)
-
-
-ERRORS = {
-    "linear": lambda outputs: outputs,
-    "sigmoid": jax.nn.sigmoid,
-    "softmax": jax.nn.softmax,
-}
-
-
-def direct_feedback_alignment(
-    model: Model,
-    loss: Loss,
-    *,
-    error: Literal["loss", "linear", "sigmoid", "softmax"] = "loss",
-    scale: float = 1.0,
-    seed: int = 0,
-) -> Rule:
-    """Direct feedback alignment, DFA: the output error reaches every node by a fixed random matrix of its own.
-
-        s_l[b] = B_l e[b],    g_l = 1/B sum_b s_l[b] z_l[b]^T
-
-    with e the output error, (B, outputs). The node whose pre-activation is the output has e itself for its signal, so
-    that a network of one layer learns as by backpropagation. Unlike the paper's, s_l is not multiplied by f'(a_l):
-    nodes are credited in their pre-activation by the signal alone, whatever follows them.
-
-    Cost: 2 (a forward pass and the weight gradients).
-    Bias: biased, but for the output node; forward weights come to align with the feedback.
-    Derivative of the loss: that with respect to the outputs; none with error=linear, sigmoid or softmax.
-
-    `error`: loss, e = dL_b/do; or the error as such, e = f(o) - y with f the identity (linear), sigmoid or softmax.
-    State: {node: B_l, (outputs, *units of the node)}, normal with `scale` times the Xavier deviation
-    sqrt(2 / (outputs + units)); `seed` draws others for the same run seed.
-    Raises ValueError for scale not positive and finite.
-
-    Source: Nøkland 2016.
-    """
-    positive("scale", scale)
-
-    def init(key, params, x):
-        key = jax.random.fold_in(key, seed)
-        outputs, shapes = jax.eval_shape(lambda p, x: observed(model, p, x), params, x)
-        drawn = {}
-        for i, (name, s) in enumerate(shapes.items()):
-            shape = (outputs.size // len(x), *s.shape[1:])
-            deviation = (2 / (shape[0] + s.size // len(x))) ** 0.5
-            drawn[name] = scale * deviation * jax.random.normal(jax.random.fold_in(key, i), shape, s.dtype)
-        return drawn
-
-    def grads(key, feedback, params, batch):
-        x, y = batch
-        outputs, a = observed(model, params, x)
-        losses = per_example(loss, outputs, y)
-        if error == "loss":
-            e = jax.grad(lambda o: per_example(loss, o, y).sum())(outputs)
-        else:
-            e = ERRORS[error](outputs) - as_values(y, outputs)
-        e = e / len(x)
-        signals = {n: e if a[n] is outputs else jnp.tensordot(flat(e), feedback[n], 1) for n in a}
-        return pullback(model, params, x, signals), feedback, Info(losses, outputs)
-
-    return Rule(init, grads)
-
-
-def observed(model: Model, params: Params, x: Array) -> tuple[Array, dict[str, Array]]:
-    """(outputs, {node: pre-activation}) of one clean pass."""
-    a: dict[str, Array] = {}
-    return model.apply(params, x, recording(a)), a
-
-
-def flat(e: Array) -> Array:
-    """(B, ...) -> (B, units)."""
-    return e.reshape(len(e), -1)

@@ -1,13 +1,14 @@
-"""Perturbation noise: unit variance, independent over units, cheap, and replayable one node or one example at a time.
+"""Perturbation noise: unit variance, independent over units, and replayable one node or one example at a time.
 
-On CPU, making noise is what node perturbation pays above backpropagation, so random words are not wasted: both
-words of every threefry block are used (jax.random.bits keeps one), and a word gives 32 random signs.
+On CPU, noise is the main cost of node perturbation beyond that of backpropagation, so no random bits are wasted: both
+words of every threefry block are used (jax.random.bits uses one), and a word gives 32 random signs.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from math import prod, sqrt
 from typing import Any, TypeAlias
 
@@ -21,20 +22,31 @@ Key: TypeAlias = jax.Array
 
 
 def draw(key: Key, shapes: Mapping[str, Any], noise: str = "gaussian") -> dict[str, Array]:
-    """Unit-variance noise for every node; shapes: {node: anything with .shape (B, ...) and .dtype}.
+    """Draw unit-variance noise for every node.
 
-    Node l's key is fold_in(key, crc32(name)), and an example's noise depends on its place in the batch but not on
-    the batch's size: any part of a draw can be made again alone. Raises ValueError for names of equal CRC-32.
+    The key of a node is fold_in(key, crc32(name)), and an example's noise depends on its position in the batch but not
+    on the batch size, so that any part of a draw can be repeated alone.
+
+    Args:
+        key: A JAX key, used once.
+        shapes: {node: anything with .shape (B, ...) and .dtype}, as from `node_shapes`.
+        noise: gaussian, rademacher or sphere.
+
+    Returns:
+        {node: noise}, shaped as `shapes`.
+
+    Raises:
+        ValueError: Two names have the same CRC-32.
     """
     codes = {name: np.uint32(zlib.crc32(name.encode())) for name in shapes}
     if len(set(codes.values())) < len(codes):
-        raise ValueError(f"two of the nodes {', '.join(shapes)} have one CRC-32, hence one noise; rename one")
+        raise ValueError(f"two of the nodes {', '.join(shapes)} have the same CRC-32, hence the same noise; rename one")
     return {name: NOISE[noise](jax.random.fold_in(key, codes[name]), s.shape, s.dtype) for name, s in shapes.items()}
 
 
 def gaussian(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     """Standard normal noise, by the inverse distribution function of a 23-bit uniform (|xi| < 5.3)."""
-    words = random_words(key, shape[0], prod(shape[1:]), reused=shape[0] == 1)  # one example's is for a whole batch
+    words = random_words(key, shape[0], prod(shape[1:]), reused=shape[0] == 1)  # one example: shared by the batch
     ones = jax.lax.bitcast_convert_type((words >> 9) | jnp.uint32(0x3F800000), jnp.float32)  # 1, ..., 2 - 2^-23
     uniform = (ones - 1.5) * 2 + 2.0**-23  # symmetric, inside (-1, 1)
     return (sqrt(2) * jax.lax.erf_inv(uniform)).reshape(shape).astype(dtype)
@@ -50,7 +62,7 @@ def rademacher(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Ar
 
 
 def sphere(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """Uniform on the sphere of radius sqrt(units), for every example: a Gaussian direction of that length."""
+    """Uniform on the sphere of radius sqrt(units), for every example: a normalised Gaussian vector."""
     xi = gaussian(key, shape).reshape(shape[0], -1)
     length = jnp.sqrt(jnp.square(xi).sum(1, keepdims=True))
     return (sqrt(prod(shape[1:])) * xi / length).reshape(shape).astype(dtype)
@@ -60,27 +72,28 @@ NOISE = {"gaussian": gaussian, "rademacher": rademacher, "sphere": sphere}
 
 
 def random_words(key: Key, examples: int, words: int, reused: bool = True) -> Array:
-    """Random 32-bit words, (examples, words); row b is the same whatever the number of examples.
+    """Random 32-bit words, (examples, words); row b does not depend on the number of examples.
 
-    reused: whether more than one value is made of a word. What is used once is fused with the cipher, which saves
-    memory traffic; fused, what is used 32 times would be computed 32 times.
+    reused: whether a word is used for more than one value. If not, the cipher is fused with what follows, which saves
+    memory traffic; fused, a word used 32 times would be computed 32 times.
     """
     if str(jax.random.key_impl(key)) != "threefry2x32":
         return jax.random.bits(key, (examples, words), jnp.uint32)
     blocks = -(-words // 2)
     example = jax.lax.broadcasted_iota(jnp.uint32, (examples, blocks), 0)
     block = jax.lax.broadcasted_iota(jnp.uint32, (examples, blocks), 1)
-    jax.random.bits(key, (0,))  # draws nothing, and lets jax_debug_key_reuse see that this key is used
+    jax.random.bits(key, (0,))  # draws nothing, but marks the key as used for jax_debug_key_reuse
     k = jax.random.key_data(key)
     cipher = threefry2x32_p.bind if reused else threefry2x32
     return jnp.concatenate(cipher(k[0], k[1], example, block), axis=1)[:, :words]
 
 
+@partial(jax.jit, inline=True)
 def threefry2x32(k0: Array, k1: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
     """The block cipher threefry2x32-20 of (x0, x1) under the key (k0, k1): jax.random's bits (Salmon et al., 2011).
 
-    Written out round by round, because on CPU JAX lowers its own, threefry2x32_p, to a loop, which XLA does not fuse
-    with what is made of the words: gaussian noise then takes 1.7 times as long.
+    Written out round by round: on CPU JAX lowers its own, threefry2x32_p, to a loop, which XLA does not fuse with the
+    computations that follow, and gaussian noise takes 1.7 times as long. The jit traces each shape once.
     """
     keys = k0, k1, k0 ^ k1 ^ jnp.uint32(0x1BD11BDA)
     x0, x1 = x0 + keys[0], x1 + keys[1]

@@ -1,4 +1,4 @@
-"""Node perturbation without a clean pass: the loss is compared with what was expected of that example."""
+"""Node perturbation without a clean pass: the noisy loss is compared with that example's expected loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RATE = 0.5  # weight of the newest loss in an expectation
 
 
 class Expected(NamedTuple):
-    """Expected losses by slot, (SLOTS,); inf where none is known yet."""
+    """Expected losses by slot, (SLOTS,); inf where none is known."""
 
     loss: Array
 
@@ -26,14 +26,22 @@ def reward_prediction(model: Model, loss: Loss, sigma: float, samples: int, nois
 
         s_l[b] = mean_k (L_b(a + sigma xi^k) - Lbar_b) / sigma xi_l^k[b],    Lbar_b <- Lbar_b + 1/2 (L_b - Lbar_b)
 
-    Lbar_b is the running expectation of the loss of example b in rule state. An example is recognised by a hash of its
-    input and target, in whatever order and batch it comes (where two share a slot, the expectation of either is less
-    good, and nothing else). An example not met before is compared with the mean loss of the others in its batch.
-    Either is independent of its noise, so that the estimate is as unbiased as with a clean baseline; its variance has
-    (L_b - Lbar_b)^2 / sigma^2 in addition, so that sigma should be larger here, about 0.1.
+    Lbar_b is a running average of the loss of example b, in rule state. Examples are identified by a hash of input and
+    target, in any order and batch (two that share a slot have a less accurate Lbar_b). A new example is compared with
+    the mean loss of the others in its batch. Both baselines are independent of the example's noise, so that the
+    estimate has no more bias than with a clean baseline; the variance increases by (L_b - Lbar_b)^2 / sigma^2, which
+    calls for a larger sigma, about 0.1.
 
-    `noisy`: credit presynaptic activity of the noisy pass (no clean pass at all), or of a clean one. Info holds the
-    noisy loss and outputs, averaged over draws.
+    Args:
+        model: The network to train.
+        loss: (outputs, targets) -> losses, (B,).
+        sigma: Standard deviation of the noise, in units of the pre-activation.
+        samples: Draws per step.
+        noise: Distribution of the noise.
+        noisy: Credit the presynaptic activity of the noisy pass, so that there is no clean pass; else of a clean one.
+
+    Returns:
+        The `Rule`; its info holds the noisy loss and outputs, averaged over draws.
     """
 
     def init(key, params, x):
@@ -82,7 +90,7 @@ def bits(a: Array) -> Array:
 
 
 def updated(table: Array, slot: Array, losses: Array) -> Array:
-    """Move expectations towards the newest losses; several examples in one slot share their mean."""
+    """Move expectations towards the newest losses; examples that share a slot use their mean."""
     order = jnp.sort(slot)
     sharing = jnp.searchsorted(order, slot, side="right") - jnp.searchsorted(order, slot, side="left")
     old = table[slot]

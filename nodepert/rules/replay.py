@@ -1,35 +1,32 @@
-"""Node perturbation in about the memory of inference: noise and activity are computed again instead of kept."""
+"""Node perturbation in about the memory of inference: noise and activity are computed twice instead of stored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from nodepert.core import Array, Info, Key, Loss, Model, Rule, expand, node_params, per_example, recording, stateless
+from nodepert.core import (
+    Array,
+    Info,
+    Key,
+    Loss,
+    Model,
+    Node,
+    Rule,
+    expand,
+    node_params,
+    per_example,
+    recording,
+    stateless,
+)
 from nodepert.rules.directional import Difference, Noise, draw_keys
 from nodepert.rules.noise import draw
 
-
-def whole(known: Array, f: Callable[..., Any], *arguments: Any) -> Any:
-    """f(*arguments), computed after `known`, at one go; NaN where `known` is not finite.
-
-    A conditional shares nothing with what is computed around it, and what it needs for itself is gone after it. (An
-    optimization barrier does the same on a GPU; on CPU it is dropped before the order of computation is chosen.)
-    """
-
-    def undefined(*arguments):
-        return jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), jax.eval_shape(f, *arguments))
-
-    return jax.lax.cond(jnp.isfinite(known).all(), f, undefined, *arguments)
-
-
-def after(key: Key, a: Array) -> Key:
-    """The same key, but not there before `a` is, so that its noise is not made early: 0 * v cannot be left out."""
-    data = jax.random.key_data(key) + (0 * a.ravel()[0].astype(jnp.float32)).astype(jnp.uint32)
-    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+NoiseAt = Callable[[Key, str, Array], Array]  # (key, node, pre-activation) -> noise
 
 
 def replayed(
@@ -41,14 +38,14 @@ def replayed(
     difference: Difference,
     sharing: Literal["example", "batch"],
 ) -> Rule:
-    """The estimate of node perturbation, in two stages: `np(replay=True)`.
+    """The estimate of node perturbation in two stages: `np(replay=True)`.
 
-    1. The losses: dL_b^k / sigma of each draw k, by passes that keep nothing and draw a node's noise when it is due.
-    2. One clean pass more, which draws a node's noise again, from its key, and takes its weight gradient at once:
-       sum_b s_l[b] z_l[b]^T with s_l[b] = 1/K sum_k (dL_b^k / sigma) xi_l^k[b].
+    1. Losses: dL_b^k / sigma of each draw k, by passes that store nothing and draw each node's noise when needed.
+    2. One more clean pass, which draws each node's noise again, from the same key, and computes the weight gradient
+       immediately: sum_b s_l[b] z_l[b]^T with s_l[b] = 1/K sum_k (dL_b^k / sigma) xi_l^k[b].
 
-    Neither stage holds more than a few nodes' activity, noise and gradient at a time, whatever the depth (but for what
-    the network itself hands on, as a skip connection does).
+    At any time, both stages hold activity, noise and gradient of a few nodes only, whatever the depth (plus what the
+    network itself passes on, as in a skip connection).
     """
 
     def grads(key, state, params, batch):
@@ -56,44 +53,81 @@ def replayed(
         keys = draw_keys(key, samples)  # (K,)
         outputs = model.apply(params, x)
         clean = per_example(loss, outputs, y)  # (B,)
+        noise_at = partial(node_noise, noise, 1 if sharing == "batch" else len(x))
 
-        def noise_at(key: Key, name: str, a: Array) -> Array:
-            shape = jax.ShapeDtypeStruct((1 if sharing == "batch" else len(x), *a.shape[1:]), a.dtype)
-            return draw(key, {name: shape}, noise)[name]
+        def losses(key: Key, step: Array | float) -> Array:  # (B,), with step * xi added at all nodes
+            return per_example(loss, model.apply(params, x, perturbing(key, step, noise_at)), y)
 
-        def losses(key: Key, step: Array | float) -> Array:  # (B,), with step * xi added everywhere
-            def noisy(name, op, params, h):
-                a = op(params, h)
-                return a + (step * noise_at(after(key, a), name, a)).astype(a.dtype)
-
-            return per_example(loss, model.apply(params, x, noisy), y)
-
-        def slope(key: Key) -> Array:  # dL_b / sigma, (B,)
-            if difference == "jvp":
-                return jax.jvp(lambda step: losses(key, step), (jnp.float32(0),), (jnp.float32(1),))[1]
-            if difference == "central":
-                upper, lower = jax.lax.map(lambda step: losses(key, step), sigma * jnp.array([1.0, -1.0]))
-                return (upper - lower) / (2 * sigma)
-            return (losses(key, sigma) - clean) / sigma
-
+        slope = partial(slope_of, losses, difference, clean, sigma)
         gains = whole(clean, lambda keys: jax.lax.map(slope, keys) / (samples * len(x)), keys)  # (K, B)
         found = {}
-
-        def credit(name, op, params, h):
-            def learn(params, h):
-                a, local = jax.vjp(lambda p: op(p, h), params)
-
-                def add(signal, one):
-                    gain, key = one
-                    return signal + expand(gain, a) * noise_at(key, name, a), None
-
-                return a, local(jax.lax.scan(add, jnp.zeros_like(a), (gains, keys))[0])[0]
-
-            a, found[name] = whole(gains, learn, params, h)
-            return a
-
-        model.apply(params, x, recording({}, credit))
+        model.apply(params, x, recording({}, crediting(found, gains, keys, noise_at)))
         _, place = jax.vjp(lambda p: node_params(model, p, x), params)
         return place(found)[0], state, Info(clean, outputs)
 
     return Rule(stateless, grads)
+
+
+def node_noise(noise: Noise, examples: int, key: Key, name: str, a: Array) -> Array:
+    """The noise of one node, (examples, ...), as `draw` makes it for all nodes."""
+    return draw(key, {name: jax.ShapeDtypeStruct((examples, *a.shape[1:]), a.dtype)}, noise)[name]
+
+
+def perturbing(key: Key, step: Array | float, noise_at: NoiseAt) -> Node:
+    """A node handler that adds step * xi to every pre-activation, drawing xi when the node is called."""
+
+    def noisy(name, op, params, h):
+        a = op(params, h)
+        return a + (step * noise_at(after(key, a), name, a)).astype(a.dtype)
+
+    return noisy
+
+
+def slope_of(
+    losses: Callable[[Key, Array | float], Array], difference: Difference, clean: Array, sigma: float, key: Key
+) -> Array:
+    """dL_b / sigma of one draw, (B,); `losses(key, step)` gives the losses with step * xi added."""
+    if difference == "jvp":
+        return jax.jvp(lambda step: losses(key, step), (jnp.float32(0),), (jnp.float32(1),))[1]
+    if difference == "central":
+        upper, lower = jax.lax.map(lambda step: losses(key, step), sigma * jnp.array([1.0, -1.0]))
+        return (upper - lower) / (2 * sigma)
+    return (losses(key, sigma) - clean) / sigma
+
+
+def crediting(found: dict[str, Any], gains: Array, keys: Key, noise_at: NoiseAt) -> Node:
+    """A node handler that writes each node's weight gradient into `found`; gains: (K, B), keys: (K,)."""
+
+    def credit(name, op, params, h):
+        def learn(params, h):
+            a, local = jax.vjp(lambda p: op(p, h), params)
+
+            def add(signal, one):
+                gain, key = one
+                return signal + expand(gain, a) * noise_at(key, name, a), None
+
+            return a, local(jax.lax.scan(add, jnp.zeros_like(a), (gains, keys))[0])[0]
+
+        a, found[name] = whole(gains, learn, params, h)
+        return a
+
+    return credit
+
+
+def whole(known: Array, f: Callable[..., Any], *arguments: Any) -> Any:
+    """f(*arguments), computed as one unit after `known`; NaN if `known` is not finite.
+
+    A conditional shares nothing with the computation around it, and frees its temporaries when it ends. (An
+    optimization barrier does the same on a GPU; on CPU it is dropped before the order of computation is chosen.)
+    """
+
+    def undefined(*arguments):
+        return jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), jax.eval_shape(f, *arguments))
+
+    return jax.lax.cond(jnp.isfinite(known).all(), f, undefined, *arguments)
+
+
+def after(key: Key, a: Array) -> Key:
+    """The same key, made to depend on `a`, so that its noise is not drawn early: XLA cannot drop 0 * a."""
+    data = jax.random.key_data(key) + (0 * a.ravel()[0].astype(jnp.float32)).astype(jnp.uint32)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))

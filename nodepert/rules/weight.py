@@ -1,4 +1,4 @@
-"""Weight perturbation: noise on the weights, credited by the change of the loss."""
+"""Weight perturbation: noise on the weights, credited by the change in the loss."""
 
 from __future__ import annotations
 
@@ -26,34 +26,50 @@ def weight_perturbation(
     sharing: Literal["batch", "example"] = "batch",
     rank: int = 0,
 ) -> Rule:
-    """Weight perturbation: perturb all weights at once, and move them along the noise as the loss allows.
+    """Weight perturbation: perturb all weights at once, and credit the noise with the change in the loss.
 
         g = mean_k mean_b (dL_b^k / sigma) Psi_b^k
 
-    with Psi unit-variance noise on every parameter that a node receives and dL_b/sigma, (B,), by `difference`, at
-    weights W + sigma Psi_b (see `node_perturbation`; central is SPSA's form, jvp the "forward gradient").
+    with unit-variance noise Psi on every parameter of every node, and the slope dL_b/sigma, (B,), at weights
+    W + sigma Psi_b, computed by `difference` (see `node_perturbation`; central is SPSA, jvp the "forward gradient").
 
-    - sharing=batch: one Psi for the batch, hence the batch-mean loss difference times Psi.
-    - sharing=example: a Psi_b of its own, independent, for every example: B times the memory and noise of the weights.
-    - rank=0: independent noise on every weight. rank=r: Psi = A B^T / sqrt(r) for the weights of dense and convolution,
-      A (m, r) and B (n, r) of unit variance, with m the inputs (of a patch) and n the outputs. The noisy pre-activation
-      is a + sigma (z A) B^T / sqrt(r): the matrix is never formed, which makes sharing=example cheap. Biases keep
-      noise of full rank.
+    With one draw (jvp, gaussian), E||g||^2 = (d + 2) ||gradient||^2 for d weights; at rank 1, for the m n weights of a
+    single layer, (m + 2)(n + 2) ||gradient||^2.
 
-    Cost: 2 (a clean and a noisy forward pass; no weight gradients) and noise for every weight; each further draw, and
+    Cost: a clean and a noisy forward pass, no weight gradients, and noise for every weight; each further draw, and
     central, adds 1.
-    Bias: unbiased as sigma -> 0, with an error of O(sigma^2) where the network is smooth; with jvp at once.
+    Bias: unbiased as sigma -> 0, with an error of O(sigma^2) where the network is smooth; with jvp at any sigma.
     Derivative of the loss: not needed, except by jvp.
 
-    `sigma` is in units of the weights. `samples` draws divide the variance by their number. With one draw (jvp,
-    gaussian) E||g||^2 = (d + 2) ||gradient||^2 for d weights; at rank 1, for the m n weights of a single layer,
-    (m + 2)(n + 2) ||gradient||^2.
+    Args:
+        model: The network to train.
+        loss: (outputs, targets) -> losses, (B,).
+        sigma: Standard deviation of the noise, in units of the weights.
+        samples: Draws per step; the variance is divided by their number.
+        noise: gaussian, rademacher (signs), or sphere (uniform on the sphere of radius sqrt(size) for every leaf).
+        difference: forward, central or jvp.
+        sharing: batch: one Psi for the batch, multiplied by the batch-mean loss difference. example: independent Psi_b
+            for every example, B times the memory and noise of the weights.
+        rank: 0: independent noise on every weight. r: Psi = A B^T / sqrt(r) for the weights of dense and convolution,
+            A (m, r) and B (n, r) of unit variance, for m inputs (of a patch) and n outputs. The noisy pre-activation is
+            a + sigma (z A) B^T / sqrt(r): the matrix is never formed, which makes sharing=example cheap. Biases have
+            noise of full rank.
 
-    Raises ValueError for sigma not positive and finite, samples < 1, rank < 0, a rank for a node whose operator is
-    neither `nodepert.models.layers.dense` nor `conv2d`, or a loss that is not per example.
+    Returns:
+        The `Rule`, without state.
 
-    Sources: Spall 1992 (SPSA); Werfel, Xie and Seung 2005; Baydin et al. 2022 (jvp); Sarkar et al. 2025 (EGGROLL, low
-    rank).
+    Raises:
+        ValueError: sigma is not positive and finite, samples < 1, rank < 0, or, at the first step, the loss is not per
+            example.
+        UserError: At the first step, rank > 0 and a node's operator is neither `dense` nor `conv2d`.
+
+    Example:
+        >>> import nodepert as npt
+        >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
+        >>> rule = npt.make_rule("wp(rank=1, sharing=example)", model, loss)
+
+    References:
+        Spall 1992 (SPSA); Werfel, Xie and Seung 2005; Baydin et al. 2022 (jvp); Sarkar et al. 2025 (EGGROLL, low rank).
     """
     positive("sigma", sigma)
     at_least("samples", samples, 1)
@@ -85,12 +101,12 @@ def weight_perturbation(
 
 
 def affine(model: Model, params: Any, x: Array) -> tuple[str, ...]:
-    """All nodes of the model, as those whose noise can be of low rank. Raises UserError for one whose noise cannot."""
+    """The names of all nodes. Raises UserError for one whose operator does not support low-rank noise."""
     names: list[str] = []
 
     def node(name, op, params, h):
         if not isinstance(op, Affine):
-            raise UserError(f"low-rank noise knows the operators dense and conv2d of nodepert.models.layers; node "
+            raise UserError(f"low-rank noise needs the operators dense and conv2d of nodepert.models.layers; node "
                             f"'{name}' has another: use rank=0")  # fmt: skip
         names.append(name)
         return op(params, h)
@@ -100,7 +116,7 @@ def affine(model: Model, params: Any, x: Array) -> tuple[str, ...]:
 
 
 def noise_shapes(weights: dict[str, Any], low: tuple[str, ...], draws: int, rank: int):
-    """Shapes of the noise by leaf, (draws, ...): what sigma multiplies, and the right factors of low-rank noise."""
+    """Shapes of the noise by leaf, (draws, ...): the part that sigma multiplies, and right factors at low rank."""
     left, right = {}, {}
     for node, tree in weights.items():
         for path, w in leaves(tree):
@@ -118,7 +134,7 @@ def leaves(tree: Any) -> list[tuple[str, Array]]:
 
 
 def noisy_weights(psi: dict[str, Array], right: dict[str, Array]) -> Node:
-    """A node handler that adds psi, scaled already, to the weights; at low rank, psi right^T / sqrt(rank)."""
+    """A node handler that adds psi, already scaled, to the weights; at low rank, psi right^T / sqrt(rank)."""
 
     def node(name, op, params, h):
         if name + "['w']" in right:
@@ -134,7 +150,7 @@ def noisy_weights(psi: dict[str, Array], right: dict[str, Array]) -> Node:
 
 
 def each(f: Any, noise: Any, h: Array) -> Array:
-    """f(noise, h) with one noise (leading axis 1) for all examples of h, or one for each."""
+    """f(noise, h), with one noise for all examples of h (leading axis 1) or one for each."""
     if len(jax.tree.leaves(noise)[0]) == 1:
         return f(jax.tree.map(lambda n: n[0], noise), h)
     return jax.vmap(lambda n, h: f(n, h[None])[0])(noise, h)

@@ -1,7 +1,4 @@
-"""Losses: (outputs, targets) -> one number per example, (B,). Never averaged over the batch.
-
-Targets are class indices (B,), integers, or values shaped as the outputs (B, n).
-"""
+"""Losses: (outputs, targets) -> losses, (B,), one per example and never averaged over the batch."""
 
 from __future__ import annotations
 
@@ -12,17 +9,56 @@ from nodepert.core import Array, as_values
 
 
 def mse(outputs: Array, targets: Array) -> Array:
-    """Squared error of sigmoid(outputs) against the one-hot target: L_b = 1/n sum_i (sigmoid(o_bi) - y_bi)^2."""
+    """Squared error of sigmoid(outputs): L_b = 1/n sum_i (sigmoid(o_bi) - y_bi)^2.
+
+    Args:
+        outputs: Outputs of the network, (B, n).
+        targets: Class indices, (B,), or values, (B, n).
+
+    Returns:
+        Losses, (B,), one per example.
+
+    Example:
+        >>> import jax.numpy as jnp, nodepert as npt
+        >>> npt.make_loss("mse")(jnp.array([[0.0, 2.0]]), jnp.array([1])).shape
+        (1,)
+    """
     return linear_mse(jax.nn.sigmoid(outputs), targets)
 
 
 def linear_mse(outputs: Array, targets: Array) -> Array:
-    """Squared error of the outputs themselves: L_b = 1/n sum_i (o_bi - y_bi)^2."""
+    """Squared error of the outputs: L_b = 1/n sum_i (o_bi - y_bi)^2.
+
+    Args:
+        outputs: Outputs of the network, (B, n).
+        targets: Class indices, (B,), or values, (B, n).
+
+    Returns:
+        Losses, (B,), one per example.
+
+    Example:
+        >>> import jax.numpy as jnp, nodepert as npt
+        >>> npt.make_loss("linear-mse")(jnp.array([[0.0, 2.0]]), jnp.array([1])).shape
+        (1,)
+    """
     return jnp.square(outputs - as_values(targets, outputs)).mean(-1)
 
 
 def cross_entropy(outputs: Array, targets: Array) -> Array:
-    """Softmax cross-entropy, in nats: L_b = -sum_i y_bi log softmax(o_b)_i."""
+    """Softmax cross-entropy, in nats: L_b = -sum_i y_bi log softmax(o_b)_i.
+
+    Args:
+        outputs: Outputs of the network, (B, n).
+        targets: Class indices, (B,), or values, (B, n).
+
+    Returns:
+        Losses, (B,), one per example.
+
+    Example:
+        >>> import jax.numpy as jnp, nodepert as npt
+        >>> npt.make_loss("cross-entropy")(jnp.array([[0.0, 2.0]]), jnp.array([1])).shape
+        (1,)
+    """
     surprise = jax.nn.logsumexp(outputs, axis=-1, keepdims=True) - outputs
     if jnp.issubdtype(targets.dtype, jnp.integer):  # not a product with one_hot: under vmap, for more than 32,768 rows,
         classes = jnp.arange(outputs.shape[-1], dtype=jnp.int32)  # jax 0.10 compiles that wrongly on CPU

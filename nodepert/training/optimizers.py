@@ -1,7 +1,4 @@
-"""Optimizers by name: `factory(lr, steps, *, ...) -> optax.GradientTransformation`; steps: of the whole run.
-
-Every one takes `schedule=constant` or `schedule=cosine` (from lr to 0 over the run).
-"""
+"""Optimizers. Each is a factory `optimizer(lr, steps, *, ...) -> optax.GradientTransformation`."""
 
 from __future__ import annotations
 
@@ -19,14 +16,45 @@ Schedule = Literal["constant", "cosine"]
 
 
 def sgd(lr: float, steps: int, *, schedule: Schedule = "constant") -> optax.GradientTransformation:
-    """W <- W - lr g."""
+    """Gradient descent: W <- W - lr g.
+
+    Args:
+        lr: Learning rate.
+        steps: Steps of the whole run.
+        schedule: constant, or cosine (from lr to 0 over the run).
+
+    Returns:
+        An optax.GradientTransformation.
+
+    Example:
+        >>> import nodepert as npt
+        >>> run = npt.Run(optimizer="sgd(schedule=cosine)")
+    """
     return optax.sgd(rate(lr, steps, schedule))
 
 
 def momentum(
     lr: float, steps: int, *, momentum: float = 0.9, nesterov: bool = False, schedule: Schedule = "constant"
 ) -> optax.GradientTransformation:
-    """m <- momentum m + g; W <- W - lr m."""
+    """Gradient descent with momentum: m <- momentum m + g; W <- W - lr m.
+
+    Args:
+        lr: Learning rate.
+        steps: Steps of the whole run.
+        momentum: Decay of m per step.
+        nesterov: Use Nesterov's form, W <- W - lr (momentum m + g).
+        schedule: constant, or cosine (from lr to 0 over the run).
+
+    Returns:
+        An optax.GradientTransformation.
+
+    Raises:
+        ValueError: momentum is outside 0 <= momentum < 1.
+
+    Example:
+        >>> import nodepert as npt
+        >>> run = npt.Run(optimizer="momentum(momentum=0.5)")
+    """
     fraction("momentum", momentum)
     return optax.sgd(rate(lr, steps, schedule), momentum=momentum, nesterov=nesterov)
 
@@ -34,7 +62,26 @@ def momentum(
 def adam(
     lr: float, steps: int, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, schedule: Schedule = "constant"
 ) -> optax.GradientTransformation:
-    """Adam (Kingma and Ba 2015)."""
+    """Adam (Kingma and Ba 2015).
+
+    Args:
+        lr: Learning rate.
+        steps: Steps of the whole run.
+        b1: Decay of the first moment.
+        b2: Decay of the second moment.
+        eps: Added to the root of the second moment.
+        schedule: constant, or cosine (from lr to 0 over the run).
+
+    Returns:
+        An optax.GradientTransformation.
+
+    Raises:
+        ValueError: b1 or b2 is outside [0, 1), or eps is not positive and finite.
+
+    Example:
+        >>> import nodepert as npt
+        >>> run = npt.Run(optimizer="adam(b1=0.5)")
+    """
     fraction("b1", b1)
     fraction("b2", b2)
     positive("eps", eps)
@@ -44,26 +91,56 @@ def adam(
 def rmsprop(
     lr: float, steps: int, *, decay: float = 0.9, eps: float = 1e-8, schedule: Schedule = "constant"
 ) -> optax.GradientTransformation:
-    """RMSProp (Tieleman and Hinton 2012)."""
+    """RMSProp (Tieleman and Hinton 2012).
+
+    Args:
+        lr: Learning rate.
+        steps: Steps of the whole run.
+        decay: Decay of the mean square.
+        eps: Added to the mean square.
+        schedule: constant, or cosine (from lr to 0 over the run).
+
+    Returns:
+        An optax.GradientTransformation.
+
+    Raises:
+        ValueError: decay is outside [0, 1), or eps is not positive and finite.
+
+    Example:
+        >>> import nodepert as npt
+        >>> run = npt.Run(optimizer="rmsprop(decay=0.99)")
+    """
     fraction("decay", decay)
     positive("eps", eps)
     return optax.rmsprop(rate(lr, steps, schedule), decay=decay, eps=eps)
 
 
 def normalise(lr: float, steps: int, optimizer: Spec) -> optax.GradientTransformation:
-    """Weight normalisation after each step of another optimizer: normalise(sgd), normalise(adam(b1=0.5)).
+    """Normalise weights after each step of another optimizer: normalise(sgd), normalise(adam(b1=0.5)).
 
         w_i <- s w_i / rms(w_i)
 
-    with w_i the incoming weights of one unit (the leading axes of a parameter of two or more axes; biases are left
-    alone) and s the root mean square of that parameter at the start. Keeps the weights from diffusing, and with that
-    node perturbation from crashing (Hiratani et al. 2022).
+    with w_i the incoming weights of one unit (the leading axes of a parameter with two or more axes; biases are not
+    normalised) and s the root mean square of that parameter at the start. Prevents the weights from diffusing, and
+    thereby node perturbation from crashing (Hiratani et al. 2022).
+
+    Args:
+        lr: Learning rate.
+        steps: Steps of the whole run.
+        optimizer: The wrapped optimizer.
+
+    Returns:
+        An optax.GradientTransformation.
+
+    Example:
+        >>> import nodepert as npt
+        >>> run = npt.Run(optimizer="normalise(sgd)")
     """
     return optax.chain(make("optimizer", optimizer, lr, steps), normalised())
 
 
 def normalised() -> optax.GradientTransformation:
-    """The projection alone: to be chained after an optimizer, it needs `params`."""
+    """The normalisation alone, to be chained after an optimizer; it needs `params`."""
 
     def rms(w, axes=None):
         return jnp.sqrt(jnp.square(w).mean(axes, keepdims=axes is not None))
@@ -88,5 +165,5 @@ def normalised() -> optax.GradientTransformation:
 
 
 def rate(lr: float, steps: int, schedule: Schedule):
-    """The learning rate, constant or as a function of the step."""
+    """The learning rate: constant, or a function of the step."""
     return lr if schedule == "constant" else optax.cosine_decay_schedule(lr, max(steps, 1))

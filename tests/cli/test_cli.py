@@ -296,10 +296,10 @@ def made_by(kind, made):
 @pytest.mark.parametrize(
     ("kind", "made", "says"),
     [
-        ("rule", None, "rule 'mine' gives NoneType; its factory must give npt.Rule"),
-        ("network", (1, 2), "network 'mine' gives tuple; its factory must give npt.Model"),
-        ("dataset", {}, "dataset 'mine' gives dict; its factory must give npt.Dataset"),
-        ("optimizer", 3, "optimizer 'mine' gives int; its factory must give optax.GradientTransformation"),
+        ("rule", None, "rule 'mine' returns NoneType; its factory must return npt.Rule"),
+        ("network", (1, 2), "network 'mine' returns tuple; its factory must return npt.Model"),
+        ("dataset", {}, "dataset 'mine' returns dict; its factory must return npt.Dataset"),
+        ("optimizer", 3, "optimizer 'mine' returns int; its factory must return optax.GradientTransformation"),
         ("loss", None, "a loss must return one number per example; this one returned NoneType"),
         ("loss", len, "this one returned builtin_function_or_method (network fc(width=8, depth=1), rule np, loss mine"),
         (

@@ -165,13 +165,13 @@ def test_tiny_imagenet(tmp_path, zipped):
     assert abs(data.train_x - colours[:, None, None]).max() < 4  # JPEG is not exact
     assert abs(data.test_x - np.array([90, 91])[:, None, None, None]).max() < 3
     assert len(load_dataset("tiny-imagenet(train=3, test=1)", str(tmp_path)).train_y) == 3
-    with pytest.raises(UserError, match="there are 4 train"):
+    with pytest.raises(UserError, match=r"train=5 is not in 0\.\.4, the number of train inputs"):
         load_dataset("tiny-imagenet(train=5)", str(tmp_path))
 
 
 BROKEN_TINY = {
-    "not an image": ("train/n00000001/images/n00000001_1.JPEG", b"text", "corrupted"),
-    "truncated": ("train/n00000001/images/n00000001_1.JPEG", jpeg(0)[:-300], "corrupted"),
+    "not an image": ("train/n00000001/images/n00000001_1.JPEG", b"text", "corrupt"),
+    "truncated": ("train/n00000001/images/n00000001_1.JPEG", jpeg(0)[:-300], "corrupt"),
     "other size": ("val/images/val_0.JPEG", jpeg(0, (65, 64)), "65x64"),
     "huge": ("val/images/val_0.JPEG", bytes(2 << 20), "larger than"),
     "lost image": ("train/n00000001/images/n00000001_1.JPEG", None, "incomplete"),
@@ -205,12 +205,12 @@ BROKEN_IDX = {
     "header": (IMAGES[:9], "truncated"),
     "truncated": (IMAGES[:-1], "truncated"),
     "truncated gz": (gzip.compress(IMAGES)[:-20], "truncated"),
-    "too long": (IMAGES + b"\0", "goes on"),
-    "flipped gz": (flipped(gzip.compress(IMAGES), 40), "corrupted"),
-    "flipped checksum": (flipped(gzip.compress(IMAGES), -6), "corrupted"),
+    "too long": (IMAGES + b"\0", "it is longer than the"),
+    "flipped gz": (flipped(gzip.compress(IMAGES), 40), "corrupt"),
+    "flipped checksum": (flipped(gzip.compress(IMAGES), -6), "corrupt"),
     "flipped gz magic": (flipped(gzip.compress(IMAGES), 0), "not an IDX file of images"),
-    "bomb": (gzip.compress(IMAGES + bytes(30 << 20)), "goes on"),
-    "bomb header": (gzip.compress(struct.pack(">4I", 0x803, 2**32 - 1, 28, 28)), "announces 4,294,967,295"),
+    "bomb": (gzip.compress(IMAGES + bytes(30 << 20)), "it is longer than the"),
+    "bomb header": (gzip.compress(struct.pack(">4I", 0x803, 2**32 - 1, 28, 28)), "its header gives 4,294,967,295"),
     "other size": (idx(np.zeros((6, 27, 28), np.uint8)), "27x28"),
     "count": (idx(np.zeros((5, 28, 28), np.uint8)), "6 labels for the 5 images"),
     "none": (idx(np.zeros((0, 28, 28), np.uint8)), "6 labels for the 0 images"),
@@ -245,7 +245,7 @@ def test_empty_set(tmp_path):
     (lambda b: b"\x0a" + b[1:], "outside 0..9"),
     (lambda b: b + bytes(3073 * 10_000), "longer than"),
     (lambda b: gzip.compress(b)[:-9], "truncated"),
-    (lambda b: flipped(gzip.compress(b), 100), "corrupted"),
+    (lambda b: flipped(gzip.compress(b), 100), "corrupt"),
 ])  # fmt: skip
 def test_cifar_refused(tmp_path, change, says):
     blobs, _ = cifar_blobs(formats.CIFAR10_FILES, 0, 10)
@@ -259,15 +259,15 @@ def test_cifar_cut_between_records(tmp_path):
     blobs, _ = cifar_blobs(formats.CIFAR10_FILES, 0, 10)
     full = bytes(3073 * 10_000)
     write_tree(tmp_path / "cifar10", dict.fromkeys(blobs, full) | {"test_batch.bin": full[: len(full) // 2]})
-    refusal("cifar10", tmp_path, tmp_path / "cifar10" / "test_batch.bin", "holds 5,000 records of 10,000")
+    refusal("cifar10", tmp_path, tmp_path / "cifar10" / "test_batch.bin", "contains 5,000 records of 10,000")
 
 
 @pytest.mark.parametrize(("change", "says"), [
     (lambda b: b[: len(b) // 2], "truncated"),
     (lambda b: b[:-4], "truncated"),
-    (lambda b: flipped(b, len(b) // 2), "corrupted"),
-    (lambda b: flipped(b, -6), "corrupted"),
-    (lambda b: b"<html>not found</html>", "corrupted"),
+    (lambda b: flipped(b, len(b) // 2), "corrupt"),
+    (lambda b: flipped(b, -6), "corrupt"),
+    (lambda b: b"<html>not found</html>", "corrupt"),
 ])  # fmt: skip
 def test_archive_refused(tmp_path, change, says):
     path = tmp_path / "cifar-10-binary.tar.gz"
@@ -279,7 +279,7 @@ def test_archive_refused(tmp_path, change, says):
 def test_archive_of_something_else(tmp_path):
     path = tmp_path / "cifar-10-binary.tar.gz"
     tar(path, "x", {"train.bin": b"1"})
-    refusal("cifar10", tmp_path, path, "it lacks data_batch_1.bin")
+    refusal("cifar10", tmp_path, path, "it does not contain data_batch_1.bin")
     (tmp_path / "tiny-imagenet-200.zip").write_bytes(b"PK, but no more")
     refusal("tiny-imagenet", tmp_path, tmp_path / "tiny-imagenet-200.zip", "not a zip archive")
 
@@ -355,7 +355,7 @@ def test_data_folder_must_exist(tmp_path, monkeypatch):
         load_dataset("mnist")
 
 
-def test_part_of_a_set(tmp_path):
+def test_incomplete_set(tmp_path):
     write_mnist(tmp_path / "cache" / "mnist")
     write_mnist(tmp_path / "mnist")
     (tmp_path / "mnist" / "t10k-labels-idx1-ubyte.gz").unlink()
@@ -366,7 +366,7 @@ def test_part_of_a_set(tmp_path):
     refusal("cifar10", tmp_path, tmp_path / "cifar10", "missing: data_batch_2.bin")
 
 
-def test_nothing_anywhere(tmp_path):
+def test_not_found(tmp_path):
     message = refusal("mnist", tmp_path, f"no mnist in {tmp_path} or {tmp_path / 'cache'}; cannot download mnist: ")
     remedy = f"into {tmp_path}/mnist and give --data-dir {tmp_path} (or set NODEPERT_DATA_DIR), or run "
     assert remedy + "'nodepert data fetch mnist'" in message
@@ -436,7 +436,7 @@ def test_download(tmp_path, monkeypatch, capfd, mirrors):
     assert load_dataset("mnist").train_x.shape == (6, 28, 28, 1)
 
 
-def test_download_mends_the_cache(tmp_path, monkeypatch):
+def test_download_repairs_the_cache(tmp_path, monkeypatch):
     write_mnist(tmp_path / "cache" / "mnist", seed=3)
     with served(monkeypatch, tmp_path, "whole"):
         download.fetch("mnist")
@@ -445,9 +445,9 @@ def test_download_mends_the_cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("mirrors", "wrong", "says"), [
-    (["gone"], False, "127.0.0.1 answers 404 for train-images-idx3-ubyte.gz"),
-    (["some"], False, "answers 404"),
-    (["interrupted"], False, "the connection to 127.0.0.1 broke off"),
+    (["gone"], False, "127.0.0.1 returned 404 for train-images-idx3-ubyte.gz"),
+    (["some"], False, "returned 404"),
+    (["interrupted"], False, "the connection to 127.0.0.1 was lost"),
     (["whole"], True, "train-images-idx3-ubyte.gz from 127.0.0.1 has a wrong checksum"),
 ])  # fmt: skip
 def test_failed_download(tmp_path, monkeypatch, capfd, mirrors, wrong, says):
@@ -466,7 +466,7 @@ def test_closed_network(tmp_path, monkeypatch):
     (tmp_path / "cache").touch()
     with pytest.raises(DataError, match=r"cannot write to .*cache: "):
         download.fetch("mnist")
-    with pytest.raises(UserError, match="those are: mnist, fmnist"):
+    with pytest.raises(UserError, match="can be downloaded; these are: mnist, fmnist"):
         download.fetch("digits")
 
 
@@ -478,7 +478,7 @@ def digest(data):
     ("mnist5k", (4000, 1000), 100, "92fdb9c5d5aabb9f"),
     ("digits", (1437, 360), 36, "86088a60667b69cf"),
 ])  # fmt: skip
-def test_embedded_sets_are_split_for_good(name, sizes, per_class, pinned):
+def test_splits_of_packaged_sets_never_change(name, sizes, per_class, pinned):
     data, again = load_dataset(name), load_dataset(name)
     assert (len(data.train_x), len(data.test_x)) == sizes
     assert digest(data) == digest(again) == pinned
@@ -505,9 +505,9 @@ def test_subset(tmp_path):
     np.testing.assert_array_equal(part.test_y, whole.test_y[:5])
     assert part.train_x.base is None  # the rest can be freed
     for spec in ("digits(train=1438)", "digits(train=-1)"):
-        with pytest.raises(UserError, match="there are 1,437 train inputs"):
+        with pytest.raises(UserError, match=r"is not in 0\.\.1,437, the number of train inputs"):
             load_dataset(spec)
-    with pytest.raises(UserError, match="there are 360 test inputs"):
+    with pytest.raises(UserError, match=r"is not in 0\.\.360, the number of test inputs"):
         load_dataset("digits(test=361)")
 
 
@@ -556,7 +556,7 @@ def test_nothing_heavy_is_imported():
         )
 
 
-# ------------------------------------------------------------------------------------------------ arrays of one's own
+# ------------------------------------------------------------------------------------------------ your own arrays
 
 
 def own(n=20, shape=(3,), dtype="float64", classes=2):
@@ -574,7 +574,7 @@ def test_numbers_of_any_shape_are_a_data_set_with_the_statistics_of_each_feature
     assert data.std[2] == 1
 
 
-def test_images_stay_bytes_and_have_what_the_known_sets_have():
+def test_images_stay_uint8_and_are_as_in_the_built_in_sets():
     known = npt.load_dataset("digits")
     data = npt.make_dataset(known.train_x, known.train_y, known.test_x, known.test_y, name="digits")
     assert data.train_x.dtype == np.uint8 and data.classes == 10
@@ -602,7 +602,7 @@ def test_whole_numbers_train_as_they_do_as_floats(monkeypatch):
         ({"train_y": np.zeros(19, int)}, "20 train inputs but labels of shape"),
         ({"test_y": -np.ones(20, int)}, "test labels from -1 to -1"),
         ({"train_x": np.zeros(20)}, "train inputs must be numbers (N, ..., C); got float64 (20,)"),
-        ({"train_x": np.full((20, 3), np.nan)}, "train inputs hold nan or inf"),
+        ({"train_x": np.full((20, 3), np.nan)}, "train inputs contain nan or inf"),
         ({"train_x": np.full((20, 3), 1e300)}, "or are too large for float32"),
         ({"train_x": np.array([["a"] * 3] * 20)}, "must be numbers"),
         ({"train_x": [[1.0], [2.0, 3.0]]}, "must be"),
@@ -611,10 +611,10 @@ def test_whole_numbers_train_as_they_do_as_floats(monkeypatch):
             {"train_x": np.zeros((20, 2, 2, 3), "uint8"), "test_x": np.zeros((20, 2, 2, 3))},
             "uint8 but test inputs float",
         ),
-        ({"train_x": np.zeros((0, 3)), "train_y": np.zeros(0, int)}, "holds no train inputs"),
+        ({"train_x": np.zeros((0, 3)), "train_y": np.zeros(0, int)}, "there are no train inputs"),
     ],
 )
-def test_arrays_that_do_not_go_together_are_an_error_that_says_why(change, says):
+def test_inconsistent_arrays_are_an_error_with_the_reason(change, says):
     x, y = own()
     with pytest.raises(npt.DataError, match=re.escape(says)):
         npt.make_dataset(**{"train_x": x, "train_y": y, "test_x": x, "test_y": y} | change)
@@ -643,7 +643,7 @@ def test_bytes_of_any_shape_are_inputs_and_a_constant_feature_stays_small():
         ({"train_x": [[0.0] * 3] * 20}, "train_x must be an array; got list"),
     ],
 )
-def test_data_that_are_given_are_held_to_what_a_dataset_is_and_not_copied(change, says):
+def test_given_data_are_validated_and_not_copied(change, says):
     x, y = own()
     good = npt.make_dataset(x, y, x, y, name="digits")
     assert dataset.sound(good) is good

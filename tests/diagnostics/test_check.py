@@ -389,12 +389,14 @@ def test_the_command_writes_rows_all_results_and_a_figure(tmp_path, capsys):
             finite = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
             assert finite | {k: row[k] for k in ("node", "verdict")} == same
         assert (everything["loss"], everything["draws"], everything["verdict"]) == ("cross-entropy", 200, expected)
+        assert everything["passes_per_step"] == {"dfa": 2}.get(stem)
         assert everything["text"].split("\n")[0] in " ".join(out.split())
         with Image.open(folder / f"{stem}.png") as picture:
             colours = {f"#{r:02X}{g:02X}{b:02X}" for _, (r, g, b) in picture.convert("RGB").getcolors(1 << 24)}
         assert {COLOURS[0], COLOURS[2]} <= colours
         assert (COLOURS[4] in colours) == bool(everything["steps"]) == ("np" in stem)
     assert all(c.isprintable() or c == "\n" for c in out) and err == "" and "WARNING" not in out
+    assert out.count("cost: ") == 1 and "cost: 2 forward passes per step\n" in out
 
 
 def test_the_table_fits_80_columns(capsys):

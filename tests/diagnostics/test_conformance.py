@@ -39,7 +39,8 @@ from nodepert.errors import UserError
 from nodepert.models.layers import dense, xavier
 from nodepert.models.wiring import wiring
 from nodepert.registry.spec import BY_NODE, Spec
-from nodepert.rules.feedback import direct_feedback_alignment, feedback_alignment
+from nodepert.rules.direct import direct_feedback_alignment
+from nodepert.rules.feedback import feedback_alignment
 from nodepert.rules.node import node_perturbation
 from nodepert.rules.noise import draw
 from nodepert.testing import check_model, check_rule

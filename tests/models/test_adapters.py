@@ -220,7 +220,7 @@ def close(a, b, rtol=1e-6):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_network_is_as_it_was_and_its_layers_are_nodes(case, name):
+def test_the_outputs_are_unchanged_and_the_layers_are_nodes(case, name):
     (model, x, nodes, forward, gradient), params = case(name)
     shapes = node_shapes(model, params, x)
     assert set(shapes) == nodes
@@ -240,7 +240,7 @@ def test_the_network_is_as_it_was_and_its_layers_are_nodes(case, name):
 
 
 @pytest.mark.parametrize("name", ["linen-setup", "nnx-mlp", "nnx-cnn", "eqx-attending"])
-def test_models_may_be_transformed_from_outside(case, name):
+def test_whole_models_may_be_transformed(case, name):
     (model, x, _, _, _), params = case(name)
 
     @compiled
@@ -258,7 +258,7 @@ def test_models_may_be_transformed_from_outside(case, name):
     assert close(got, wanted, 1e-5)
 
 
-def test_methods_of_a_layer_are_nodes_too_and_integers_may_go_in():
+def test_methods_of_a_layer_are_nodes_and_inputs_may_be_integers():
     class Linen(nn.Module):
         @nn.compact
         def __call__(self, x):
@@ -281,7 +281,7 @@ def test_methods_of_a_layer_are_nodes_too_and_integers_may_go_in():
         assert close(model.apply(params, Y), embedding[Y] @ embedding.T)
 
 
-def test_init_draws_anew_from_a_function_and_gives_the_weights_of_an_instance(case):
+def test_init_draws_new_weights_for_a_function_and_returns_those_of_an_instance(case):
     for name in ("nnx-cnn", "eqx-cnn"):
         init = case(name)[0].model.init
         many = compiled(jax.vmap(init))(jax.random.split(jax.random.key(3, impl="rbg")))
@@ -340,7 +340,7 @@ def test_rules_are_checked_on_them(case, name):
         assert {row["node"] for row in found.rows[:-1]} == it.nodes
 
 
-def test_trained_parameters_go_back_into_the_module(case):
+def test_trained_parameters_are_put_back_into_the_module(case):
     (model, x, _, _, _), params = case("nnx-mlp")
     module, halved = NnxMlp(nnx.Rngs(1)), jax.tree.map(lambda p: p / 2, params)
     nnx.update(module, halved)
@@ -412,12 +412,12 @@ REFUSALS = {
     "linen batch norm": (lambda: refused_linen(lambda m, x: nn.BatchNorm(use_running_average=True)(x)),
                          "'BatchNorm_0' mixes the examples of a batch"),
     "linen dropout": (lambda: from_flax(Compact(), (6, 6, 1)), "'Dropout_0' draws random numbers.*train=False"),
-    "linen parameter beside modules": (lambda: refused_linen(own_param), "parameter 'gain' is used outside of a layer"),
-    "linen parameter read elsewhere": (lambda: refused_linen(tied), "parameter .*Embed_0.*embedding.* outside of a la"),
+    "linen parameter beside modules": (lambda: refused_linen(own_param), "parameter 'gain' is used outside a layer"),
+    "linen parameter read elsewhere": (lambda: refused_linen(tied), "parameter .*Embed_0.*embedding.* outside a la"),
     "linen spectral norm": (lambda: refused_linen(lambda m, x: nn.SpectralNorm(nn.Dense(4))(x, update_stats=False)),
                             "mixes|state"),
     "linen cache": (lambda: refused_linen(lambda m, x: nn.Dense(3)(x + m.variable("cache", "a", jnp.zeros, 4).value)),
-                    "'this module' keeps state in the collection 'cache'"),
+                    "'this module' has state in the collection 'cache'"),
     "linen jit": (lambda: refused_linen(lambda m, x: nn.jit(nn.Dense)(4)(x)), "is called under jit"),
     "linen remat": (lambda: refused_linen(lambda m, x: nn.remat(nn.Dense)(4)(x)), "is called under jit"),
     "linen borrowed": (lambda: refused_linen(lambda m, x: nn.WeightNorm(nn.Dense(4))(x)),
@@ -449,7 +449,7 @@ REFUSALS = {
     "eqx batch norm": (lambda: refused_eqx(lambda x, norm: norm(x), norm=eqx.nn.BatchNorm(4, "batch", mode="batch")),
                        r"'parts.norm' \(BatchNorm\) mixes the examples"),
     "eqx spectral norm": (lambda: refused_eqx(lambda x, norm: norm(x), norm=eqx.nn.SpectralNorm(
-                              linear(), "weight", key=jax.random.key(0))), "'parts.norm' .* keeps state"),
+                              linear(), "weight", key=jax.random.key(0))), "'parts.norm' .* has state"),
     "eqx shared": (lambda: refused_eqx(lambda x, pair: pair()(x), pair=eqx.nn.Shared(
                        (linear(), linear()), lambda p: p[0].weight, lambda p: p[1].weight)), "shares arrays"),
     "eqx parameter beside modules": (lambda: refused_eqx(lambda x, mix: x, mix=EqxCalls(abs, {

@@ -68,7 +68,7 @@ def test_the_public_function_computes_the_same_on_this_backend():
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="about the CPU backend")
 @pytest.mark.parametrize("rule", ["sgd", "np", "np(difference=jvp)"])
-def test_every_convolution_of_an_epoch_has_the_arrangement_that_the_cpu_is_fast_in(rule):
+def test_every_convolution_of_an_epoch_has_the_layout_that_is_fast_on_cpu(rule):
     run = npt.Run(dataset="digits(train=20, test=10)", network="conv", rule=rule, batchsize=5)
     built = prepare([run], npt.load_dataset(run.dataset))[0]
     task, data = program(built.model, built.loss, batchsize=5, epochs=1), jax.device_put(task_data(built.data))

@@ -16,7 +16,7 @@ BATCH = np.random.default_rng(0).normal(size=(50, 8, 8, 1)).astype("float32"), n
 
 
 @pytest.mark.parametrize("inner", ["fc(width=30)", "conv"])
-def test_products_are_in_low_precision_and_all_else_in_float32(inner):
+def test_products_are_in_low_precision_and_everything_else_in_float32(inner):
     low, full = (npt.make_model(spec, (8, 8, 1), 10) for spec in (f"precision({inner})", inner))
     params, loss = low.init(jax.random.key(0)), npt.make_loss("cross-entropy")
     text = str(jax.make_jaxpr(low.apply)(params, BATCH[0]))
@@ -40,7 +40,7 @@ def test_in_float32_it_changes_nothing():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["wp(rank=1)", "np(replay=True)"])
-def test_rules_that_look_into_operators_work(rule):
+def test_rules_that_inspect_operators_work(rule):
     run = Run(dataset="digits(train=100, test=50)", network="precision(conv)", rule=rule, epochs=1)
     assert npt.train(run).status == "finished"
 
@@ -56,7 +56,7 @@ def test_check_says_that_finite_differences_fail_at_the_default_sigma_and_finds_
                                           draws=200))  # fmt: skip
 
 
-def test_it_takes_the_loss_of_its_network_and_trains():
+def test_it_has_the_default_loss_of_its_network_and_trains():
     assert Run(network="precision(linfc)").loss == "linear-mse"
     run = Run(dataset="digits", network="precision(fc(width=40))", rule="np(difference=jvp)", lr=3e-3, epochs=8)
     assert npt.train(run).test_acc > 30

@@ -1,4 +1,4 @@
-"""`register`: names of one's own, and what cannot be one."""
+"""`register`: names of the user's own, and invalid ones."""
 
 import re
 from dataclasses import replace
@@ -13,7 +13,7 @@ from nodepert import registry
 from nodepert.registry import catalogue
 
 
-def test_a_factory_that_is_registered_has_a_name_in_specs_and_takes_part_in_replicas(own):
+def test_a_registered_factory_can_be_named_in_specs_and_trains_in_replicas(own):
     npt.register("rule", "half", half)
     assert "half" in registry.names("rule") and registry.about("rule", "half") == "Backpropagation, scaled."
     run = replace(RUN, optimizer="sgd", lr=0.1)
@@ -27,10 +27,21 @@ def test_a_factory_that_is_registered_has_a_name_in_specs_and_takes_part_in_repl
         npt.train(replace(RUN, rule="half(factor=1)"))
 
 
+def test_a_registered_rule_declares_its_cost(own, monkeypatch):
+    npt.register("rule", "half", half)
+    assert registry.passes("half") is None and "Cost" not in registry.facts("rule", "half")
+    npt.register("rule", "half", half, passes=lambda factor: 3 if factor < 1 else 4)
+    assert (registry.passes("half"), registry.passes("half(factor=2)")) == (3, 4)
+    assert registry.facts("rule", "half")["Cost"] == "3 forward passes per step"
+    monkeypatch.setattr(half, "passes", 5, raising=False)  # an attribute, as in a package
+    npt.register("rule", "half", half)
+    assert registry.passes("half") == 5
+
+
 BAD = {
     "kind": (("rules", "half", half), "no kind 'rules'; there are: rule, network"),
-    "name": (("rule", "my rule", half), "'my rule' cannot stand in a spec"),
-    "spec": (("rule", "half(factor=1)", half), "cannot stand in a spec"),
+    "name": (("rule", "my rule", half), "'my rule' cannot be used in a spec"),
+    "spec": (("rule", "half(factor=1)", half), "cannot be used in a spec"),
     "taken": (("rule", "np", half), "'np' is taken by a rule of NodePert"),
     "what it makes": (("network", "net", npt.Model(None, None)), "this is a Model; register takes the function"),
     "alias": (("rule", "bp", half), "'bp' is taken"),
@@ -40,14 +51,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_what_cannot_be_registered_is_an_error_that_says_why(what, own):
+def test_an_invalid_registration_is_an_error_with_the_reason(what, own):
     arguments, part = BAD[what]
     with pytest.raises(npt.UserError, match=re.escape(part)):
         npt.register(*arguments)
     assert registry.names("rule") == list(catalogue.BUILT_IN["rule"])
 
 
-def test_a_network_for_one_shape_alone_trains_and_what_fails_in_it_is_one_line(own):
+def test_a_network_for_one_input_shape_trains_and_its_errors_are_one_line(own):
     eqx = pytest.importorskip("equinox", reason="no equinox here")
     npt.register("network", "mlp", lambda shape, classes: npt.from_equinox(Flat(eqx, classes)))
     run = npt.Run(dataset="digits(train=200,test=50)", network="mlp", epochs=1)

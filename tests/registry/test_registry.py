@@ -1,4 +1,4 @@
-"""Registry: a spec is read and written one way, wrong ones are refused in one line, nothing is ever evaluated."""
+"""Registry: specs have one canonical form, errors are one line, and nothing is evaluated."""
 
 import keyword
 import re
@@ -51,7 +51,7 @@ def refusal(kind, spec):
 
 @settings(max_examples=300, deadline=None)
 @given(specs)
-def test_what_is_written_is_read_back(spec):
+def test_a_spec_is_parsed_from_its_text(spec):
     text = str(spec)
     if len(text) <= 1000:
         read = parse(text)
@@ -87,7 +87,7 @@ def test_an_alias_becomes_the_name():
         assert set(table.values()) <= set(names(kind)) and not set(table) & set(names(kind))
 
 
-def test_full_writes_every_default_and_changes_none_that_is_given():
+def test_full_fills_in_defaults_and_keeps_given_arguments():
     assert str(full("network", "fc(depth=3)")) == "fc(width=500, depth=3, activation=relu)"
     assert full("rule", "np") == full("rule", full("rule", "np"))
     given_, defaults = dict(full("rule", "np(samples=4)").kwargs), dict(full("rule", "np").kwargs)
@@ -118,7 +118,7 @@ def test_full_writes_every_default_and_changes_none_that_is_given():
         ("optimizer", "momentum(nesterov=1)", ["nesterov must be True or False; got 1"]),
     ],
 )
-def test_a_wrong_spec_is_refused_with_what_would_be_right(kind, spec, parts):
+def test_an_invalid_spec_is_an_error_with_the_valid_options(kind, spec, parts):
     message = refusal(kind, spec)
     assert [part for part in parts if part not in message] == []
 
@@ -127,7 +127,7 @@ def test_a_wrong_spec_is_refused_with_what_would_be_right(kind, spec, parts):
     "spec",
     ["np(sigma=0)", "np(sigma=-1e-3)", "np(sigma=1e999)", "np(samples=0)", "np(samples=-1)", "np(sigma=1e-999)"],
 )
-def test_what_a_factory_refuses_is_a_user_error_that_names_the_spec(spec):
+def test_an_error_of_a_factory_is_a_user_error_naming_the_spec(spec):
     model = make("network", "fc(width=2)", (2,), 2)
     with pytest.raises(UserError, match=r"rule 'np\(.*must be"):
         make("rule", spec, model, None)
@@ -175,7 +175,7 @@ TRICKS = [
 
 
 @pytest.mark.parametrize("text", TRICKS, ids=range(len(TRICKS)))
-def test_what_is_no_spec_is_refused_and_never_run(text, capfd):
+def test_other_text_is_an_error_and_is_never_executed(text, capfd):
     with pytest.raises(UserError) as caught:
         parse(text)
     assert "\n" not in str(caught.value)
@@ -193,7 +193,7 @@ symbols = st.text(st.sampled_from("np(), =-.'\"#\\1eE_[]{}:*\n" + string.ascii_l
 @example("a\nb(")
 @example(r"f('\d')")
 @example("f(1if 0else 2)")
-def test_any_text_is_a_spec_or_one_line_of_refusal(text):
+def test_any_text_is_a_spec_or_an_error_of_one_line(text):
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
@@ -249,7 +249,7 @@ def test_list_shows_every_name_with_its_sentence_and_arguments(capsys):
 
 
 @pytest.mark.parametrize("kind, name", EVERY)
-def test_what_is_read_from_the_source_is_what_an_import_says(kind, name):
+def test_signatures_from_the_source_equal_those_of_an_import(kind, name):
     found, expected = read(BUILT_IN[kind][name].target), described(resolve(kind, name))
     assert found and found.parameters[CONTEXT[kind] :] == expected.parameters[CONTEXT[kind] :]
     assert found.doc == expected.doc

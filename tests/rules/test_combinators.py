@@ -9,9 +9,10 @@ import optax
 import pytest
 
 import nodepert as npt
-from nodepert.core import backprop, restricted
+from nodepert.core import backprop
 from nodepert.diagnostics.conformance.common import compiled
 from nodepert.models.layers import conv2d, windows
+from nodepert.rules.combine import restricted
 from nodepert.training.losses import cross_entropy
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -86,12 +87,12 @@ def test_patterns_and_the_last_one_that_matches():
     ("spec", "message"),
     [
         ("np; ou=exact", r"no node is named 'ou'; the nodes are: fc0, fc1, fc2, out"),
-        ("fc*=dfa", r"no rule for the node out; begin with one for all"),
+        ("fc*=dfa", r"no rule for the node out; start with a rule for all"),
         ("np; out=nonsense", r"unknown rule 'nonsense'"),
         ("np; out=np(sigm=1)", r"has no argument 'sigm'"),
         ("np; exact", r"a map is 'rule; node=rule; \.\.\.'"),
-        ("np; out=exact; out=np", r"names one pattern of nodes twice"),
-        ("np; out=decorrelate(np)", r"put it around the map"),
+        ("np; out=exact; out=np", r"a pattern of nodes is given twice"),
+        ("np; out=decorrelate(np)", r"must wrap the map"),
         ("np;", r"cannot read"),
     ],
 )
@@ -101,7 +102,7 @@ def test_wrong_maps_are_refused(spec, message):
         grads(spec, model, params, batch)
 
 
-def test_a_map_is_written_and_read_one_way():
+def test_a_map_has_one_canonical_form():
     from nodepert.registry import check, full
 
     assert str(check("rule", " np( samples=2 );out = bp")) == "np(samples=2); out=sgd"
@@ -115,7 +116,7 @@ def test_a_map_is_written_and_read_one_way():
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("rule", ["sgd", "np", "wp", "wp(rank=1)", "fa", "anp", "np; out=exact"])
-def test_with_no_correlation_removed_it_is_its_parent(network, rule):
+def test_without_decorrelation_it_equals_its_parent(network, rule):
     model, params, batch = task(network)
     adapted = npt.make_rule(f"decorrelate('{rule}')", model, cross_entropy)
     whole = compiled(adapted.model(batch[0]).init)(KEY(0))
@@ -145,7 +146,7 @@ def test_decorrelated_backpropagation_is_the_gradient_of_its_network():
     assert same(found, exact)
 
 
-def test_the_step_of_r_is_the_paper_s_and_takes_correlation_away():
+def test_the_step_of_r_is_that_of_the_paper_and_reduces_correlation():
     model = npt.make_model("fc(depth=0)", (6,), 3)
     mix = jax.random.normal(KEY(4), (6, 6)) / 2
     x, y = jax.random.normal(KEY(5), (400, 6)) @ mix, jnp.arange(400) % 3
@@ -178,7 +179,7 @@ def test_the_step_of_r_is_the_paper_s_and_takes_correlation_away():
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 2), (1, 1)])
-def test_patches_are_what_the_convolution_sees(stride, kernel):
+def test_patches_are_those_of_the_convolution(stride, kernel):
     h, w = jax.random.normal(KEY(1), (2, 7, 6, 3)), jax.random.normal(KEY(2), (*kernel, 3, 4))
 
     def both(h, w):
@@ -187,13 +188,13 @@ def test_patches_are_what_the_convolution_sees(stride, kernel):
     assert same(*compiled(both)(h, w), 1e-4)
 
 
-def test_decorrelate_says_what_it_cannot_do():
+def test_what_decorrelate_does_not_support_is_an_error():
     model, params, batch = task("fc(width=9, depth=3)")
     with pytest.raises(npt.UserError, match=r"params = rule\.model\(x\)\.init\(key\)"):
         grads("decorrelate(np)", model, params, batch)
-    with pytest.raises(npt.UserError, match="cannot go around it"):
+    with pytest.raises(npt.UserError, match="cannot wrap it"):
         npt.make_rule("decorrelate(decorrelate(np))", model, cross_entropy)
-    with pytest.raises(npt.UserError, match="goes around another rule, as in decorrelate"):
+    with pytest.raises(npt.UserError, match="wraps another rule, as in decorrelate"):
         npt.make_rule("decorrelate", model, cross_entropy)
     unknown = npt.Model(model.init, lambda p, x, node=npt.plain: node("a", lambda p, h: h, p, x).sum((1, 2)))
     with pytest.raises(npt.UserError, match=r"node 'a' has another operator, on an input of shape \(2, 3, 4, 5\)"):
@@ -236,5 +237,5 @@ def test_every_unit_keeps_the_size_of_its_incoming_weights(inner):
 def test_it_trains_and_the_spec_is_read():
     run = npt.Run(dataset="digits", network="fc(width=30)", rule="np; out=exact", optimizer="normalise(adam)", epochs=3)
     assert npt.train(run).status == "finished"
-    with pytest.raises(npt.UserError, match="goes around another optimizer"):
+    with pytest.raises(npt.UserError, match="wraps another optimizer"):
         npt.train(npt.Run(dataset="digits", optimizer="normalise"))

@@ -59,7 +59,7 @@ def test_units_examples_nodes_and_keys_are_uncorrelated(noise):
 
 
 @pytest.mark.parametrize("noise", NOISE)
-def test_one_node_or_fewer_examples_can_be_drawn_again_alone(noise):
+def test_one_node_or_fewer_examples_can_be_redrawn_alone(noise):
     whole = draw(jax.random.key(0), shapes(a=(6, 33), b=(6, 4, 5)), noise)
     part = draw(jax.random.key(0), shapes(b=(2, 4, 5)), noise)
     assert bool((part["b"] == whole["b"][:2]).all())
@@ -79,12 +79,12 @@ def test_a_key_used_twice_is_noticed():
         NOISE["rademacher"](key, (2, 3))
 
 
-def test_names_that_would_share_their_noise_are_refused():
-    with pytest.raises(ValueError, match="plumless, buckeroo have one CRC-32"):
+def test_names_with_the_same_noise_are_an_error():
+    with pytest.raises(ValueError, match="plumless, buckeroo have the same CRC-32"):
         draw(jax.random.key(0), shapes(plumless=(2, 3), buckeroo=(2, 3)))
 
 
-def test_other_generators_are_taken_as_they_are():
+def test_other_generators_are_used_unchanged():
     words = random_words(jax.random.key(0, impl="rbg"), 4, 5)
     assert words.shape == (4, 5)
     assert len(np.unique(words)) == 20

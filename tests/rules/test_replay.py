@@ -49,7 +49,7 @@ def test_memory_does_not_grow_with_depth(form):
     assert deep < 0.25 * temporaries("sgd", 16)
 
 
-def test_a_loss_that_is_not_finite_gives_an_undefined_gradient_as_ever():
+def test_a_loss_that_is_not_finite_gives_a_gradient_of_nan():
     model = npt.make_model("fc(width=5)", (2, 2, 1), 3)
     batch = np.ones((4, 2, 2, 1), "float32"), np.arange(4)
 
@@ -64,13 +64,13 @@ def test_a_loss_that_is_not_finite_gives_an_undefined_gradient_as_ever():
 
 
 @pytest.mark.parametrize("form", ["presynaptic=noisy", "baseline=running"])
-def test_what_credits_a_noisy_pass_is_refused(form):
+def test_crediting_a_noisy_pass_is_an_error(form):
     model = npt.make_model("fc(width=5)", (2, 2, 1), 3)
     with pytest.raises(ValueError, match="replay="):
         npt.make_rule(f"np(replay=True, {form})", model, npt.make_loss("mse"))
 
 
-def test_a_signal_that_does_not_fit_its_node_is_named():
+def test_a_signal_that_does_not_match_its_node_is_an_error():
     model = npt.make_model("fc(width=5, depth=1)", (2, 2, 1), 3)
     params, x = model.init(jax.random.key(1)), np.ones((4, 2, 2, 1), "float32")
     good = {"fc0": np.ones((4, 5), "float32"), "out": np.ones((4, 3), "float32")}
@@ -78,5 +78,5 @@ def test_a_signal_that_does_not_fit_its_node_is_named():
     for name, bad in (("out", np.ones((4, 5), "float32")), ("fc0", np.ones((4, 5), "float16"))):
         with pytest.raises(ValueError, match=rf"the error signal of node '{name}'"):
             pullback(model, params, x, good | {name: bad})
-    with pytest.raises(ValueError, match=r"node 'fc0' must be like its pre-activation, .*nothing"):
+    with pytest.raises(ValueError, match=r"node 'fc0' must be float32.*, as its pre-activation; got nothing"):
         pullback(model, params, x, {"out": good["out"]})

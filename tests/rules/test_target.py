@@ -15,7 +15,8 @@ from nodepert.models.conv import conv
 from nodepert.models.fc import chain, fc, linfc
 from nodepert.models.layers import conv2d, dense, xavier
 from nodepert.models.wiring import wiring
-from nodepert.rules.target import Inverses, difference_target_propagation, transposed
+from nodepert.rules.inverses import transposed
+from nodepert.rules.target import Inverses, difference_target_propagation
 from nodepert.training.losses import cross_entropy, mse
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -93,7 +94,7 @@ def test_wiring_finds_parameters_that_bypass_the_nodes_and_unused_ones():
     assert wires.inputs == {"in": only("x"), "out": frozenset()}
 
 
-def test_wiring_passes_on_what_is_wrong_with_a_model():
+def test_wiring_reports_an_invalid_model():
     with pytest.raises(ValueError, match="has no nodes"):
         wiring(Model(lambda _: (), lambda p, x, node=plain: x), (), jnp.ones((2, 3)))
 
@@ -122,7 +123,7 @@ def close(a, b, tolerance=1e-5):
 def test_with_one_hidden_layer_it_is_backprop_for_any_step(depth):
     model = chain((5,), 4, 7, depth, jnp.tanh)
     params, batch = problem(model)
-    exact, _, told = jax.jit(backprop(model, cross_entropy).grads)(key(), (), params, batch)
+    exact, _, expected = jax.jit(backprop(model, cross_entropy).grads)(key(), (), params, batch)
 
     @jax.jit
     def with_step(step):
@@ -132,7 +133,7 @@ def test_with_one_hidden_layer_it_is_backprop_for_any_step(depth):
     for step in (1e-2, 1.0, 30.0):
         grads, _, info = with_step(step)
         assert close(grads, exact)
-        assert close(info, told)
+        assert close(info, expected)
 
 
 def in_numpy(params, feedback, batch, step, act, slope, inverse_act):
@@ -271,7 +272,7 @@ def test_inverses_learn_to_reconstruct_noisy_activity():
     assert all(after[name] < 0.3 * before[name] for name in before), (before, after)
 
 
-def test_seed_and_scale_decide_the_first_feedback():
+def test_seed_and_scale_determine_the_initial_feedback():
     model = fc((5,), 4, width=50, depth=3)
     params, (x, _) = problem(model)
 
@@ -289,11 +290,11 @@ def test_seed_and_scale_decide_the_first_feedback():
 # ------------------------------------------------------------------------------------------ errors
 
 
-def test_a_network_that_is_no_chain_is_an_error_that_says_where():
+def test_a_network_that_is_not_a_chain_is_an_error_naming_the_node():
     model = Model(layers(z=(3, 3), y=(3, 3), a=(3, 3), b=(3, 3)), residual)
     rule, x = difference_target_propagation(model, mse), jnp.ones((2, 3))
     for f in (rule.init, jax.jit(rule.init)):
-        with pytest.raises(UserError, match=r"dtp needs a chain of nodes.*; a should be fed by y and is by z"):
+        with pytest.raises(UserError, match=r"dtp needs a chain of nodes.*; a must be fed by y, but is fed by z"):
             f(key(), model.init(key()), x)
 
     def shortcut(params, x, node=plain):
@@ -301,7 +302,7 @@ def test_a_network_that_is_no_chain_is_an_error_that_says_where():
         return node("two", dense, params["two"], h) + h
 
     model = Model(layers(one=(3, 3), two=(3, 3)), shortcut)
-    with pytest.raises(UserError, match="the outputs should be fed by two and is by one, two"):
+    with pytest.raises(UserError, match="the outputs must be fed by two, but is fed by one, two"):
         difference_target_propagation(model, mse).init(key(), model.init(key()), x)
 
 
@@ -319,7 +320,7 @@ def test_pooling_is_an_error_except_after_the_first_node(pooled):
     if pooled == 0:
         jax.eval_shape(rule.init, key(), model.init(key()), x)
     else:
-        with pytest.raises(UserError, match="between nodes conv1 and out, but there 48 units become 12;"):
+        with pytest.raises(UserError, match="between nodes conv1 and out, where 48 units become 12;"):
             rule.init(key(), model.init(key()), x)
 
 
@@ -363,7 +364,7 @@ def digits():
 
 
 @pytest.mark.slow
-def test_it_learns_better_than_the_last_layer_alone_by_sending_down_what_points_along_the_error():
+def test_it_learns_better_than_the_last_layer_alone_because_its_signals_align_with_the_error():
     model = fc((8, 8, 1), 10, width=64, depth=3)
     replicas = jax.jit(jax.vmap(partial(trained, model), (0, 0, None, None)))
     accuracy, params, state = replicas(jnp.array([0, 1, 0, 1]), jnp.array([1.0, 1, 0, 0]), 0.1, 1e-3)

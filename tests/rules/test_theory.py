@@ -8,7 +8,8 @@ import pytest
 from nodepert.core import Model, adding, backprop, node_shapes, per_example, plain, preactivations
 from nodepert.models.fc import fc
 from nodepert.models.layers import dense
-from nodepert.rules.node import layerwise_perturbation, node_perturbation
+from nodepert.rules.activity import layerwise_perturbation
+from nodepert.rules.node import node_perturbation
 from nodepert.rules.weight import weight_perturbation
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")

@@ -161,7 +161,7 @@ def test_rules_that_need_no_derivative_train_with_a_loss_whose_derivative_raises
 
 
 @pytest.mark.parametrize("form", ["sgd", "fa", "dfa", "np(difference=jvp)", "wp(difference=jvp)", "np; out=exact"])
-def test_and_that_loss_does_raise_where_it_is_differentiated(form):
+def test_that_loss_raises_if_it_is_differentiated(form):
     rule = npt.make_rule(form, MODEL, lambda o, y: mse(no_derivative(o), y))
     with pytest.raises(RuntimeError, match="was differentiated"):
         jax.eval_shape(lambda key: rule.grads(key, rule.init(key, PARAMS, BATCH[0]), PARAMS, BATCH), jax.random.key(0))

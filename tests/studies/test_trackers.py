@@ -162,7 +162,7 @@ def test_folders_of_long_titles_are_apart():
 
 def test_a_tracker_that_is_no_callback_is_refused_before_anything_is_trained():
     npt.register("tracker", "nothing", lambda: None)
-    with pytest.raises(npt.UserError, match=r"tracker 'nothing' gives NoneType; its factory must give npt\.Callback"):
+    with pytest.raises(npt.UserError, match=r"'nothing' returns NoneType; its factory must return npt\.Callback"):
         npt.make_tracker("nothing")
 
 

@@ -1,1 +1,1 @@
-"""Networks of other libraries as models, unmodified: flax (linen and nnx) and Equinox."""
+"""Adapters that turn unmodified flax (linen, nnx) and Equinox networks into models."""

@@ -1,4 +1,4 @@
-"""Any Equinox network as a model, unmodified, although its code is written for one example (see per_example.py)."""
+"""Equinox networks as models, unmodified, although their code is written for one example (see per_example.py)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,31 @@ from nodepert.models.adapters.per_example import Run, holds_parameters, is_param
 
 
 def from_equinox(module: Any) -> Model:
-    """A model from an `equinox.Module` that is written for one example, every layer that owns arrays a node.
+    """Convert an `equinox.Module` written for one example; every layer that owns arrays becomes a node.
 
-    module: an instance, where you would call `jax.vmap(module)(x)`; or a function `key -> module` (a class that takes
-    only a key will do). A node is one call of a module that owns floating-point arrays itself, such as Linear, Conv2d,
-    LayerNorm, PReLU or your own; it has the module's path as its name, "layers.0", and the second call of one module is
-    "layers.0:1". A layer under `jax.vmap(layer)(h)` inside the network is one node, (B, positions, ...).
+    A node is one call of a module that itself owns floating-point arrays, such as Linear, Conv2d, LayerNorm or PReLU.
+    Its name is the module's path, "layers.0"; the second call of a module is "layers.0:1". A layer under
+    `jax.vmap(layer)(h)` inside the network is one node, (B, positions, ...).
 
-    params: {path of layer: the layer with everything but its floating-point arrays removed}; `with_params` puts them
-    back. `init(key)` draws them anew from a function; an instance's present weights it returns whatever the key.
-    Integer arrays are constant, as they were when adapted (from a function: with key 0). Dropout is put into
-    inference mode.
+    Args:
+        module: An instance, to be called as `jax.vmap(module)(x)`, or a function key -> module (such as a class that
+            takes only a key). With an instance `init(key)` returns its weights, whatever the key; with a function it
+            draws new ones. Integer arrays are constant (from a function: those of key 0). Dropout is disabled.
 
-    Raises UserError where Equinox is missing, and for what per-example credit cannot do: batch norm and other stateful
-    layers, arrays that do not pass through a layer of their own, layers called under jit, scan, grad or checkpoint
-    inside the module, and layers of several inputs or outputs.
+    Returns:
+        The `Model`; its params are {path of layer: the layer without everything but its floating-point arrays}, which
+        `with_params` puts back into a module.
+
+    Raises:
+        UserError: Equinox is not installed, or per-example credit is impossible: batch norm and other stateful layers,
+            arrays used outside a layer of their own, layers called under jit, scan, grad or checkpoint inside the
+            module, layers with several inputs or outputs.
+
+    Example:
+        >>> import equinox as eqx, jax, nodepert as npt
+        >>> model = npt.from_equinox(lambda key: eqx.nn.MLP(4, 3, width_size=8, depth=1, key=key))
+        >>> list(model.init(jax.random.key(0)))
+        ['layers.0', 'layers.1']
     """
     eqx = needed("equinox", "from_equinox")
     given = isinstance(module, eqx.Module)
@@ -72,16 +82,33 @@ def from_equinox(module: Any) -> Model:
 
 
 def with_params(module: Any, params: Params) -> Any:
-    """An Equinox module with the arrays of `params`, as of `from_equinox(module)` and training: the trained module."""
+    """Put parameters of `from_equinox(module)` back into the module, as after training.
+
+    Args:
+        module: The Equinox module that was converted.
+        params: Its parameters, {path of layer: arrays}.
+
+    Returns:
+        The module with these arrays.
+
+    Raises:
+        UserError: Equinox is not installed.
+
+    Example:
+        >>> import equinox as eqx, jax, nodepert as npt
+        >>> mlp = eqx.nn.MLP(4, 3, width_size=8, depth=1, key=jax.random.key(0))
+        >>> params = npt.from_equinox(mlp).init(jax.random.key(1))
+        >>> trained = npt.with_params(mlp, params)
+    """
     eqx = needed("equinox", "with_params")
     found, tree = layers(eqx, module)
     return jax.tree.unflatten(tree, [eqx.combine(params[name], part) if name else part for name, part in found])
 
 
 def layers(eqx: Any, module: Any) -> tuple[list[tuple[str, Any]], Any]:
-    """The module flattened down to its layers: [(name, layer) or ("", anything else)], and the tree around them.
+    """The module flattened to its layers: [(name, layer) or ("", anything else)], and the tree around them.
 
-    Raises UserError for parameters beside parameterised sub-modules.
+    Raises UserError for a module with both parameters and parameterised sub-modules.
     """
 
     def held(part):  # by a module itself, with key-paths; sub-modules as they are
@@ -101,12 +128,12 @@ def layers(eqx: Any, module: Any) -> tuple[list[tuple[str, Any]], Any]:
 
 
 def dotted(path: tuple[Any, ...]) -> str:
-    """A path of pytree keys as Python writes it, without brackets: layers.0.weight"""
+    """A path of pytree keys with dots: layers.0.weight."""
     return ".".join(str(getattr(k, "name", getattr(k, "idx", getattr(k, "key", k)))) for k in path)
 
 
 def refuse_state(eqx: Any, module: Any) -> None:
-    """Raises UserError for batch norm, other layers with state, and weights that are shared by reference."""
+    """Raises UserError for batch norm, other stateful layers, and weights shared by reference."""
     nn = eqx.nn
 
     def is_refused(part):
@@ -118,6 +145,8 @@ def refuse_state(eqx: Any, module: Any) -> None:
         if isinstance(part, nn.BatchNorm):
             raise UserError(f"{name} {MIXES}")
         if isinstance(part, nn.Shared):
-            raise UserError(f"{name} shares arrays between layers; that is not supported: call one layer twice instead")
+            raise UserError(
+                f"{name} shares arrays between layers, which is not supported; call one layer twice instead"
+            )
         if is_refused(part):
-            raise UserError(f"{name} keeps state; a model's outputs may depend on its parameters and inputs only")
+            raise UserError(f"{name} has state; the outputs of a model must depend on its parameters and inputs only")

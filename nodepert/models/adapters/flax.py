@@ -1,4 +1,4 @@
-"""Any flax network as a model: linen modules and nnx modules, unmodified."""
+"""flax networks as models: linen and nnx modules, unmodified."""
 
 from __future__ import annotations
 
@@ -10,25 +10,33 @@ from nodepert.models.adapters.nodes import needed
 
 
 def from_flax(module: Any, example: Any = None, **kwargs: Any) -> Model:
-    """A model from a flax module, every layer that owns parameters a node.
+    """Convert a flax module; every layer that owns parameters becomes a node.
 
-    module: a `flax.linen` module; a `flax.nnx` module; or a function `rngs -> nnx module` (an nnx class that takes only
-    rngs will do). A node is one call of a module that owns parameters itself, such as Dense, Conv, LayerNorm, Embed or
-    your own; it has the module's path as its name, "block/Conv_0" (linen) or "layers.0.conv" (nnx), and the second call
-    of one module is "block/Conv_0:1". Its one input is (B, ...), its first axis the examples.
+    A node is one call of a module that itself owns parameters, such as Dense, Conv, LayerNorm or Embed. Its name is the
+    module's path, "block/Conv_0" (linen) or "layers.0.conv" (nnx); the second call of a module is "block/Conv_0:1".
+    It has one input, (B, ...).
 
-    example: a batch of inputs, (B, ...), or the shape of one input without the batch axis, (28, 28, 1). linen needs it;
-    with nnx it is optional, and what cannot be adapted is found here rather than at the first call.
-    kwargs: passed on to every call of the module, such as `train=False` or `deterministic=True`.
+    Args:
+        module: A `flax.linen` module, a `flax.nnx` module, or a function rngs -> nnx module (such as an nnx class that
+            takes only rngs). With an nnx module `init(key)` returns its weights, whatever the key, else it draws new
+            ones. Other state of an nnx module is constant (from a function: that of `nnx.Rngs(0)`).
+        example: A batch of inputs, (B, ...), or the shape of one input, as in (28, 28, 1). Required for linen; with nnx
+            it moves errors from the first call to this one.
+        kwargs: Passed to every call of the module, such as `train=False` or `deterministic=True`.
 
-    params: for linen the module's own "params" dictionary; for nnx the values of its nnx.Param by path, for
-    `nnx.update(module, params)`. `init(key)` draws them anew, except for an nnx module (rather than a function), whose
-    present weights it returns whatever the key. All other state of an nnx module is constant, as it was when adapted
-    (for a function: as made by `nnx.Rngs(0)`).
+    Returns:
+        The `Model`; its params are the "params" dictionary of linen, or the values of the nnx.Param by path, for
+        `nnx.update(module, params)`.
 
-    Raises UserError where flax is missing, and for what per-example credit cannot do: layers that mix examples (batch
-    norm) or change state, active dropout, parameters that do not pass through a layer of their own, layers called
-    under jit, scan, vmap or remat inside the module, and layers of several inputs or outputs.
+    Raises:
+        UserError: flax is not installed, or per-example credit is impossible: layers that mix examples (batch norm) or
+            change state, active dropout, parameters used outside a layer of their own, layers called under jit, scan,
+            vmap or remat inside the module, layers with several inputs or outputs.
+
+    Example:
+        >>> import nodepert as npt
+        >>> from flax import linen as nn
+        >>> model = npt.from_flax(nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(3)]), (4,))
     """
     needed("flax", "from_flax")
     from flax import linen, nnx

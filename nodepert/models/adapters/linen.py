@@ -1,4 +1,4 @@
-"""flax.linen: every call of a module that owns parameters is a node, by method interception."""
+"""flax.linen: every call of a module that owns parameters becomes a node, by method interception."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def from_linen(module: nn.Module, example: Any, **kwargs: Any) -> Model:
 
 def interception(leaves: set[Path], params: Any, calls: Calls, root: str) -> Any:
     """The interceptor of one forward pass: calls of `leaves` from outside go through a node."""
-    inside = False  # a leaf: its own methods and sub-modules are part of its operation
+    inside = False  # inside a leaf, whose own methods and sub-modules are part of its operation
 
     def enter(function, *args, **kwargs):
         nonlocal inside
@@ -66,21 +66,21 @@ def interception(leaves: set[Path], params: Any, calls: Calls, root: str) -> Any
             return calls(f"{name}.{method}" if method != "__call__" else name, op, at(params, module.path), h)
         except errors.InvalidRngError as error:
             raise UserError(
-                f"layer '{name}' draws random numbers at every call (dropout?), so that a change of the loss would not "
-                "be due to the perturbation; pass what makes it deterministic, as in from_flax(module, example, "
-                "deterministic=True) or train=False, whichever the module's call takes"
+                f"layer '{name}' draws random numbers at every call (dropout?), so that a change in the loss would not "
+                "be due to the perturbation; disable that, as in from_flax(module, example, deterministic=True) or "
+                "train=False, whichever argument the module's call takes"
             ) from error
         except (errors.ScopeParamNotFoundError, errors.ScopeCollectionNotFound) as error:
             raise UserError(
-                f"layer '{name}' uses parameters of another module, where no error signal reaches them; it must own "
-                "all that it uses"
+                f"layer '{name}' uses parameters of another module, where no error signal reaches them; a layer must "
+                "own all parameters that it uses"
             ) from error
 
     return intercept
 
 
 def survey(module: nn.Module, x: jax.Array, kwargs: dict[str, Any]) -> tuple[Any, set[Path]]:
-    """The shapes of all variables, and the paths of all modules, without computing anything."""
+    """The shapes of all variables, and the paths of all modules."""
     modules: set[Path] = set()
 
     def note(next_function, args, kwargs, context):
@@ -101,13 +101,13 @@ def refuse_state(variables: Any) -> None:
         if collection == "batch_stats":
             raise UserError(f"layer '{layer}' {MIXES}")
         raise UserError(
-            f"layer '{layer}' keeps state in the collection '{collection}'; a model's outputs may depend on its "
+            f"layer '{layer}' has state in the collection '{collection}'; the outputs of a model must depend on its "
             "parameters and inputs only"
         )
 
 
 def leaf_modules(params: Any, modules: set[Path], path: Path = ()) -> set[Path]:
-    """The paths of the modules that own parameters. Raises UserError for one that has parameterised sub-modules too."""
+    """The paths of the modules that own parameters. Raises UserError if one has parameterised sub-modules too."""
     inner = {key for key in params if (*path, key) in modules}
     own = sorted(params.keys() - inner)
     if own and inner:

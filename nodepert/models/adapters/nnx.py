@@ -1,4 +1,4 @@
-"""flax.nnx: every call of a module that owns parameters is a node, through stand-ins in a copy of the network."""
+"""flax.nnx: every call of a module that owns parameters becomes a node, by stand-ins in a copy of the network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Path = tuple[Any, ...]
 
 
 class Layer(NamedTuple):
-    """A module that owns parameters, taken apart so that it can be rebuilt around other values of them."""
+    """A module that owns parameters, split so that it can be rebuilt with other values."""
 
     name: str
     graphdef: Any
@@ -61,7 +61,7 @@ def from_nnx(module: Any, example: Any = None, **kwargs: Any) -> Model:
         return fresh(weights) if given else nnx.to_pure_dict(nnx.state(make(nnx.Rngs(key)), nnx.Param))
 
     def apply(params, x, node=plain):
-        copy = nnx.merge(graphdef, shapes, constants)  # of this call's own: threads do not meet
+        copy = nnx.merge(graphdef, shapes, constants)  # one per call, for thread safety
         calls = Calls(node, x)
         parts = list(nnx.iter_graph(copy))
         stand_ins = {id(part): stand_in(part, layers[path], params, calls) for path, part in parts if path in layers}
@@ -77,7 +77,7 @@ def from_nnx(module: Any, example: Any = None, **kwargs: Any) -> Model:
 
 
 def survey(module: nnx.Module) -> dict[Path, Layer]:
-    """All layers by path. Raises UserError for batch norm, and for parameters beside parameterised sub-modules."""
+    """All layers by path. Raises UserError for batch norm, and for a module with parameters and such sub-modules."""
     places = {id(part): path for path, part in nnx.iter_graph(module)}
     layers: dict[Path, Layer] = {}
     for path, part in nnx.iter_graph(module):
@@ -98,7 +98,7 @@ def survey(module: nnx.Module) -> dict[Path, Layer]:
 
 
 def holdings(module: Any) -> Iterator[Any]:
-    """The variables and modules that a module holds itself, in lists and dictionaries too."""
+    """The variables and modules held by a module directly, or in lists and dictionaries."""
     for value in vars(module).values():
         for part in jax.tree.leaves(value, is_leaf=lambda v: isinstance(v, nnx.Variable | nnx.Pytree)):
             if isinstance(part, nnx.List | nnx.Dict):
@@ -113,7 +113,7 @@ def parameters(node: Any) -> dict[Path, Any]:
 
 
 def stand_in(part: Any, layer: Layer, params: Any, calls: Calls) -> StandIn:
-    """What takes the place of one layer in one forward pass."""
+    """The stand-in of one layer in one forward pass."""
 
     def call(method, *args, **kwargs):
         h, others = presynaptic(layer.name, args, kwargs)
@@ -139,20 +139,20 @@ def stand_in(part: Any, layer: Layer, params: Any, calls: Calls) -> StandIn:
 
 
 def replace(value: Any, stand_ins: dict[int, StandIn], seen: set[int]) -> Any:
-    """`value` with stand-ins for its layers, wherever they are held; modules are changed in place."""
+    """`value` with its layers replaced by stand-ins, at any depth; modules are changed in place."""
     if id(value) in stand_ins:
         return stand_ins[id(value)]
     if isinstance(value, nnx.Pytree) and id(value) not in seen:
         seen.add(id(value))
         for name, held in vars(value).items():
-            vars(value)[name] = replace(held, stand_ins, seen)  # setattr would refuse what is not a module
+            vars(value)[name] = replace(held, stand_ins, seen)  # setattr refuses a value that is not a module
     elif isinstance(value, tuple | list | dict):
         return jax.tree.map(lambda v: replace(v, stand_ins, seen), value, is_leaf=lambda v: v is not value)
     return value
 
 
 def unchanged(module: Any, name: str = "") -> Any:
-    """A function that raises UserError where a variable of the module has changed since now."""
+    """A function that raises UserError if a variable of the module has changed since this call."""
     before = [(path, v, raw(v)) for path, v in nnx.iter_graph(module) if isinstance(v, nnx.Variable)]
 
     def check():
@@ -162,17 +162,19 @@ def unchanged(module: Any, name: str = "") -> Any:
             place = ".".join([*([name] if name else []), *map(str, path)])
             if isinstance(variable, nnx.RngState):
                 raise UserError(
-                    f"'{place}' draws random numbers at every call (dropout?), so that a change of the loss would not "
-                    "be due to the perturbation; call module.eval() first, or pass what makes it deterministic, as in "
-                    "from_flax(module, deterministic=True)"
+                    f"'{place}' draws random numbers at every call (dropout?), so that a change in the loss would not "
+                    "be due to the perturbation; call module.eval() first, or disable that, as in from_flax(module, "
+                    "deterministic=True)"
                 )
-            raise UserError(f"'{place}' is state that a call changes; outputs may depend on parameters and input only")
+            raise UserError(
+                f"'{place}' is state that a call changes; outputs must depend on parameters and inputs only"
+            )
 
     return check
 
 
 def raw(variable: Any) -> Any:
-    """The value itself, not a copy of it (flax 0.12.0 has no method for that)."""
+    """The value itself, not a copy (flax 0.12.0 has no method for this)."""
     return variable.get_raw_value() if hasattr(type(variable), "get_raw_value") else variable.raw_value
 
 

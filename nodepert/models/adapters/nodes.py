@@ -1,4 +1,4 @@
-"""What the adapters share: a call of a layer becomes a node, and what would make credit wrong is refused."""
+"""Shared by the adapters: a call of a layer becomes a node, and networks that would get wrong credit are refused."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Calls:
         self.count: Counter[str] = Counter()
 
     def __call__(self, name: str, op: Op, own: Params, h: Array) -> Array:
-        """The pre-activation of this call. The second call of a layer (shared weights) is the node "name:1".
+        """The pre-activation of a call. The second call of a layer (shared weights) is the node "name:1".
 
-        Raises UserError where the call is under a transformation inside the network, and where h has no batch axis.
+        Raises UserError for a call under a transformation inside the network, and for h without a batch axis.
         """
         if get_opaque_trace_state() != self.trace:
             raise UserError(
                 f"layer '{name}' is called under jit, scan, vmap, grad or checkpoint (remat) inside the network, where "
-                "no error signal reaches it; write a Python loop over plain layers, and transform from outside"
+                "no error signal reaches it; use a Python loop over plain layers, and transform the whole model"
             )
         if h.shape[:1] != (self.size,):
             raise UserError(
@@ -48,40 +48,40 @@ class Calls:
 
 
 def presynaptic(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Array, tuple[Any, ...]]:
-    """The one activity that a layer is called with, and its other positional arguments. Raises UserError."""
+    """The input of a layer, and its other positional arguments. Raises UserError for several inputs or none."""
     h, *others = args or (None,)
     if not isinstance(h, jax.Array | np.ndarray):
         raise UserError(f"layer '{name}' must be called with one array, its input, as the first positional argument")
     if any(
         isinstance(v, jax.Array) and jnp.issubdtype(v.dtype, jnp.inexact) for v in jax.tree.leaves((others, kwargs))
     ):
-        raise UserError(f"layer '{name}' is called with more than one array of activity; a node has one input")
+        raise UserError(f"layer '{name}' is called with several arrays of activity; a node has one input")
     return jnp.asarray(h), tuple(others)
 
 
 def one_array(what: str, value: Any) -> Array:
-    """`value`, where it is an array. Raises UserError."""
+    """`value`. Raises UserError if it is not an array."""
     if not isinstance(value, jax.Array):
         raise UserError(f"{what} returns {type(value).__name__}; it must return one array, (B, ...)")
     return value
 
 
 def bypasses(parameter: str) -> UserError:
-    """The error for a parameter that is not used by a layer of its own."""
+    """The error for a parameter that is used outside a layer of its own."""
     return UserError(
-        f"parameter '{parameter}' is used outside of a layer of its own, where no error signal reaches it and its "
+        f"parameter '{parameter}' is used outside a layer of its own, where no error signal reaches it and its "
         "gradient would silently be zero; move it, with the operation that uses it, into a module without sub-modules"
     )
 
 
 def example_batch(example: Any) -> Array:
-    """One example, (1, ...): the first of a batch, or zeros of the given input shape. Raises UserError."""
+    """One example, (1, ...): the first of a batch, or zeros of the given shape. Raises UserError for anything else."""
     if isinstance(example, tuple | list) and all(isinstance(n, int) for n in example):
         return jnp.zeros((1, *example))
     if not (hasattr(example, "dtype") and getattr(example, "shape", ())):
         raise UserError(
-            "from_flax needs an example, to know the parameters' shapes: a batch of inputs, (B, ...), or the shape of "
-            f"one input, as in (28, 28, 1); got {type(example).__name__}"
+            "from_flax needs an example, which determines the parameters' shapes: a batch of inputs, (B, ...), or the "
+            f"shape of one input, as in (28, 28, 1); got {type(example).__name__}"
         )
     if isinstance(example, jax.ShapeDtypeStruct):
         return jnp.zeros((1, *example.shape[1:]), example.dtype)
@@ -89,8 +89,8 @@ def example_batch(example: Any) -> Array:
 
 
 def verify(model: Model, params: Params, x: Array) -> None:
-    """Trace the model, computing nothing, on two batch sizes. Raises UserError where its nodes are not sound."""
-    for size in (2, 3):  # an axis that is not the batch has the same length in both
+    """Trace the model for two batch sizes. Raises UserError if a node has no batch axis, or a parameter no node."""
+    for size in (2, 3):  # another axis than the batch has the same length in both
         try:
             found = wiring(model, params, jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype))  # pyright: ignore[reportArgumentType]
         except UserError:
@@ -102,7 +102,7 @@ def verify(model: Model, params: Params, x: Array) -> None:
 
 
 def needed(library: str, by: str) -> Any:
-    """Import an optional library. Raises UserError where it is not installed."""
+    """Import an optional library. Raises UserError if it is not installed."""
     try:
         return importlib.import_module(library)
     except ImportError as error:
@@ -110,14 +110,14 @@ def needed(library: str, by: str) -> Any:
 
 
 def build(factory: Callable[..., Any], argument: str, value: Any) -> Any:
-    """Call a factory with its one argument: by name where it has that name, else by position."""
-    signed = factory.__init__ if isinstance(factory, type) else factory  # a metaclass may hide what a class takes
+    """Call a factory with its one argument: by name if it has that name, else by position."""
+    signed = factory.__init__ if isinstance(factory, type) else factory  # a metaclass may hide a class's signature
     named = argument in inspect.signature(signed).parameters
     return factory(**{argument: value}) if named else factory(value)
 
 
 def fresh(params: Params) -> Params:
-    """A copy, so that a training step that gives its buffers away leaves the user's module alone."""
+    """A copy, so that a training step that donates its buffers does not destroy the user's module."""
     return jax.tree.map(jnp.array, params)
 
 
@@ -126,9 +126,9 @@ def shape_of(array: Any) -> jax.ShapeDtypeStruct:
 
 
 class StandIn:
-    """Takes a layer's place in a copy of the network: looks like it, but every call of it is handed on.
+    """Replaces a layer in a copy of the network: has its attributes and type, but forwards every call.
 
-    Its parameters cannot be read: used outside of the layer's call they would bypass the node.
+    Its parameters cannot be read, since used outside the layer's call they would bypass the node.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class StandIn:
         return self._node_call("__call__", *args, **kwargs)
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith("_node_"):  # asked for before __init__, by copy or pickle
+        if attribute.startswith("_node_"):  # read before __init__, by copy or pickle
             raise AttributeError(attribute)
         value = getattr(self._node_layer, attribute)
         if callable(getattr(type(self._node_layer), attribute, None)):
@@ -155,5 +155,5 @@ class StandIn:
         return value
 
     @property
-    def __class__(self) -> type:  # the network may ask isinstance(layer, nnx.Conv)
+    def __class__(self) -> type:  # for isinstance(layer, nnx.Conv) in the network
         return type(self._node_layer)

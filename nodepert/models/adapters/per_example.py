@@ -1,7 +1,7 @@
-"""Nodes for a network whose code is written for one example: it runs under `vmap`, its nodes outside of it.
+"""Nodes for a network written for one example: the network runs under `vmap`, its nodes outside.
 
-A stand-in calls its layer through `custom_vmap`, whose rule is handed the whole batch outside of that `vmap`; there the
-node is called. A layer under a further `vmap` of the network's own (over positions, heads or units) goes through one
+A stand-in calls its layer through `custom_vmap`, whose rule receives the whole batch outside that `vmap`, where the
+node is called. A layer under a further `vmap` inside the network (over positions, heads or units) passes through one
 rule after the other, the innermost first.
 """
 
@@ -35,20 +35,20 @@ class Run:
 
     def __init__(self, calls: Calls):
         self.calls = calls
-        self.index: Any = None  # of the example: an argument that is batched even where a layer's input is not
-        self.begun: list[str] = []  # layers that were called, and not yet as a node
+        self.index: Any = None  # of the example: batched even if a layer's input is not
+        self.pending: list[str] = []  # layers called, but not yet as a node
 
     def finish(self) -> None:
-        """Raises UserError for a layer that never became a node."""
-        if self.begun:
+        """Raises UserError for a layer that did not become a node."""
+        if self.pending:
             raise UserError(
-                f"layer '{self.begun[0]}' is called under jit, scan, cond, grad or checkpoint inside the network, "
-                "where no error signal reaches it; write a Python loop over plain layers, and transform from outside"
+                f"layer '{self.pending[0]}' is called under jit, scan, cond, grad or checkpoint inside the network, "
+                "where no error signal reaches it; use a Python loop over plain layers, and transform the whole model"
             )
 
 
 class Holes(NamedTuple):
-    """A pytree without its arrays, which `fill` puts back."""
+    """A pytree without its arrays; `fill` inserts them."""
 
     leaves: list[Any]
     places: list[int]
@@ -68,7 +68,7 @@ class Holes(NamedTuple):
 
 
 class Layer:
-    """One layer in one forward pass; its arrays come separately, as the network may slice or vmap them."""
+    """One layer in one forward pass; its arrays are separate, as the network may slice or vmap them."""
 
     def __init__(self, module: Any, name: str, own: Params, run: Run):
         self.module, self.name, self.run = module, name, run
@@ -78,12 +78,12 @@ class Layer:
         self.arrays = self.merge(own, self.arrays)
 
     def merge(self, own: Params, arrays: list[Any]) -> list[Any]:
-        """`arrays`, with those that are parameters taken from `own`."""
+        """`arrays`, with parameters replaced by those in `own`."""
         values = iter(jax.tree.leaves(own))
         return [next(values) if learned else a for a, learned in zip(arrays, self.learned, strict=True)]
 
     def call(self, arrays: list[Any], method: str, *args: Any, **kwargs: Any) -> Array:
-        """A call of the layer by the network, for one example or for a part of one."""
+        """A call of the layer by the network, for one example or a part of one."""
         name = self.name if method == "__call__" else f"{self.name}.{method}"
         h, others = presynaptic(name, args, kwargs)
         extra, holes = Holes.of((others, kwargs))
@@ -92,13 +92,13 @@ class Layer:
             others, kwargs = holes.fill(extra)
             return one_array(f"layer '{name}'", getattr(self.holes.fill(arrays), method)(h, *others, **kwargs))
 
-        self.run.begun.append(name)
+        self.run.pending.append(name)
         return self.outwards(name, op, arrays, extra, h)
 
     def outwards(self, name: str, op: Callable[..., Array], arrays: list[Any], extra: list[Any], h: Array) -> Array:
-        """op(arrays, extra, h) as a node, from outside of every vmap that it is called under."""
+        """op(arrays, extra, h) as a node, called outside every vmap."""
         if get_opaque_trace_state() == self.run.calls.trace:
-            self.run.begun.remove(name)
+            self.run.pending.remove(name)
             own = jax.tree.unflatten(self.tree, [a for a, learned in zip(arrays, self.learned, strict=True) if learned])
             return self.run.calls(name, lambda own, h: op(self.merge(own, arrays), extra, h), own, h)
 

@@ -13,12 +13,12 @@ from nodepert.rules.noise import draw
 
 
 def one_bit(model: Model, loss, *, sigma: float = 1e-2) -> Rule:
-    """Node perturbation that is told only whether the noise helped: one bit per example.
+    """Node perturbation by one bit per example: whether the noise lowered the loss.
 
         s_l[b] = sign(L_b(a + sigma xi) - L_b(a)) xi_l[b],    g_l = 1/B sum_b s_l[b] z_l[b]^T
 
-    Cost: 3 (a clean and a noisy forward pass, the weight gradients).
-    Bias: biased: every example counts alike, however large its gradient.
+    Cost: a clean and a noisy forward pass, the weight gradients.
+    Bias: biased: every example has the same weight, however large its gradient.
     Derivative of the loss: not needed.
     """
     positive("sigma", sigma)
@@ -35,6 +35,9 @@ def one_bit(model: Model, loss, *, sigma: float = 1e-2) -> Rule:
         return pullback(model, params, x, signals), state, Info(clean, outputs)
 
     return Rule(stateless, grads)
+
+
+one_bit.passes = 3  # forward passes per step, for `nodepert list` and reports
 
 
 def tanh_net(input_shape: tuple[int, ...], classes: int, *, width: int = 64) -> Model:
