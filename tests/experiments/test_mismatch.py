@@ -7,7 +7,6 @@ import pytest
 
 from nodepert import UserError
 from nodepert.experiments import build
-from nodepert.experiments.experiment import of_part
 from nodepert.experiments.questions.linear_theory import constants
 from nodepert.experiments.shared.linear_student import example, in_float64, learn, student, times, xavier
 
@@ -57,12 +56,10 @@ def test_in_64_bits_a_tiny_sigma_is_as_good_as_the_exact_derivative():
     assert jnp.zeros(1).dtype == jnp.float32
 
 
-def test_what_is_expected_shows_at_smoke():
-    experiment = build("mismatch", "smoke")
-    rows = [row for part in experiment.parts for row in of_part(experiment, part)]
-    findings = experiment.findings(rows)
+def test_what_is_expected_shows_at_smoke(smoke):
+    experiment, (rows, findings, *_) = build("mismatch", "smoke"), smoke("mismatch")
     assert len(findings) == 4 and all(finding.holds for finding in findings)
-    assert "times the least" in findings[-1].says
+    assert "times the lowest" in findings[-1].says
     lost = [row | {"diverged": int(row["step"] > 1000)} for row in rows]  # sgd's students must not diverge
     assert [f.holds for f in experiment.findings(lost)][:3] == [False] * 3
     rising = [row | {"error": row["step"] + 1.0, "error_se": 0.0} for row in rows]  # what never fell cannot rise again

@@ -13,8 +13,8 @@ from nodepert.experiments.shared.tasks import make_hyper, make_task
 from nodepert.registry import check
 
 
-def test_the_rate_with_the_least_training_loss_is_run_again_with_other_seeds():
-    rows = list(npt.experiments.rules(scale="smoke"))
+def test_the_rate_with_the_lowest_training_loss_is_run_again_with_other_seeds(smoke):
+    rows = smoke("rules").rows
     for rule in ("sgd", "np"):
         search, final = ([r for r in rows if (r["rule"], r["phase"]) == (rule, p)] for p in ("search", "final"))
         best = min(search, key=lambda r: r["train_loss"])["lr"]

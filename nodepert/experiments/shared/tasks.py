@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nodepert.core import Loss, Model
 from nodepert.data.dataset import Dataset
@@ -52,14 +52,3 @@ def log_spaced(low: float, high: float, count: int) -> list[float]:
     """`count` numbers from low to high, equally far apart on a logarithmic axis, to three digits."""
     step = math.log10(high / low) / max(count - 1, 1)
     return [float(f"{low * 10 ** (step * i):.3g}") for i in range(count)]
-
-
-def gathered(rows: Sequence[Row], by: Sequence[str], of: str) -> dict[Any, list[float]]:
-    """{value of the column `by`, or values of several: the finite values of the column `of`}, in the rows' order."""
-    found: dict[Any, list[float]] = {}
-    for row in rows:
-        key = row[by[0]] if len(by) == 1 else tuple(row[name] for name in by)
-        values = found.setdefault(key, [])
-        if math.isfinite(row[of]):
-            values.append(row[of])
-    return found
