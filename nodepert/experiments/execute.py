@@ -106,7 +106,7 @@ def locked(folder: Path, name: str) -> Iterator[Callable[[], None]]:
     try:
         yield check
     finally:
-        lock.relock()
+        lock.release()
 
 
 def drawn(experiment: Experiment, rows: Sequence[Row], stem: Path) -> Path:

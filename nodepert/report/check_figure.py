@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nodepert.experiments.drawing import COLOURS, MARKERS, saved
+from nodepert.experiments.drawing import COLOURS, MARKERS, save_figure
 
 
 def check_figure(
@@ -42,7 +42,7 @@ def check_figure(
         axes.spines[["top", "right"]].set_visible(False)
     if title:
         figure.suptitle(title)
-    return saved(figure, path)
+    return save_figure(figure, path)
 
 
 def _draw_estimate(cosine: Any, gain: Any, bias: Any, known: Sequence[dict[str, Any]], y: Sequence[int]) -> None:

@@ -59,7 +59,7 @@ def test_forward_passes_are_those_of_the_rules_descriptions():
     task = make_task(npt.load_dataset, "digits", "fc(width=64, depth=7)", batchsize=10)
     cost, first, out = Cost(task), 64 * 64, 64 * 10
     total = 7 * first + out
-    passes = {rule: cost.of(make_hyper(rule, 0.1))["passes"]
+    passes = {rule: cost.passes(make_hyper(rule, 0.1))
               for rule in ("sgd", "np", "np(samples=4)", "np(samples=4, replay=True)", "fa", "dfa")}  # fmt: skip
     expected = {"sgd": 3 - first / total, "np": 3 - first / total, "np(samples=4)": 6 - 4 * first / total,
                 "np(samples=4, replay=True)": 7, "fa": 3 - first / total, "dfa": 2 + 7 * out / total}  # fmt: skip
