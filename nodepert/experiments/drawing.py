@@ -39,7 +39,7 @@ def curve(
         axes.fill_between(x, low, high, color=more.get("color", style(i)["color"]), alpha=0.2, linewidth=0)
 
 
-def mean_curve(axes: Any, found: Mapping[float, tuple[float, float]], i: int, label: str = "", **more: Any) -> None:
+def mean_curve(axes: Any, found: Mapping[Any, tuple[float, float]], i: int, label: str = "", **more: Any) -> None:
     """Curve i of {x: (mean, standard error)}."""
     curve(axes, list(found), [m for m, _ in found.values()], [e for _, e in found.values()], i, label, **more)
 
