@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from nodepert.experiments.drawing import saved, style, tidy
+from nodepert.experiments.drawing import save_figure, style, tidy
 from nodepert.training.metrics import Row, columns_of, metric_of
 
 

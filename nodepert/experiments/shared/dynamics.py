@@ -58,15 +58,15 @@ def measuring(task: Task, large: int) -> Measure:
     model, loss = task.model, task.loss
     sample = jax.ShapeDtypeStruct((1, *task.data.train_x.shape[1:]), "float32")
 
-    @partial(jax.jit, static_argnums=0)
-    def measured(pure: Any, state: State, numbers: Any, data: Any, order: Array, batch: Any):
+    @partial(jax.jit, static_argnums=(0, 1))
+    def measured(grads: Any, step: Any, state: State, numbers: Any, data: Any, order: Array, batch: Any):
         def examples_of(indices):
             return standardised(data, data["train"][0][indices]), data["train"][1][indices]
 
         indices, params = at(order, batch, task.batchsize), state.params
         few, many = examples_of(indices), examples_of(chosen)
-        rule = pure.grads(state, numbers, data, indices)[0]
-        after, _ = pure.step(state, numbers, data, indices)
+        rule = grads(state, numbers, data, indices)[0]
+        after, _ = step(state, numbers, data, indices)
         sgd, true = (differentiate(model, loss, params, some)[0] for some in (few, many))
         x, _ = few
         g, b, t, w = (parts(model, tree, x) for tree in (rule, sgd, true, params))
@@ -79,7 +79,7 @@ def measuring(task: Task, large: int) -> Measure:
         return found
 
     def measure(run: Pieces, state: State, order: Array, batch: int) -> list[Row]:
-        found = fetched(measured(run.pure, state, run.hyper, run.data, order, batch))
+        found = fetched(measured(run.pure.grads, run.pure.step, state, run.hyper, run.data, order, batch))
         names = [name for name in node_shapes(model, state.params, sample) if name in found]  # as in the network
         return [{"node": name} | {q: float(found[name][q]) for q in QUANTITIES} for name in [*names, ALL]]
 
