@@ -1,4 +1,4 @@
-"""What experiments that train have in common: a task by name, replicas of one rule, their tables."""
+"""What experiments that train share: a task by name, replicas of one rule, learning curves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nodepert.training.replicas import Epoch, fit_all
 
 
 class Task(NamedTuple):
-    """What is to be learned, by which network."""
+    """Data, and the network that learns them."""
 
     model: Model
     loss: Loss
@@ -30,7 +30,7 @@ def make_task(load: Load, dataset: str, network: str, loss: str = "mse", batchsi
 
 
 def make_hyper(rule: str, lr: float, seed: int = 0, optimizer: str = "sgd", wd: float = 0.0) -> Hyper:
-    """What differs between replicas; those of one rule and one optimizer, but for numbers, train together."""
+    """What differs between replicas; those that differ in numbers only train together."""
     return Hyper(full("rule", rule), full("optimizer", optimizer), float(lr), float(wd), int(seed))
 
 
@@ -40,7 +40,7 @@ def train(task: Task, hypers: Sequence[Hyper], epochs: int) -> Iterator[Epoch]:
 
 
 def curves(task: Task, hypers: Sequence[Hyper], epochs: int) -> list[list[Row]]:
-    """The rows of every replica, epoch by epoch; a diverged one's end early."""
+    """The rows of every replica, epoch by epoch; those of a diverged one end early."""
     found: list[list[Row]] = [[] for _ in hypers]
     for epoch in train(task, hypers, epochs):
         for i, row in epoch.rows.items():
