@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from nodepert.experiments import Experiment, Finding
-from nodepert.experiments.experiment import combinations
 
 SCALES = {"smoke": {"sizes": (1, 2)}, "small": {}, "paper": {"sizes": (1, 2, 3, 4)}}
 
@@ -22,13 +21,11 @@ class Toy(Experiment):
     factor: float = 0.1
     count: int = 3
 
+    across = ("sizes",)
+
     def __post_init__(self):
         self.at_least(1, "sizes", "count")
         self.positive("factor")
-
-    @property
-    def parts(self):
-        return combinations(size=self.sizes)
 
     def rows(self, part):
         for i in range(self.count):

@@ -8,9 +8,9 @@ options, with the equations and an `Args:` line per option in its docstring:
     class MyQuestion(Experiment):
         rules: tuple[str, ...] = ("np", "sgd")      # int, float, bool, str, a Literal, or a tuple of one of these
 
-        picture = Picture(...)                      # the columns with which its report opens
+        across = ("rules",)                         # the parts: here one for each of the rules
+        picture = Picture(...)                      # the columns that its report draws first
         def __post_init__(self): ...                # refuses options that are out of range
-        def parts(self): ...                        # a property
         def rows(self, part): ...                   # of one part, computed
         def draw(self, figure, rows): ...
         def findings(self, rows): ...
@@ -57,13 +57,15 @@ class Experiment:
 
     load: Load
 
+    across: ClassVar[tuple[str, ...]] = ()  # options, as rules for the column rule: a part for all combinations
     picture: ClassVar[Any] = Picture()
     size: ClassVar[Any] = (7.0, 3.6)  # of the figure, in inches
 
     @property
     def parts(self) -> Sequence[Part]:
         """Each is computed alone, always with the same result, and saved when it is complete."""
-        raise NotImplementedError
+        values = {option.removesuffix("s"): getattr(self, option) for option in self.across}
+        return combinations(**{column: range(v) if isinstance(v, int) else v for column, v in values.items()})
 
     def rows(self, part: Part) -> Iterator[Row]:
         """The rows of one part, without the part's own columns."""

@@ -16,10 +16,11 @@ def test_sgd_takes_the_steps_that_numpy_takes():
     teacher_key, weights, examples, _ = jax.random.split(jax.random.key(3), 4)
     teacher, start = xavier(teacher_key, n, m), student((n, h, m)).init(weights)
     w1, w2, errors, norms = np.asarray(start["fc0"], float), np.asarray(start["out"], float), [], []
+    drawn = jax.jit(lambda t: example(examples, t, teacher, noise))
     for t in range(steps + 1):
         errors.append(np.square(w1 @ w2 - teacher).sum() / 2)
         norms.append(np.sqrt(np.square(w1).sum() + np.square(w2).sum()))
-        x, target = (np.asarray(a, float) for a in example(examples, t, teacher, noise))
+        x, target = (np.asarray(a, float) for a in drawn(t))
         e = x @ w1 @ w2 - target
         w1, w2 = w1 - lr * x.T @ e @ w2.T, w2 - lr * (x @ w1).T @ e
     found = learn("sgd", (n, h, m), lr, noise, [0, 7, 20], jax.random.key(3)[None])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nodepert.experiments.drawing import Picture, legend, mean_curve, style, tidy
-from nodepert.experiments.experiment import Experiment, Finding, Part, Row, combinations
+from nodepert.experiments.experiment import Experiment, Finding, Part, Row
 from nodepert.experiments.shared.tables import means, where
 from nodepert.experiments.shared.tasks import curves, log_spaced, make_hyper, make_task
 from nodepert.training.metrics import diverged
@@ -54,6 +54,7 @@ class Adam(Experiment):
     batchsize: int = 100
     seeds: int = 2
 
+    across = ("rules", "optimizers")
     picture = Picture("lr", "final_acc", ("rule", "optimizer"), log="x")
     size = (7.0, 4.4)
 
@@ -66,10 +67,6 @@ class Adam(Experiment):
     @property
     def grid(self) -> list[float]:
         return log_spaced(self.lowest, self.highest, self.rates)
-
-    @property
-    def parts(self) -> list[Part]:
-        return combinations(rule=self.rules, optimizer=self.optimizers)
 
     def rows(self, part: Part) -> Iterator[Row]:
         task = make_task(self.load, self.dataset, self.network, self.loss, self.batchsize)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import fmean
 from typing import Any
 
 from nodepert.diagnostics.verdict import ALL
 from nodepert.experiments.drawing import Picture
-from nodepert.experiments.experiment import Experiment, Finding, Part, Row, combinations
-from nodepert.experiments.shared.dynamics import Measure, draw_panels, measuring, nodes
-from nodepert.experiments.shared.replaying import Pieces, course, in_pieces, replay
-from nodepert.experiments.shared.steps import refuse_adapting
+from nodepert.experiments.experiment import Finding, Part, Row
+from nodepert.experiments.shared.dynamics import Dynamics, draw_panels, nodes
+from nodepert.experiments.shared.replaying import course, replay
 from nodepert.experiments.shared.tables import where
-from nodepert.experiments.shared.tasks import make_hyper, make_task
-from nodepert.training.hyper import Hyper
+from nodepert.experiments.shared.tasks import make_hyper
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"dataset": "digits(train=1400)", "network": "fc(width=30, depth=3)", "lr": 0.32, "batchsize": 20,
@@ -29,7 +26,7 @@ SMOOTH = 30  # the running mean of the figure goes over a 30th of the updates
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrashDynamics(Experiment):
+class CrashDynamics(Dynamics):
     """A network is trained by plain gradient descent until it crashes (see crash-timing), with a checkpoint every few
     epochs. From the last checkpoint before the crash the run is then replayed, update by update and bit for bit. Before
     each update W - lr g(t) the rule's gradient g is compared with that of backpropagation on the same batch, and with
@@ -53,34 +50,14 @@ class CrashDynamics(Experiment):
         seeds: Runs.
     """
 
-    rule: str = "np"
     lr: float = 0.05
-    dataset: str = "mnist"
-    network: str = "fc"
-    loss: str = "mse"
-    batchsize: int = 100
-    epochs: int = 50
     every: int = 5
-    large: int = 2000
-    seeds: int = 3
 
     picture = Picture("update", "norm", ("node",), {"seed": 0}, log="y")
-    size = (7.0, 8.0)
 
     def __post_init__(self):
-        self.at_least(1, "batchsize", "epochs", "every", "large", "seeds")
-        self.positive("lr")
-        refuse_adapting((self.rule,))
-
-    @cached_property
-    def prepared(self) -> tuple[Callable[[Hyper], Pieces], Measure]:
-        """Runs in pieces, and what measures them."""
-        task = make_task(self.load, self.dataset, self.network, self.loss, self.batchsize)
-        return in_pieces(task, self.epochs), measuring(task, self.large)
-
-    @property
-    def parts(self) -> list[Part]:
-        return combinations(seed=range(self.seeds))
+        super().__post_init__()
+        self.at_least(1, "every")
 
     def rows(self, part: Part) -> Iterator[Row]:
         start, measure = self.prepared

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nodepert.experiments.drawing import Picture, legend, mean_curve, style, tidy
-from nodepert.experiments.experiment import Experiment, Finding, Part, Row, combinations
+from nodepert.experiments.experiment import Experiment, Finding, Part, Row
 from nodepert.experiments.shared.crashes import fate
 from nodepert.experiments.shared.tables import means, where
 from nodepert.experiments.shared.tasks import curves, make_hyper, make_task
@@ -59,6 +59,7 @@ class CrashTiming(Experiment):
     drop: float = 25.0
     floor: float = 25.0
 
+    across = ("rules",)
     picture = Picture("lr", "crash", ("rule",), log="x")
 
     def __post_init__(self):
@@ -66,10 +67,6 @@ class CrashTiming(Experiment):
         self.positive("lrs")
         self.require(lambda value: 0 < value < 100, "in per cent, above 0 and below 100", "drop")
         self.require(lambda value: 0 <= value < 100, "in per cent, at least 0 and below 100", "floor")
-
-    @property
-    def parts(self) -> list[Part]:
-        return combinations(rule=self.rules)
 
     def rows(self, part: Part) -> Iterator[Row]:
         task = make_task(self.load, self.dataset, self.network, self.loss, self.batchsize)

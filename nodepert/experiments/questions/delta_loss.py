@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nodepert.experiments.drawing import Picture, curve, legend, mean_curve, tidy
-from nodepert.experiments.experiment import Experiment, Finding, Part, Row, combinations
+from nodepert.experiments.experiment import Experiment, Finding, Part, Row
 from nodepert.experiments.shared.steps import one_step_change, refuse_adapting, update_of
 from nodepert.experiments.shared.tables import means, where
 from nodepert.experiments.shared.tasks import Task, make_hyper, make_task, train
@@ -68,6 +68,7 @@ class DeltaLoss(Experiment):
     draws: int = 40
     seeds: int = 3
 
+    across = ("rules", "depths")
     picture = Picture("epoch", "-test_change", ("depth", "rule"), log="y")
 
     def __post_init__(self):
@@ -76,10 +77,6 @@ class DeltaLoss(Experiment):
         self.at_least(0, "depths")
         self.positive("lr")
         refuse_adapting(self.rules)
-
-    @property
-    def parts(self) -> list[Part]:
-        return combinations(rule=self.rules, depth=self.depths)
 
     def rows(self, part: Part) -> Iterator[Row]:
         network = f"fc(width={self.width}, depth={part['depth']})"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from statistics import fmean
 from typing import Any
@@ -14,13 +13,11 @@ import numpy as np
 
 from nodepert.diagnostics.verdict import ALL
 from nodepert.experiments.drawing import Picture
-from nodepert.experiments.experiment import Experiment, Finding, Part, Row, combinations
-from nodepert.experiments.shared.dynamics import QUANTITIES, Measure, draw_panels, measuring, nodes
-from nodepert.experiments.shared.replaying import Pieces, epochs_of, in_pieces
-from nodepert.experiments.shared.steps import refuse_adapting
+from nodepert.experiments.experiment import Finding, Part, Row
+from nodepert.experiments.shared.dynamics import QUANTITIES, Dynamics, draw_panels, nodes
+from nodepert.experiments.shared.replaying import epochs_of
 from nodepert.experiments.shared.tables import means, where
-from nodepert.experiments.shared.tasks import make_hyper, make_task
-from nodepert.training.hyper import Hyper
+from nodepert.experiments.shared.tasks import make_hyper
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"dataset": "digits(train=1400)", "network": "fc(width=30, depth=3)", "lr": 0.05, "batchsize": 20,
@@ -31,7 +28,7 @@ SCALES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradDynamics(Experiment):
+class GradDynamics(Dynamics):
     """A network is trained by plain gradient descent, at a learning rate where it does not crash. Before training and
     after every epoch the rule's gradient g is compared with that of backpropagation on the same batch and with the true
     one G, of a large batch, at every node and at all together:
@@ -54,34 +51,13 @@ class GradDynamics(Experiment):
         seeds: Runs.
     """
 
-    rule: str = "np"
-    lr: float = 0.01
-    dataset: str = "mnist"
-    network: str = "fc"
-    loss: str = "mse"
-    batchsize: int = 100
-    epochs: int = 50
     batches: int = 5
-    large: int = 2000
-    seeds: int = 3
 
     picture = Picture("epoch", "angle", ("node",))
-    size = (7.0, 8.0)
 
     def __post_init__(self):
-        self.at_least(1, "batchsize", "epochs", "batches", "large", "seeds")
-        self.positive("lr")
-        refuse_adapting((self.rule,))
-
-    @cached_property
-    def prepared(self) -> tuple[Callable[[Hyper], Pieces], Measure]:
-        """Runs in pieces, and what measures them."""
-        task = make_task(self.load, self.dataset, self.network, self.loss, self.batchsize)
-        return in_pieces(task, self.epochs), measuring(task, self.large)
-
-    @property
-    def parts(self) -> list[Part]:
-        return combinations(seed=range(self.seeds))
+        super().__post_init__()
+        self.at_least(1, "batches")
 
     def rows(self, part: Part) -> Iterator[Row]:
         start, measure = self.prepared

@@ -15,7 +15,7 @@ import numpy as np
 from nodepert.core import Model, Rule, plain
 from nodepert.errors import UserError
 from nodepert.experiments.drawing import COLOURS, Picture, decades, legend, style, tidy
-from nodepert.experiments.experiment import Experiment, Finding, Part, Row, combinations
+from nodepert.experiments.experiment import Experiment, Finding, Part, Row
 from nodepert.experiments.shared.linear_student import squared_error
 from nodepert.experiments.shared.tables import where
 from nodepert.registry import check, full, make
@@ -61,6 +61,7 @@ class LinearTheory(Experiment):
     replicas: int = 200
     seed: int = 0
 
+    across = ("rules",)
     picture = Picture("step", "simulated", ("rule",), {"panel": "curve"}, log="xy")
 
     def __post_init__(self):
@@ -70,10 +71,6 @@ class LinearTheory(Experiment):
         for rule in self.rules:
             self.constants(rule)
             self.estimate(rule)
-
-    @property
-    def parts(self) -> list[Part]:
-        return combinations(rule=self.rules)
 
     def constants(self, rule: str) -> tuple[float, float]:
         return constants(str(with_sigma(rule, self.sigma)), self.inputs, self.outputs)

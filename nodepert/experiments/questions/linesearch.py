@@ -14,7 +14,7 @@ import numpy as np
 
 from nodepert.errors import UserError
 from nodepert.experiments.drawing import Picture, curve, legend, tidy
-from nodepert.experiments.experiment import Experiment, Finding, Part, Row, combinations
+from nodepert.experiments.experiment import Experiment, Finding, Part, Row
 from nodepert.experiments.shared.steps import one_step_change, refuse_adapting, rule_state, update_of
 from nodepert.experiments.shared.tables import where
 from nodepert.experiments.shared.tasks import Task, log_spaced, make_hyper, make_task
@@ -76,6 +76,7 @@ class Linesearch(Experiment):
     draws: int = 100
     seed: int = 0
 
+    across = ("widths", "rules")
     picture = Picture("lr", "-change", ("width", "rule"), log="xy")
 
     def __post_init__(self):
@@ -89,10 +90,6 @@ class Linesearch(Experiment):
     @property
     def rates(self) -> list[float]:
         return log_spaced(self.low, self.high, self.count)
-
-    @property
-    def parts(self) -> list[Part]:
-        return combinations(width=self.widths, rule=self.rules)
 
     @functools.cached_property
     def network(self) -> Callable[[int], tuple[Task, Any, Any, float, int]]:

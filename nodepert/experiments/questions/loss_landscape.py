@@ -15,7 +15,7 @@ import numpy as np
 from nodepert.core import per_example
 from nodepert.errors import UserError
 from nodepert.experiments.drawing import Picture, style, tidy
-from nodepert.experiments.experiment import Experiment, Finding, Part, Row, combinations
+from nodepert.experiments.experiment import Experiment, Finding, Part, Row
 from nodepert.experiments.shared.tables import where
 from nodepert.experiments.shared.tasks import Task, make_hyper, make_task, train
 from nodepert.training.program import standardised, task_data
@@ -66,6 +66,7 @@ class LossLandscape(Experiment):
     points: int = 25
     seed: int = 0
 
+    across = ("rules",)
     picture = Picture("epoch", "loss", ("rule",), {"kind": "path"}, log="y")
 
     def __post_init__(self):
@@ -74,10 +75,6 @@ class LossLandscape(Experiment):
         self.at_least(1, "batchsize")
         if len(self.rates) not in (1, len(self.rules)):
             raise ValueError(f"rates are one for all {len(self.rules)} rules, or one each; got {len(self.rates)}")
-
-    @property
-    def parts(self) -> list[Part]:
-        return combinations(rule=self.rules)
 
     @property
     def size(self) -> tuple[float, float]:

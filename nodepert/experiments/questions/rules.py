@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, Literal
 
 from nodepert.experiments.drawing import Picture, legend, style, tidy
-from nodepert.experiments.experiment import Experiment, Finding, Part, Row, combinations
+from nodepert.experiments.experiment import Experiment, Finding, Part, Row
 from nodepert.experiments.shared.cost import Cost
 from nodepert.experiments.shared.tables import finite, where
 from nodepert.experiments.shared.tasks import Task, curves, log_spaced, make_hyper, make_task
@@ -74,6 +74,7 @@ class Rules(Experiment):
     rates: int = 5
     seeds: int = 3
 
+    across = ("rules",)
     picture = Picture("lr", "test_acc", ("rule",), {"phase": "search"}, log="x")
 
     def __post_init__(self):
@@ -87,10 +88,6 @@ class Rules(Experiment):
     @property
     def grid(self) -> list[float]:
         return log_spaced(self.lowest, self.highest, self.rates)
-
-    @property
-    def parts(self) -> list[Part]:
-        return combinations(rule=self.rules)
 
     @property
     def size(self) -> tuple[float, float]:

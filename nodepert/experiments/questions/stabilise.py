@@ -15,7 +15,7 @@ import optax
 
 from nodepert.core import Model
 from nodepert.experiments.drawing import COLOURS, Picture, decades, legend, mean_curve, style, tidy
-from nodepert.experiments.experiment import Experiment, Finding, Part, Row, combinations
+from nodepert.experiments.experiment import Experiment, Finding, Part, Row
 from nodepert.experiments.shared.linear_student import squared_error
 from nodepert.experiments.shared.tables import finite, gathered, means, where
 from nodepert.models.fc import fc
@@ -69,6 +69,7 @@ class Stabilise(Experiment):
     steps: int = 80_000
     seeds: int = 4
 
+    across = ("optimizers",)
     picture = Picture("lr", "least", ("optimizer",), log="xy")
     size = (7.0, 4.0)
 
@@ -92,10 +93,6 @@ class Stabilise(Experiment):
     @property
     def network(self) -> Model:
         return fc((self.inputs,), self.outputs, width=self.hidden, depth=1)
-
-    @property
-    def parts(self) -> list[Part]:
-        return combinations(optimizer=self.optimizers)
 
     def rows(self, part: Part) -> Iterator[Row]:
         learn = jax.jit(jax.vmap(partial(self.learn, full("optimizer", part["optimizer"]))))

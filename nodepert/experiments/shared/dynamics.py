@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -17,10 +18,12 @@ from nodepert.diagnostics.verdict import ALL
 from nodepert.errors import UserError
 from nodepert.experiments.drawing import COLOURS as PALETTE
 from nodepert.experiments.drawing import curve, legend, tidy
-from nodepert.experiments.experiment import Row
-from nodepert.experiments.shared.replaying import Pieces, at
+from nodepert.experiments.experiment import Experiment, Row
+from nodepert.experiments.shared.replaying import Pieces, at, in_pieces
+from nodepert.experiments.shared.steps import refuse_adapting
 from nodepert.experiments.shared.tables import gathered
-from nodepert.experiments.shared.tasks import Task
+from nodepert.experiments.shared.tasks import Task, make_task
+from nodepert.training.hyper import Hyper
 from nodepert.training.metrics import mean_error
 from nodepert.training.program import State, standardised
 from nodepert.training.replicas import fetched
@@ -84,6 +87,35 @@ def measuring(task: Task, large: int) -> Measure:
         return [{"node": name} | {q: float(found[name][q]) for q in QUANTITIES} for name in [*names, ALL]]
 
     return measure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dynamics(Experiment):
+    """What experiments share that measure every update, or some of them."""
+
+    rule: str = "np"
+    lr: float = 0.01
+    dataset: str = "mnist"
+    network: str = "fc"
+    loss: str = "mse"
+    batchsize: int = 100
+    epochs: int = 50
+    large: int = 2000
+    seeds: int = 3
+
+    across = ("seeds",)
+    size = (7.0, 8.0)
+
+    def __post_init__(self):
+        self.at_least(1, "batchsize", "epochs", "large", "seeds")
+        self.positive("lr")
+        refuse_adapting((self.rule,))
+
+    @cached_property
+    def prepared(self) -> tuple[Callable[[Hyper], Pieces], Measure]:
+        """Runs in pieces, and what measures them."""
+        task = make_task(self.load, self.dataset, self.network, self.loss, self.batchsize)
+        return in_pieces(task, self.epochs), measuring(task, self.large)
 
 
 def nodes(rows: Sequence[Row]) -> list[str]:
