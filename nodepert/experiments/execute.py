@@ -129,6 +129,8 @@ def _record(path: Path, asked: dict[str, Any]) -> dict[str, Any]:
     if differing := _differing(record, asked):
         raise UserError(f"{path} has {record.get('experiment')} with other options ({differing}); give another --out, "
                         "or move it away")  # fmt: skip
+    if not (isinstance(record.get("done"), list) and isinstance(record.get("seconds"), float)):
+        raise UserError(f"{path} is corrupt; move it away")
     return record
 
 

@@ -60,7 +60,9 @@ def read(target: str) -> Described | None:
     else:
         return None
     try:
-        return Described(tuple(parameters), inspect.cleandoc(ast.get_docstring(factory) or ""))
+        return Described(
+            tuple({p.name: p for p in parameters}.values()), inspect.cleandoc(ast.get_docstring(factory) or "")
+        )
     except ValueError:  # a default that is no literal
         return None
 
