@@ -1,6 +1,6 @@
 """Whose change of loss? One draw and one loss difference for a whole batch do not estimate the gradient.
 
-    python experiments/estimators.py
+    python docs/scripts/estimators.py
 
 One linear layer (64-10, cross-entropy) and 100 digits. Left: cosine of the mean of many draws with the true gradient,
 against their number, for (a) node perturbation, where each example's noise is credited with that example's change of
@@ -17,7 +17,7 @@ import numpy as np
 
 import nodepert as npt
 from nodepert.core import adding, node_shapes, per_example, pullback
-from nodepert.experiments.drawing import COLOURS, curve, saved, tidy
+from nodepert.experiments.drawing import COLOURS, curve, save_figure, tidy
 from nodepert.rules.noise import draw
 from nodepert.training.program import standardised
 
@@ -94,7 +94,7 @@ def picture(exact, crossed, found):
         right.plot([low, high], [low, high], color="grey", linewidth=1, zorder=0)
         tidy(right, xlabel="true gradient, weight by weight", ylabel="mean estimate")
         figure.legend(*left.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=2)
-        saved(figure, FIGURE)
+        save_figure(figure, FIGURE)
 
 
 if __name__ == "__main__":

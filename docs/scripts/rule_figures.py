@@ -1,8 +1,8 @@
 """The figure of every rule's page: how it learns, and how its estimate points along the true gradient.
 
-    python experiments/rule_figures.py            # computes what the table lacks, and draws all figures
-    python experiments/rule_figures.py --again    # computes everything again
-    python experiments/rule_figures.py --only np wp
+    python docs/scripts/rule_figures.py            # computes what the table lacks, and draws all figures
+    python docs/scripts/rule_figures.py --again    # computes everything again
+    python docs/scripts/rule_figures.py --only np wp
 
 Digits (mnist5k), 784-50-50-10, cross-entropy, batches of 100, Adam with cosine decay, 20 epochs, three seeds; each rule
 at the learning rate of the grid that ends at the least training loss, the test set unseen. Cosines are of seed 0 and
@@ -20,7 +20,7 @@ from statistics import fmean
 import numpy as np
 
 import nodepert as npt
-from nodepert.experiments.drawing import COLOURS, curve, saved, tidy
+from nodepert.experiments.drawing import COLOURS, curve, save_figure, tidy
 from nodepert.training.program import standardised
 
 HERE = Path(__file__).parents[1] / "figures" / "rules"
@@ -110,7 +110,7 @@ def draw(page, rows):
         tidy(left, xlabel="epochs", ylabel="test accuracy (%)", ylim=(0, 100), xticks=range(0, EPOCHS + 1, 5))
         left.legend(frameon=False, loc="lower right", handlelength=1.6)
         cosines(right, [row for row in rows if row["rule"] == rules[0] and row["node"]])
-        saved(figure, HERE / f"{page}.png")
+        save_figure(figure, HERE / f"{page}.png")
 
 
 def cosines(axes, rows):

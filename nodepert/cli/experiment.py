@@ -1,4 +1,4 @@
-"""The command `nodepert experiment`: each experiment's options are read from its factory."""
+"""The command `nodepert experiment`; the options of each experiment are read from its class."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ import argparse
 import inspect
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import asdict, dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from docstring_parser import parse
 
-from nodepert.registry import about, check, names, resolve
+from nodepert.registry import about, entry, names, resolve
+from nodepert.registry.describe import parameters
 
 Flat = tyro.conf.OmitArgPrefixes
-SCALES = typing.Literal["smoke", "small", "paper"]
+Scale = Literal["smoke", "small", "paper"]  # as in experiments/, which this file imports late
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where data come from and results go."""
+class Common:
+    """Options of every experiment."""
 
-    scale: SCALES = "small"
-    """smoke (seconds), small (minutes on two cores), paper (as published); options given beside it go before."""
+    scale: Scale = "small"
+    """smoke (seconds), small (minutes on two cores), paper (as published). Other options replace those of the scale."""
     out: Path = Path("runs/experiments")
-    """Folder for NAME.csv, NAME.json, NAME.png and NAME.svg."""
+    """Directory for NAME.csv, NAME.json, NAME.png and NAME.svg."""
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder that holds the data files; else NODEPERT_DATA_DIR, the user's cache, then a download."""
+    """Directory of the data files. Default: NODEPERT_DATA_DIR, then the user's cache, then a download."""
 
 
 def overview(name: tyro.conf.Positional[str] = "") -> None:
-    """Put a question to learning rules: a table, figures, and what they show. Alone: list the experiments.
+    """Run an experiment on learning rules: a table, a figure and findings. Without a name: list the experiments.
 
-    An experiment that was interrupted goes on where it was; one that is complete is drawn again.
+    An interrupted experiment resumes with the same command; a complete one is drawn again.
 
     Example: nodepert experiment linesearch --scale small --out results
 
@@ -46,7 +47,7 @@ def overview(name: tyro.conf.Positional[str] = "") -> None:
     from nodepert.cli import display
 
     if name:
-        check("experiment", name)
+        entry("experiment", name)
     table = Table(box=None, show_header=False)
     for one in names("experiment"):
         table.add_row(f"[cyan]{one}[/cyan]", about("experiment", one))
@@ -55,54 +56,48 @@ def overview(name: tyro.conf.Positional[str] = "") -> None:
 
 
 def command_of(name: str, arguments: Sequence[str]) -> Callable[..., None]:
-    """`nodepert experiment NAME`, with the defaults of the scale that the arguments ask for."""
+    """`nodepert experiment NAME`, with the defaults of the scale in the arguments. Raises UserError."""
+    doc = inspect.getdoc(resolve("experiment", name)) or ""
     from nodepert.experiments.experiment import options
 
-    factory = resolve("experiment", check("experiment", name).name)
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--scale", default="small", nargs="?")
     scale = finder.parse_known_args(arguments)[0].scale
-    own = options(name, scale if scale in typing.get_args(SCALES) else "small")  # another is refused below
-    told = parse(inspect.getdoc(factory) or "")
-    helps = {p.arg_name: p.description or "" for p in told.params}
-    hints = typing.get_type_hints(factory)
-    made: list[Any] = [
-        (p.name, Annotated[hints[p.name], tyro.conf.arg(help=helps.get(p.name, ""))],
-         field(default=own[p.name]))
-        for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY
-    ]  # fmt: skip
-    options_of = make_dataclass("Options", made, frozen=True)
+    defaults = options(name, scale if scale in typing.get_args(Scale) else "small")  # tyro refuses another
+    helps = {p.arg_name: p.description or "" for p in parse(doc).params}
+    fields: list[Any] = [
+        (option, Annotated[p.annotation, tyro.conf.arg(help=helps.get(option, ""))], field(default=defaults[option]))
+        for option, p in parameters("experiment", name).items()
+    ]
+    chosen = make_dataclass("Options", fields, frozen=True)
 
-    def experiment(question: Any, place: Flat[Place] = Place()) -> None:
-        given = {f.name: getattr(question, f.name) for f in fields(question)}
-        carry_out(name, place, {k: v for k, v in given.items() if v != own[k]})
+    def experiment(own: Any, common: Flat[Common] = Common()) -> None:
+        run(name, common, {key: value for key, value in asdict(own).items() if value != defaults[key]})
 
-    experiment.__annotations__["question"] = Flat[options_of]
-    experiment.__defaults__ = (options_of(), Place())
-    experiment.__doc__ = f"{about('experiment', name)}\n\n{(inspect.getdoc(factory) or '').partition('Args:')[0]}"
+    experiment.__annotations__["own"] = Flat[chosen]
+    experiment.__defaults__ = (chosen(), Common())
+    experiment.__doc__ = f"{about('experiment', name)}\n\n{doc.partition('Args:')[0]}"
     return experiment
 
 
-def carry_out(name: str, place: Place, given: dict[str, Any]) -> None:
-    """Conduct it, with a line for each part, and say what came of it."""
+def run(name: str, common: Common, given: dict[str, Any]) -> None:
+    """Execute an experiment; print a line for each part, then the findings."""
     import os
 
     from rich.markup import escape
 
     from nodepert.cli import display
-    from nodepert.experiments.execute import conduct
+    from nodepert.experiments.execute import execute
     from nodepert.training import devices
 
     devices.start(os.cpu_count() or 1)
 
     def on_part(i: int, of: int, part: dict[str, Any], seconds: float | None) -> None:
-        said = ", ".join(f"{key} {value}" for key, value in part.items()) or name
-        print(f"[{i}/{of}] {said}: {'kept' if seconds is None else f'{seconds:.1f} s'}", flush=True)
+        label = ", ".join(f"{key} {value}" for key, value in part.items()) or name
+        print(f"[{i}/{of}] {label}: {'saved before' if seconds is None else f'{seconds:.1f} s'}", flush=True)
 
-    found = conduct(name, place.scale, out=place.out, data_dir=place.data_dir, on_part=on_part, **given)
-    for finding in found.findings:
-        mark = "[green]yes[/green]" if finding.holds else "[red]NO [/red]"
-        display.console.print(f"{mark} {escape(finding.says)}", soft_wrap=True)
-    if not all(finding.holds for finding in found.findings):
-        print(f"NO marks what was not found here{'; at --scale smoke that is usual' * (place.scale == 'smoke')}")
-    print(f"rows: {found.table}\nfigure: {found.figure} (and .svg)")
+    outcome = execute(name, common.scale, out=common.out, data_dir=common.data_dir, on_part=on_part, **given)
+    for finding in outcome.findings:
+        verdict = "[green]yes[/green]" if finding.holds else "[red]not seen at this scale[/red]"
+        display.console.print(f"{verdict}: {escape(finding.says)}", soft_wrap=True)
+    print(f"rows: {outcome.table}\nfigure: {outcome.figure} (and .svg)")

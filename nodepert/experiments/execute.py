@@ -1,23 +1,23 @@
-"""Conduct an experiment: part by part, each kept as soon as it is complete; then its table, figures and findings.
+"""Execute an experiment: part by part, each saved as soon as it is complete; then its table, figure and findings.
 
-`<out>/<name>.csv` has all rows; `<name>.json` says what they are and which parts are complete. Both are written whole
-after each part, so that an experiment which was interrupted goes on, and one which is complete is only drawn again.
+`<out>/<name>.csv` has all rows; `<name>.json` describes them and lists the complete parts. Both are written atomically
+after each part, so that an interrupted experiment resumes, and a complete one is only drawn again.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
-
 from nodepert.errors import UserError
-from nodepert.experiments.drawing import saved
-from nodepert.experiments.experiment import Experiment, Finding, Part, Row, build, of_part, options
-from nodepert.experiments.record import FORMAT, VERSION, read_record, read_rows
+from nodepert.experiments.drawing import save_figure
+from nodepert.experiments.experiment import Experiment, Finding, Part, Row, build, chosen_options, of_part
+from nodepert.experiments.record import read_record, read_rows, write_record
+from nodepert.studies.store.lock import Lock
 from nodepert.studies.store.records import write_whole, writing
 from nodepert.studies.store.run_folder import versions
 from nodepert.studies.store.tables import to_csv
@@ -28,8 +28,8 @@ from nodepert.training.devices import device_name
 TYPE: Any = {"font.size": 12, "axes.titlesize": 12, "legend.fontsize": 11}
 
 
-class Conducted(NamedTuple):
-    """What came of an experiment."""
+class Outcome(NamedTuple):
+    """What an experiment found, and where it is saved."""
 
     rows: list[Row]
     findings: list[Finding]
@@ -37,7 +37,7 @@ class Conducted(NamedTuple):
     figure: Path
 
 
-def conduct(
+def execute(
     name: str,
     scale: Any = "small",
     *,
@@ -45,50 +45,68 @@ def conduct(
     data_dir: str | Path | None = None,
     on_part: Callable[[int, int, Part, float | None], None] = lambda *_: None,
     **given: Any,
-) -> Conducted:
-    """Compute the parts that are not there yet, write table, figures (PNG and SVG) and findings to `out`.
+) -> Outcome:
+    """Compute the parts that are missing; write table, figure (PNG and SVG) and findings to the directory `out`.
 
-    `on_part(i, of, part, seconds)` is called after each part; `seconds` is None for one that was there.
-    Raises UserError for options that are wrong, a place that cannot be written, is in use, or holds the same experiment
-    with other options.
+    `on_part(i, of, part, seconds)` is called after each part; `seconds` is None for a part that was saved before.
+    Raises UserError for wrong options, and for a directory that cannot be written, is in use by another process, or
+    holds the same experiment with other options.
     """
-    chosen = json.loads(json.dumps(options(name, scale) | given))
     experiment = build(name, scale, data_dir, **given)
-    place = Path(out)
-    with writing(place):
-        place.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(place / f".{name}.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(f"another process is at {name} in {place}; wait for it, or give another --out") from None
-    try:
-        return _conducted(name, experiment, {"experiment": name, "scale": scale, "options": chosen}, place, on_part)
-    finally:
-        lock.release()
+    chosen = json.loads(json.dumps(chosen_options(name, scale, given)))
+    with locked(Path(out), name) as check_lock:
+        stem = Path(out) / name
+        record = _record(stem.with_name(f"{name}.json"), {"experiment": name, "scale": scale, "options": chosen})
+
+        def save(rows: Sequence[Row] | None = None) -> None:
+            check_lock()
+            if rows:
+                write_whole(stem.with_name(f"{name}.csv"), to_csv(rows))
+            write_record(stem.with_name(f"{name}.json"), record)
+
+        rows = _compute(experiment, stem.with_name(f"{name}.csv"), record, save, on_part)
+        findings = experiment.findings(rows)
+        record |= {"findings": [finding._asdict() for finding in findings], "picture": experiment.picture._asdict()}
+        save()
+        return Outcome(rows, findings, stem.with_name(f"{name}.csv"), drawn(experiment, rows, stem))
 
 
-def _conducted(name: str, experiment: Experiment, asked: dict[str, Any], place: Path, on_part: Any) -> Conducted:
-    table = place / f"{name}.csv"
-    record = _opened(place / f"{name}.json", asked)
-    kept = read_rows(table) if record["done"] else []
-    found = {i: [row for row in kept if _of(part, row)] for i, part in enumerate(experiment.parts)}
+def _compute(experiment: Experiment, table: Path, record: dict[str, Any], save: Any, on_part: Any) -> list[Row]:
+    """All rows: those of complete parts as saved, the others computed."""
+    saved = read_rows(table) if record["done"] else []
+    found = [[row for row in saved if part.items() <= row.items()] for part in experiment.parts]
     keep_programs()
     for i, part in enumerate(experiment.parts):
-        here = part in record["done"] and bool(found[i])
-        if not here:
+        seconds = None
+        if not (part in record["done"] and found[i]):
             start = time.perf_counter()
             found[i] = list(of_part(experiment, part))
-            record["seconds"] += time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            record["seconds"] += seconds
             record["done"] = [*[p for p in record["done"] if p != part], part]
-            write_whole(table, to_csv([row for rows in found.values() for row in rows]))
-            write_whole(place / f"{name}.json", _json(record))
-        on_part(i + 1, len(experiment.parts), part, None if here else time.perf_counter() - start)
-    rows = [row for rows in found.values() for row in rows]
-    findings = experiment.findings(rows)
-    record |= {"findings": [finding._asdict() for finding in findings], "picture": experiment.picture._asdict()}
-    write_whole(place / f"{name}.json", _json(record))
-    return Conducted(rows, findings, table, drawn(experiment, rows, place / name))
+            save([row for rows in found for row in rows])
+        on_part(i + 1, len(experiment.parts), part, seconds)
+    return [row for rows in found for row in rows]
+
+
+@contextmanager
+def locked(folder: Path, name: str) -> Iterator[Callable[[], None]]:
+    """Hold the lock of an experiment in a directory; gives a check that it is still held. Raises UserError."""
+    occupied = UserError(f"{name} in {folder} is locked by another process; wait for it, or give another --out")
+
+    def check() -> None:
+        if not lock.held():
+            raise occupied
+
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(folder / f".{name}.owner")
+        if not lock.acquired():
+            raise occupied
+    try:
+        yield check
+    finally:
+        lock.release()
 
 
 def drawn(experiment: Experiment, rows: Sequence[Row], stem: Path) -> Path:
@@ -99,37 +117,28 @@ def drawn(experiment: Experiment, rows: Sequence[Row], stem: Path) -> Path:
     with mpl.rc_context({"svg.hashsalt": "nodepert"} | TYPE):
         figure = Figure(figsize=experiment.size, layout="constrained")
         experiment.draw(figure, rows)
-        saved(figure, stem.with_name(f"{stem.name}.svg"))
-        return saved(figure, stem.with_name(f"{stem.name}.png"))
+        save_figure(figure, stem.with_name(f"{stem.name}.svg"))
+        return save_figure(figure, stem.with_name(f"{stem.name}.png"))
 
 
-def _opened(path: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """The record of this experiment, the one that is there or a new one."""
-    new = {"format": FORMAT, "version": VERSION, **asked, "done": [], "seconds": 0.0}
+def _record(path: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """The saved record of this experiment, or a new one. Raises UserError for one with other options."""
     if not path.exists():
-        return new | {"device": device_name(), "versions": versions()}
+        return {**asked, "done": [], "seconds": 0.0, "device": device_name(), "versions": versions()}
     record = read_record(path)
-    for key, value in asked.items():
-        if record.get(key) != value:
-            raise UserError(f"{path} has {record.get('experiment')} with other options ({_differing(record, asked)}); "
-                            "give another --out, or move it away")  # fmt: skip
+    if differing := _differing(record, asked):
+        raise UserError(f"{path} has {record.get('experiment')} with other options ({differing}); give another --out, "
+                        "or move it away")  # fmt: skip
     if not (isinstance(record.get("done"), list) and isinstance(record.get("seconds"), float)):
-        raise UserError(f"{path} is damaged; move it away")
+        raise UserError(f"{path} is corrupt; move it away")
     return record
 
 
 def _differing(record: dict[str, Any], asked: dict[str, Any]) -> str:
-    if record.get("scale") != asked["scale"]:
-        return f"scale {record.get('scale')}, not {asked['scale']}"
+    """How two experiments differ: by name or scale, or in their options."""
+    pairs = [(key, record.get(key), asked[key]) for key in ("experiment", "scale")]
     old, new = record.get("options"), asked["options"]
     old = old if isinstance(old, dict) else {}
-    return ", ".join(f"{k}: {old.get(k, 'none')}, not {new.get(k, 'none')}" for k in sorted({*old, *new})
-                     if old.get(k) != new.get(k))  # fmt: skip
-
-
-def _of(part: Part, row: Row) -> bool:
-    return all(row.get(key) == value for key, value in part.items())
-
-
-def _json(record: dict[str, Any]) -> str:
-    return json.dumps(record, indent=1) + "\n"
+    of_options = [(f"{key}:", old.get(key, "none"), new.get(key, "none")) for key in sorted({*old, *new})]
+    names = [f"{key} {a}, not {b}" for key, a, b in pairs if a != b]
+    return names[0] if names else ", ".join(f"{key} {a}, not {b}" for key, a, b in of_options if a != b)

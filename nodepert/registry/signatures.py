@@ -38,18 +38,38 @@ def _without_none(annotation: Any) -> Any:
 
 @functools.cache
 def read(target: str) -> Described | None:
-    """The description of "module:function" in this package, without importing it; None if it must be imported.
+    """The description of a function or dataclass "module:name" of this package, read from its source; None if it must be
+    imported.
 
     An annotation that no argument of a spec has (a `Model`, an `Array`) is returned as text.
     """
     module, _, name = target.partition(":")
-    function = _top_level(module).get(name)
-    if not isinstance(function, ast.FunctionDef) or function.decorator_list:
+    factory = _top_level(module).get(name)
+    if isinstance(factory, ast.ClassDef):
+        parameters = _fields(module, name)
+    elif isinstance(factory, ast.FunctionDef) and not factory.decorator_list:
+        parameters = _parameters(module, factory.args)
+    else:
         return None
     try:
-        return Described(tuple(_parameters(module, function.args)), inspect.cleandoc(ast.get_docstring(function) or ""))
+        unique = {p.name: p for p in parameters}.values()
+        return Described(tuple(unique), inspect.cleandoc(ast.get_docstring(factory) or ""))
     except ValueError:  # a default that is not a literal
         return None
+
+
+def _fields(module: str, name: str):
+    """The fields of a dataclass, those of its base first; those with a default are keyword-only."""
+    match _top_level(module).get(name):
+        case ast.ImportFrom(module=str() as source):
+            yield from _fields(source, name)
+        case ast.ClassDef(bases=bases, body=body):
+            yield from (field for base in bases if isinstance(base, ast.Name) for field in _fields(module, base.id))
+            for field in body:
+                if isinstance(field, ast.AnnAssign) and "ClassVar" not in ast.unparse(field.annotation):
+                    kind = inspect.Parameter.KEYWORD_ONLY if field.value else inspect.Parameter.POSITIONAL_OR_KEYWORD
+                    target = ast.arg(ast.unparse(field.target), field.annotation)
+                    yield _parameter(module, target, kind, field.value)
 
 
 def _parameters(module: str, arguments: ast.arguments):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nodepert.experiments.drawing import COLOURS, MARKERS, saved, tidy
+from nodepert.experiments.drawing import COLOURS, MARKERS, save_figure, tidy
 
 LEGEND: dict[str, Any] = {"frameon": False, "loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 2,
                           "columnspacing": 1, "handletextpad": 0}  # fmt: skip
@@ -52,7 +52,7 @@ def check_figure(
         tidy(axes)
     if title:
         figure.suptitle(title)
-    return saved(figure, path)
+    return save_figure(figure, path)
 
 
 def _draw_cosine(axes: Any, known: dict[int, dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from nodepert.experiments.drawing import saved, style, tidy
+from nodepert.experiments.drawing import save_figure, style, tidy
 from nodepert.training.metrics import Row, columns_of, metric_of
 
 
@@ -46,7 +46,7 @@ def learning_curves(runs: Mapping[str, Sequence[Any]], path: str | Path, title: 
     figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=columns)
     if title:
         figure.suptitle(title)
-    return saved(figure, path)
+    return save_figure(figure, path)
 
 
 def charts_of(rows: Sequence[Row]) -> dict[str, list[str]]:

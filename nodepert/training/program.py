@@ -211,6 +211,3 @@ def rehearse(model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int
     except Exception as error:  # of a network or a rule of the user's own
         what = f"the network, the rule or the loss fails{of or f' on inputs of shape {batch[0].shape}'}"
         raise UserError(f"{what}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}") from error
-
-
-program = Program

@@ -39,7 +39,7 @@ def test_the_optimum_is_that_of_the_rows_and_an_edge_of_the_range_is_told():
 
 
 def test_rates_and_counts_that_cannot_be_are_refused():
-    with pytest.raises(UserError, match="0 < lowest < highest"):
+    with pytest.raises(UserError, match=r"lowest must be positive and below highest; got 1.0"):
         build("adam", "smoke", lowest=1.0, highest=0.1)
     with pytest.raises(UserError, match="epochs must be at least 5"):
         build("adam", "smoke", epochs=4)

@@ -27,8 +27,9 @@ def test_the_squared_norms_of_the_examples_gradients_are_inputs_times_deltas():
     params, (x, y) = task()
     about = known(MODEL, cross_entropy, params, (x, y))
     rule = backprop(MODEL, cross_entropy)
+    alone = jax.jit(lambda x, y: rule.grads(jax.random.key(0), (), params, (x[None], y[None]))[0])
     for b in range(len(x)):
-        one, _, _ = rule.grads(jax.random.key(0), (), params, (x[b : b + 1], y[b : b + 1]))
+        one = alone(x[b], y[b])
         for name, gradient in one.items():
             square = float(jnp.square(vector(gradient)).sum())
             assert about.inputs[name][b] * about.deltas[name][b] == pytest.approx(square, rel=1e-4)

@@ -7,7 +7,7 @@ import pytest
 import nodepert as npt
 from nodepert.experiments import build
 from nodepert.experiments.experiment import of_part
-from nodepert.experiments.questions.crash_timing import outcome, rank_correlation
+from nodepert.experiments.questions.crash_timing import rank_correlation, status
 from nodepert.experiments.shared.crashes import Fate, crash_epoch, fate
 from nodepert.experiments.shared.tasks import curves, make_hyper, make_task
 
@@ -64,8 +64,8 @@ def test_a_run_that_diverges_after_it_had_learned_has_crashed():
     """With linear outputs the loss overflows: floor 0, so that even the accuracy of epoch 0 counts as learned."""
     experiment = build("crash-timing", "smoke", rules=("sgd",), loss="linear-mse", lrs=(0.1, 1e6), seeds=1, floor=0.0)
     low, high = experiment.rows(experiment.parts[0])
-    assert outcome(low) == "no crash" and low["epochs"] == 6
-    assert outcome(high) == "crash" and high["crash"] == high["epochs"] < 6
+    assert status(low) == "no crash" and low["epochs"] == 6
+    assert status(high) == "crash" and high["crash"] == high["epochs"] < 6
 
 
 def planted(rule, crashes):
@@ -94,12 +94,12 @@ def test_the_rank_correlation():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"lrs": ()}, "lrs must be positive"),
+        ({"lrs": ()}, "lrs must have at least one value"),
         ({"lrs": (0.1, -1.0)}, "lrs must be positive"),
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"epochs": 0}, "epochs must be at least 1"),
-        ({"drop": 0.0}, "drop and floor"),
-        ({"floor": 100.0}, "drop and floor"),
+        ({"drop": 0.0}, "drop must be in per cent, above 0"),
+        ({"floor": 100.0}, "floor must be in per cent, at least 0 and below 100"),
     ],
 )
 def test_values_that_cannot_be_are_refused(given, words):

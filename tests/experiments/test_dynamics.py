@@ -182,7 +182,7 @@ def test_rows_along_training_are_of_the_run_itself():
         ({"lr": 0.0}, "lr must be positive"),
         ({"large": 0}, "large must be at least 1"),
         ({"seeds": 0}, "seeds must be at least 1"),
-        ({"rule": "decorrelate(np)"}, "trains a network of its own making"),
+        ({"rule": "decorrelate(np)"}, "adds parameters to the network"),
         ({"rule": "nonsense"}, "unknown rule"),
     ],
 )

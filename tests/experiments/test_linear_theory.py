@@ -10,10 +10,8 @@ from nodepert.experiments import build
 from nodepert.experiments.questions.linear_theory import constants
 
 
-def test_at_smoke_the_findings_hold_and_a_theory_that_is_a_little_off_does_not():
-    experiment = build("linear-theory", "smoke")
-    rows = [part | row for part in experiment.parts for row in experiment.rows(part)]
-    findings = experiment.findings(rows)
+def test_at_smoke_the_findings_hold_and_a_theory_that_is_a_little_off_does_not(smoke):
+    experiment, (rows, findings, *_) = build("linear-theory", "smoke"), smoke("linear-theory")
     assert len(findings) == 4 and [f.says for f in findings if not f.holds] == []
     off = [row | {"theory": row["theory"] * 1.3} for row in rows]
     assert [f.holds for f in experiment.findings(off)] == [False, True, False, True]

@@ -97,9 +97,9 @@ def test_a_best_step_at_the_edge_of_the_range_is_no_finding():
 def test_what_cannot_be_is_refused():
     for wrong, words in (
         ({"low": 1.0, "high": 0.1}, "low must be positive and below high"),
-        ({"accuracy": 100.0}, "accuracy is in per cent"),
+        ({"accuracy": 100.0}, "accuracy must be in per cent"),
         ({"rules": ("nope",)}, "unknown rule 'nope'"),
-        ({"rules": ("decorrelate(np)",)}, "trains a network of its own making"),
+        ({"rules": ("decorrelate(np)",)}, "adds parameters to the network"),
         ({"widths": (0,)}, "widths must be at least 1"),
         ({"draws": 1}, "draws must be at least 2"),
     ):

@@ -7,7 +7,6 @@ import pytest
 
 from nodepert import UserError
 from nodepert.experiments import build
-from nodepert.experiments.experiment import of_part
 from nodepert.experiments.questions.linear_theory import constants
 from nodepert.experiments.shared.linear_student import example, in_float64, learn, student, times, xavier
 
@@ -17,10 +16,11 @@ def test_sgd_takes_the_steps_that_numpy_takes():
     teacher_key, weights, examples, _ = jax.random.split(jax.random.key(3), 4)
     teacher, start = xavier(teacher_key, n, m), student((n, h, m)).init(weights)
     w1, w2, errors, norms = np.asarray(start["fc0"], float), np.asarray(start["out"], float), [], []
+    drawn = jax.jit(lambda t: example(examples, t, teacher, noise))
     for t in range(steps + 1):
         errors.append(np.square(w1 @ w2 - teacher).sum() / 2)
         norms.append(np.sqrt(np.square(w1).sum() + np.square(w2).sum()))
-        x, target = (np.asarray(a, float) for a in example(examples, t, teacher, noise))
+        x, target = (np.asarray(a, float) for a in drawn(t))
         e = x @ w1 @ w2 - target
         w1, w2 = w1 - lr * x.T @ e @ w2.T, w2 - lr * (x @ w1).T @ e
     found = learn("sgd", (n, h, m), lr, noise, [0, 7, 20], jax.random.key(3)[None])
@@ -57,12 +57,10 @@ def test_in_64_bits_a_tiny_sigma_is_as_good_as_the_exact_derivative():
     assert jnp.zeros(1).dtype == jnp.float32
 
 
-def test_what_is_expected_shows_at_smoke():
-    experiment = build("mismatch", "smoke")
-    rows = [row for part in experiment.parts for row in of_part(experiment, part)]
-    findings = experiment.findings(rows)
+def test_what_is_expected_shows_at_smoke(smoke):
+    experiment, (rows, findings, *_) = build("mismatch", "smoke"), smoke("mismatch")
     assert len(findings) == 4 and all(finding.holds for finding in findings)
-    assert "times the least" in findings[-1].says
+    assert "times the lowest" in findings[-1].says
     lost = [row | {"diverged": int(row["step"] > 1000)} for row in rows]  # sgd's students must not diverge
     assert [f.holds for f in experiment.findings(lost)][:3] == [False] * 3
     rising = [row | {"error": row["step"] + 1.0, "error_se": 0.0} for row in rows]  # what never fell cannot rise again

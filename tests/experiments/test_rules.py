@@ -13,8 +13,8 @@ from nodepert.experiments.shared.tasks import make_hyper, make_task
 from nodepert.registry import check
 
 
-def test_the_rate_with_the_least_training_loss_is_run_again_with_other_seeds():
-    rows = list(npt.experiments.rules(scale="smoke"))
+def test_the_rate_with_the_lowest_training_loss_is_run_again_with_other_seeds(smoke):
+    rows = smoke("rules").rows
     for rule in ("sgd", "np"):
         search, final = ([r for r in rows if (r["rule"], r["phase"]) == (rule, p)] for p in ("search", "final"))
         best = min(search, key=lambda r: r["train_loss"])["lr"]
@@ -59,7 +59,7 @@ def test_forward_passes_are_those_of_the_rules_descriptions():
     task = make_task(npt.load_dataset, "digits", "fc(width=64, depth=7)", batchsize=10)
     cost, first, out = Cost(task), 64 * 64, 64 * 10
     total = 7 * first + out
-    passes = {rule: cost.of(make_hyper(rule, 0.1))["passes"]
+    passes = {rule: cost.passes(make_hyper(rule, 0.1))
               for rule in ("sgd", "np", "np(samples=4)", "np(samples=4, replay=True)", "fa", "dfa")}  # fmt: skip
     expected = {"sgd": 3 - first / total, "np": 3 - first / total, "np(samples=4)": 6 - 4 * first / total,
                 "np(samples=4, replay=True)": 7, "fa": 3 - first / total, "dfa": 2 + 7 * out / total}  # fmt: skip

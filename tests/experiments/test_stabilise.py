@@ -10,7 +10,6 @@ import pytest
 
 from nodepert import UserError
 from nodepert.experiments import build
-from nodepert.experiments.experiment import of_part
 from nodepert.experiments.questions.stabilise import crashed
 from nodepert.models.fc import fc
 from nodepert.registry import make
@@ -36,12 +35,10 @@ def test_weight_normalisation_keeps_the_rms_of_every_units_weights():
     assert float(jnp.abs(params["out"]["b"]).min()) > 0  # biases are free
 
 
-def test_what_is_expected_shows_at_smoke_from_one_start_for_all():
-    experiment = build("stabilise", "smoke")
-    rows = [row for part in experiment.parts for row in of_part(experiment, part)]
+def test_what_is_expected_shows_at_smoke_from_one_start_for_all(smoke):
+    experiment, (rows, findings, *_) = build("stabilise", "smoke"), smoke("stabilise")
     assert len(rows) == 8 and all(row["least"] <= row["initial"] for row in rows)
     assert len({(row["seed"], round(row["initial"], 5)) for row in rows}) == 2  # the start is the seed's
-    findings = experiment.findings(rows)
     assert len(findings) == 2 and all(finding.holds for finding in findings), findings
     everywhere = [row | {"crash": 25.0} for row in rows]
     assert not experiment.findings(everywhere)[1].holds  # normalised runs crash too

@@ -22,10 +22,9 @@ def test_the_time_is_that_of_the_best_rate_at_which_all_runs_learn():
     assert math.isnan(learning_time(rows[:2], "teacher", "np", 10)[1])
 
 
-def test_the_smoke_run_finds_times_that_hardly_depend_on_the_width():
-    experiment = build("width-scaling", "smoke")
-    rows = [part | row for part in experiment.parts for row in experiment.rows(part)]
-    assert [f.says for f in experiment.findings(rows) if not f.holds] == []
+def test_the_smoke_run_finds_times_that_hardly_depend_on_the_width(smoke):
+    experiment, (rows, findings, *_) = build("width-scaling", "smoke"), smoke("width-scaling")
+    assert [f.says for f in findings if not f.holds] == []
     learned = [r for r in rows if math.isfinite(r["updates"])]
     assert len(learned) > len(rows) / 4 and all(r["updates"] > 0 for r in learned)
     never = [row | {"updates": math.nan} for row in rows]

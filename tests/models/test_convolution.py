@@ -11,7 +11,7 @@ import nodepert as npt
 from nodepert.diagnostics.conformance.common import compiled
 from nodepert.models.convolution import convolve, same_p
 from nodepert.studies.setup import prepare
-from nodepert.training.program import program, task_data
+from nodepert.training.program import Program, task_data
 
 SHAPES = [((2, 8, 8, 3), (3, 3), 1), ((2, 8, 8, 3), (3, 3), 2), ((2, 7, 9, 3), (5, 5), 2), ((2, 5, 6, 3), (1, 1), 1),
           ((2, 7, 4, 3), (2, 4), 3), ((2, 3, 3, 3), (5, 3), 1), ((2, 6, 6, 3), (1, 1), 2)]  # fmt: skip
@@ -71,7 +71,7 @@ def test_the_public_function_computes_the_same_on_this_backend():
 def test_every_convolution_of_an_epoch_has_the_layout_that_is_fast_on_cpu(rule):
     run = npt.Run(dataset="digits(train=20, test=10)", network="conv", rule=rule, batchsize=5)
     built = prepare([run], npt.load_dataset(run.dataset))[0]
-    task, data = program(built.model, built.loss, batchsize=5, epochs=1), jax.device_put(task_data(built.data))
+    task, data = Program(built.model, built.loss, batchsize=5, epochs=1), jax.device_put(task_data(built.data))
     numbers = jax.tree.map(jnp.asarray, built.hypers[0])
     state = jax.eval_shape(task.init, numbers, data)
     text = jax.jit(task.epoch).lower(state, numbers, data).compile().as_text()

@@ -21,7 +21,7 @@ from nodepert.training import program as training
 from nodepert.training.hyper import Hyper
 from nodepert.training.losses import cross_entropy, mse
 from nodepert.training.metrics import diverged
-from nodepert.training.program import over_batches, program, standardised, task_data
+from nodepert.training.program import Program, over_batches, standardised, task_data
 from nodepert.training.replicas import fit_all
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -178,7 +178,7 @@ def test_a_loss_that_is_not_finite_in_one_batch_only_ends_the_run():
 
 
 def test_new_numbers_do_not_compile_again():
-    task, arrays = program(MODEL, mse, batchsize=4, epochs=2), jax.device_put(task_data(data()))
+    task, arrays = Program(MODEL, mse, batchsize=4, epochs=2), jax.device_put(task_data(data()))
     init, epoch = jax.jit(task.init), jax.jit(task.epoch)
     for rule, lr, seed in [("np(sigma=1e-3)", 0.1, 0), ("np(sigma=1e-2)", 0.3, 5)]:
         numbers = jax.tree.map(jnp.asarray, hyper(rule, "adam(b1=0.8)", lr, seed=seed))
@@ -190,7 +190,7 @@ def test_new_numbers_do_not_compile_again():
 
 
 def test_runs_can_be_vmapped_over_every_number_and_equal_the_solo_runs():
-    task, arrays = program(MODEL, mse, batchsize=4, epochs=1), jax.device_put(task_data(data()))
+    task, arrays = Program(MODEL, mse, batchsize=4, epochs=1), jax.device_put(task_data(data()))
     runs = [hyper("np(sigma=1e-3)", lr=0.1, seed=0), hyper("np(sigma=1e-2)", lr=0.4, wd=0.01, seed=7)]
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(leaves), *runs)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from nodepert.errors import UserError
-from nodepert.experiments.drawing import Picture, curve, legend, style, tidy
-from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
-from nodepert.experiments.shared.tasks import curves, gathered, log_spaced, make_hyper, make_task
-from nodepert.registry.ranges import at_least
-from nodepert.training.metrics import diverged, mean_error
+from nodepert.experiments.drawing import Picture, legend, mean_curve, style, tidy
+from nodepert.experiments.experiment import Experiment, Finding, Part, Row
+from nodepert.experiments.shared.tables import means, where
+from nodepert.experiments.shared.tasks import curves, log_spaced, make_hyper, make_task
+from nodepert.training.metrics import diverged
 
 LAST = 5  # epochs whose mean is the final accuracy
 SCALES: dict[str, dict[str, Any]] = {
@@ -21,17 +20,13 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 
 
-def adam(
-    load: Load, *, rules: tuple[str, ...] = ("np", "sgd"), optimizers: tuple[str, ...] = ("sgd", "adam"),
-    dataset: str = "mnist(train=4000, test=2000)", network: str = "fc(width=100)", loss: str = "mse",
-    lowest: float = 1e-4, highest: float = 10.0, rates: int = 16, epochs: int = 20, batchsize: int = 100,
-    seeds: int = 2,
-) -> Experiment:  # fmt: skip
-    """Every rule with every optimizer over a range of learning rates: the test accuracy after training, as the mean of
-    the last 5 epochs. A run that diverges is counted at chance level, 100 / classes per cent.
+@dataclass(frozen=True, kw_only=True)
+class Adam(Experiment):
+    """Every rule is trained with every optimizer over a range of learning rates. The result is the test accuracy, the
+    mean of the last 5 epochs. A run that diverges counts as chance level, 100 / classes per cent.
 
-    Adam divides each component of the estimate by its running root mean square. That of node perturbation is mostly
-    noise, so that Adam takes steps of one size in every direction, signal or not.
+    Adam divides each component of the estimate by its running root mean square. For node perturbation this is mostly
+    noise, so that Adam takes steps of the same size in every direction, signal or not.
 
     Args:
         rules: Learning rules.
@@ -39,79 +34,83 @@ def adam(
         dataset: Data set.
         network: Network.
         loss: Loss.
-        lowest: Least learning rate.
-        highest: Largest learning rate.
-        rates: How many learning rates, equally far apart on a logarithmic axis.
+        lowest: Lowest learning rate.
+        highest: Highest learning rate.
+        rates: Number of learning rates, equally spaced on a logarithmic axis.
         epochs: Passes over the training data.
         batchsize: Examples per update.
         seeds: Runs of each kind.
     """
-    at_least("rates", rates, 2)
-    at_least("epochs", epochs, LAST)
-    at_least("seeds", seeds, 1)
-    at_least("batchsize", batchsize, 1)
-    if not 0 < lowest < highest < math.inf:
-        raise UserError(f"lowest and highest are learning rates, 0 < lowest < highest; got {lowest:g} and {highest:g}")
-    grid = log_spaced(lowest, highest, rates)
 
-    def rows(part: Part) -> Iterator[Row]:
-        task = make_task(load, dataset, network, loss, batchsize)
-        runs = [(lr, seed) for lr in grid for seed in range(seeds)]
+    rules: tuple[str, ...] = ("np", "sgd")
+    optimizers: tuple[str, ...] = ("sgd", "adam")
+    dataset: str = "mnist(train=4000, test=2000)"
+    network: str = "fc(width=100)"
+    loss: str = "mse"
+    lowest: float = 1e-4
+    highest: float = 10.0
+    rates: int = 16
+    epochs: int = 20
+    batchsize: int = 100
+    seeds: int = 2
+
+    across = ("rules", "optimizers")
+    picture = Picture("lr", "final_acc", ("rule", "optimizer"), log="x")
+    size = (7.0, 4.4)
+
+    def __post_init__(self):
+        self.at_least(2, "rates")
+        self.at_least(LAST, "epochs")
+        self.at_least(1, "seeds", "batchsize")
+        self.rising("lowest", "highest")
+
+    @property
+    def grid(self) -> list[float]:
+        return log_spaced(self.lowest, self.highest, self.rates)
+
+    def rows(self, part: Part) -> Iterator[Row]:
+        task = make_task(self.load, self.dataset, self.network, self.loss, self.batchsize)
+        runs = [(lr, seed) for lr in self.grid for seed in range(self.seeds)]
         hypers = [make_hyper(part["rule"], lr, seed, part["optimizer"]) for lr, seed in runs]
-        for (lr, seed), run in zip(runs, curves(task, hypers, epochs), strict=True):
-            through = run[-1]["epoch"] == epochs and not diverged(run[-1])
-            final = sum(r["test_acc"] for r in run[-LAST:]) / LAST if through else 100 / task.data.classes
+        for (lr, seed), run in zip(runs, curves(task, hypers, self.epochs), strict=True):
+            finished = run[-1]["epoch"] == self.epochs and not diverged(run[-1])
+            final = sum(r["test_acc"] for r in run[-LAST:]) / LAST if finished else 100 / task.data.classes
             yield {"lr": lr, "seed": seed, "final_acc": final, "best_acc": max(r["test_acc"] for r in run),
-                   "diverged": int(not through)}  # fmt: skip
+                   "diverged": int(not finished)}  # fmt: skip
 
-    def draw(figure: Any, rows: Sequence[Row]) -> None:
+    def draw(self, figure: Any, rows: Sequence[Row]) -> None:
         axes = figure.subplots()
-        for i, (rule, optimizer) in enumerate(pairs):
-            found = reached(rows, rule, optimizer)
-            means, errors = zip(*found.values(), strict=True)
-            curve(axes, list(found), means, errors, i, rule if optimizer == "sgd" else f"{rule} + {optimizer}")
+        curves = [means(where(rows, **part), "lr", "final_acc") for part in self.parts]
+        for i, (part, found) in enumerate(zip(self.parts, curves, strict=True)):
+            rule, optimizer = part["rule"], part["optimizer"]
+            mean_curve(axes, found, i, rule if optimizer == "sgd" else f"{rule} + {optimizer}")
             lr, mean, _ = best(rows, rule, optimizer)
             axes.plot(lr, mean, markersize=11, fillstyle="none", linestyle="none", **style(i))
-            under = any(reached(rows, *other)[lr][0] > mean for other in pairs)  # there its number is out of the way
-            axes.annotate(f"{mean:.1f}", (lr, mean), (0, -20 if under else 9), textcoords="offset points", ha="center",
-                          color=style(i)["color"])  # fmt: skip
-        tidy(
-            axes,
-            xlabel="learning rate",
-            ylabel=f"test accuracy, %\n(mean of the last {LAST} epochs)",
-            xscale="log",
-            ylim=(0, 107),
-        )
+            covered = any(other[lr][0] > mean for other in curves)  # then the number goes below the point
+            axes.annotate(f"{mean:.1f}", (lr, mean), (0, -20 if covered else 9), textcoords="offset points",
+                          ha="center", color=style(i)["color"])  # fmt: skip
+        tidy(axes, xlabel="learning rate", ylabel=f"test accuracy, %\n(mean of the last {LAST} epochs)", xscale="log",
+             ylim=(0, 107))  # fmt: skip
         legend(figure, axes)
 
-    def findings(rows: Sequence[Row]) -> list[Finding]:
-        said = []
-        for rule in rules:
-            found = {optimizer: best(rows, rule, optimizer) for optimizer in optimizers}
-            words = "; ".join(f"{o} {mean:.1f} ± {error:.1f} % at {lr:g}" for o, (lr, mean, error) in found.items())
-            inside = all(grid[0] < lr < grid[-1] for lr, _, _ in found.values())
-            said.append(Finding(f"{rule}: {words}{'' if inside else ' (at the edge of the range)'}", inside))
-        if {"np", "sgd"} <= {*rules} and {"sgd", "adam"} <= {*optimizers}:
+    def findings(self, rows: Sequence[Row]) -> list[Finding]:
+        findings = []
+        for rule in self.rules:
+            found = {optimizer: best(rows, rule, optimizer) for optimizer in self.optimizers}
+            text = "; ".join(f"{o} {mean:.1f} ± {error:.1f} % at {lr:g}" for o, (lr, mean, error) in found.items())
+            inside = all(self.grid[0] < lr < self.grid[-1] for lr, _, _ in found.values())
+            findings.append(Finding(f"{rule}: {text}{'' if inside else ' (at the edge of the range)'}", inside))
+        if {"np", "sgd"} <= {*self.rules} and {"sgd", "adam"} <= {*self.optimizers}:
             gain = {r: best(rows, r, "adam")[1] - best(rows, r, "sgd")[1] for r in ("np", "sgd")}
             gap = {o: best(rows, "sgd", o)[1] - best(rows, "np", o)[1] for o in ("sgd", "adam")}
-            said.append(Finding(f"Adam changes the best accuracy by {gain['np']:+.1f} points for np and "
-                                f"{gain['sgd']:+.1f} for sgd; np stays behind sgd by {gap['sgd']:.1f} points without "
-                                f"Adam and {gap['adam']:.1f} with it", min(gap.values()) > 0))  # fmt: skip
-        return said
-
-    pairs = [(rule, optimizer) for rule in rules for optimizer in optimizers]
-    picture = Picture("lr", "final_acc", ("rule", "optimizer"), log="x")
-    return Experiment([{"rule": r, "optimizer": o} for r, o in pairs], rows, draw, findings, picture, (7.0, 4.4))
-
-
-def reached(rows: Sequence[Row], rule: str, optimizer: str) -> dict[float, tuple[float, float]]:
-    """{learning rate: mean and standard error of the final accuracy}."""
-    own = [r for r in rows if (r["rule"], r["optimizer"]) == (rule, optimizer)]
-    return {lr: mean_error(values) for lr, values in gathered(own, ["lr"], "final_acc").items()}
+            findings.append(Finding(f"Adam changes the best accuracy by {gain['np']:+.1f} points for np and "
+                                    f"{gain['sgd']:+.1f} for sgd; np stays behind sgd by {gap['sgd']:.1f} points "
+                                    f"without Adam and {gap['adam']:.1f} with it", min(gap.values()) > 0))  # fmt: skip
+        return findings
 
 
 def best(rows: Sequence[Row], rule: str, optimizer: str) -> tuple[float, float, float]:
     """(learning rate, mean, standard error) where the mean final accuracy is highest."""
-    found = reached(rows, rule, optimizer)
+    found = means(where(rows, rule=rule, optimizer=optimizer), "lr", "final_acc")
     lr = max(found, key=lambda lr: found[lr][0])
     return lr, *found[lr]

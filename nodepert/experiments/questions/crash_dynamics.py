@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from nodepert.diagnostics.verdict import ALL
 from nodepert.experiments.drawing import Picture
-from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
-from nodepert.experiments.shared.dynamics import draw_panels, nodes, observed
+from nodepert.experiments.experiment import Finding, Part, Row
+from nodepert.experiments.shared.dynamics import Dynamics, draw_panels, nodes
 from nodepert.experiments.shared.replaying import course, replay
+from nodepert.experiments.shared.tables import where
 from nodepert.experiments.shared.tasks import make_hyper
 
 SCALES: dict[str, dict[str, Any]] = {
@@ -23,14 +25,12 @@ SCALES: dict[str, dict[str, Any]] = {
 SMOOTH = 30  # the running mean of the figure goes over a 30th of the updates
 
 
-def crash_dynamics(
-    load: Load, *, rule: str = "np", lr: float = 0.05, dataset: str = "mnist", network: str = "fc", loss: str = "mse",
-    batchsize: int = 100, epochs: int = 50, every: int = 5, large: int = 2000, seeds: int = 3,
-) -> Experiment:  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class CrashDynamics(Dynamics):
     """A network is trained by plain gradient descent until it crashes (see crash-timing), with a checkpoint every few
     epochs. From the last checkpoint before the crash the run is then replayed, update by update and bit for bit. Before
-    each update W - lr g(t) the rule's gradient g is held against that of backpropagation on the same batch and the true
-    one G, of a large batch, at every node and at all together:
+    each update W - lr g(t) the rule's gradient g is compared with that of backpropagation on the same batch, and with
+    the true one G, of a large batch, at every node and at all together:
 
         |g|, |G|, |g - G|, angle between g and G, share of components with sign(g_i) = sign(G_i),
         |W|, var W, root mean square presynaptic activity, L(W) - L(W - lr g) on the large batch
@@ -38,49 +38,54 @@ def crash_dynamics(
     A run that does not crash is replayed from its last checkpoint before the end.
 
     Args:
-        rule: The rule.
+        rule: Learning rule.
         lr: Learning rate.
         dataset: Data set.
         network: Network.
         loss: Loss.
         batchsize: Examples in a batch; divides the training examples.
-        epochs: Epochs within which runs are to crash.
+        epochs: Most passes over the training data, where a run does not crash before.
         every: Epochs between checkpoints.
         large: Training examples of the true gradient.
         seeds: Runs.
     """
-    prepared = observed(load, rule, lr, dataset, network, loss, batchsize, epochs, large, every=every, seeds=seeds)
 
-    def rows(part: Part) -> Iterator[Row]:
-        start, measure = prepared()
-        run = start(make_hyper(rule, lr, part["seed"]))
-        taken = course(run, epochs, every)
+    lr: float = 0.05
+    every: int = 5
+
+    picture = Picture("update", "norm", ("node",), {"seed": 0}, log="y")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.at_least(1, "every")
+
+    def rows(self, part: Part) -> Iterator[Row]:
+        start, measure = self.prepared
+        run = start(make_hyper(self.rule, self.lr, part["seed"]))
+        taken = course(run, self.epochs, self.every)
         crash = math.nan if taken.crash is None else taken.crash
         for update, moment in enumerate(replay(run, taken)):
             for row in measure(run, moment.state, moment.order, moment.batch):
                 yield {"crash": crash, "best": max(taken.accuracies), "epoch": moment.epoch, "update": update} | row
 
-    def draw(figure: Any, rows: Sequence[Row]) -> None:
+    def draw(self, figure: Any, rows: Sequence[Row]) -> None:
         shown = next((r["seed"] for r in rows if math.isfinite(r["crash"])), rows[0]["seed"])
-        own = [r for r in rows if r["seed"] == shown]
+        own = where(rows, seed=shown)
         updates = own[-1]["update"] + 1
         end = f"crash at epoch {own[0]['crash']:g}" if math.isfinite(own[0]["crash"]) else "no crash"
-        draw_panels(figure, own, "update", "update from checkpoint", f"{rule}, lr {lr:g}, seed {shown}: {end}",
-                    smooth=max(1, updates // SMOOTH))  # fmt: skip
+        title = f"{self.rule}, lr {self.lr:g}, seed {shown}: {end}"
+        draw_panels(figure, own, "update", "update from checkpoint", title, smooth=max(1, updates // SMOOTH))
 
-    def findings(rows: Sequence[Row]) -> list[Finding]:
-        runs = [[r for r in rows if r["seed"] == seed and r["node"] == ALL] for seed in range(seeds)]
+    def findings(self, rows: Sequence[Row]) -> list[Finding]:
+        runs = [where(rows, seed=seed, node=ALL) for seed in range(self.seeds)]
         crashed = [run for run in runs if math.isfinite(run[0]["crash"])]
         when = ", ".join(f"{run[0]['crash']:g}" for run in crashed)
-        said = [Finding(f"{len(crashed)} of {seeds} runs crash{f', at epochs {when}' if when else ''}", bool(crashed))]
-        return said + (before_crashes(rule, rows, crashed) if crashed else [])
-
-    picture = Picture("update", "norm", ("node",), {"seed": 0}, log="y")
-    return Experiment([{"seed": seed} for seed in range(seeds)], rows, draw, findings, picture, size=(7.0, 8.0))
+        says = f"{len(crashed)} of {self.seeds} runs crash{f', at epochs {when}' if when else ''}"
+        return [Finding(says, bool(crashed))] + (before_crashes(self.rule, rows, crashed) if crashed else [])
 
 
 def before_crashes(rule: str, rows: Sequence[Row], crashed: Sequence[Sequence[Row]]) -> list[Finding]:
-    """What the replays of these runs, all nodes together, have in common."""
+    """What the replays of these runs (their rows of all nodes together) have in common."""
 
     def each(figure, form="{:.2g}"):
         found = [figure(run) for run in crashed]
@@ -98,9 +103,7 @@ def before_crashes(rule: str, rows: Sequence[Row], crashed: Sequence[Sequence[Ro
     weights, heavier = each(lambda run: 100 * (run[-1]["weight_norm"] / run[0]["weight_norm"] - 1))
     losses, higher = each(growth("loss"))
     last = nodes(rows)[-1]
-    outputs = [
-        growth("activity")([r for r in rows if r["seed"] == run[0]["seed"] and r["node"] == last]) for run in crashed
-    ]
+    outputs = [growth("activity")(where(rows, seed=run[0]["seed"], node=last)) for run in crashed]
     _, share = each(lambda run: 100 * fmean(r["decrease"] > 0 for r in run), "{:.0f}")
     return [
         Finding(f"in the replay the gradient of {rule} is longer than that of sgd on the same batch, by factors of "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean
 from typing import Any
@@ -12,10 +13,11 @@ import numpy as np
 
 from nodepert.diagnostics.verdict import ALL
 from nodepert.experiments.drawing import Picture
-from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
-from nodepert.experiments.shared.dynamics import QUANTITIES, draw_panels, nodes, observed
+from nodepert.experiments.experiment import Finding, Part, Row
+from nodepert.experiments.shared.dynamics import QUANTITIES, Dynamics, draw_panels, nodes
 from nodepert.experiments.shared.replaying import epochs_of
-from nodepert.experiments.shared.tasks import gathered, make_hyper
+from nodepert.experiments.shared.tables import means, where
+from nodepert.experiments.shared.tasks import make_hyper
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"dataset": "digits(train=1400)", "network": "fc(width=30, depth=3)", "lr": 0.05, "batchsize": 20,
@@ -25,58 +27,60 @@ SCALES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def grad_dynamics(
-    load: Load, *, rule: str = "np", lr: float = 0.01, dataset: str = "mnist", network: str = "fc", loss: str = "mse",
-    batchsize: int = 100, epochs: int = 50, batches: int = 5, large: int = 2000, seeds: int = 3,
-) -> Experiment:  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class GradDynamics(Dynamics):
     """A network is trained by plain gradient descent, at a learning rate where it does not crash. Before training and
-    after every epoch the rule's gradient g is held against that of backpropagation on the same batch and the true one
-    G, of a large batch, at every node and at all together:
+    after every epoch the rule's gradient g is compared with that of backpropagation on the same batch and with the true
+    one G, of a large batch, at every node and at all together:
 
         |g|, |G|, |g - G|, angle between g and G, share of components with sign(g_i) = sign(G_i),
         |W|, var W, root mean square presynaptic activity, L(W) - L(W - lr g) on the large batch
 
-    each a mean over a few batches. Measuring does not change the run.
+    each as the mean over a few batches. The measurements do not change the run.
 
     Args:
-        rule: The rule.
+        rule: Learning rule.
         lr: Learning rate.
         dataset: Data set.
         network: Network.
         loss: Loss.
         batchsize: Examples in a batch; divides the training examples.
-        epochs: Epochs.
-        batches: Batches, with noise of their own, that are averaged after each epoch.
+        epochs: Passes over the training data.
+        batches: Batches, each with its own noise, that are averaged after each epoch.
         large: Training examples of the true gradient.
         seeds: Runs.
     """
-    prepared = observed(load, rule, lr, dataset, network, loss, batchsize, epochs, large, batches=batches, seeds=seeds)
 
-    def rows(part: Part) -> Iterator[Row]:
-        start, measure = prepared()
-        run = start(make_hyper(rule, lr, part["seed"]))
-        for epoch, (state, accuracy) in enumerate(islice(epochs_of(run), epochs + 1)):
+    batches: int = 5
+
+    picture = Picture("epoch", "angle", ("node",))
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.at_least(1, "batches")
+
+    def rows(self, part: Part) -> Iterator[Row]:
+        start, measure = self.prepared
+        run = start(make_hyper(self.rule, self.lr, part["seed"]))
+        for epoch, (state, accuracy) in enumerate(islice(epochs_of(run), self.epochs + 1)):
             order = run.order(state)
-            several = [
-                measure(run, state._replace(step=state.step + i), order, i) for i in range(min(batches, run.batches))
-            ]
+            several = [measure(run, state._replace(step=state.step + i), order, i)
+                       for i in range(min(self.batches, run.batches))]  # fmt: skip
             for found in zip(*several, strict=True):
-                means = {name: float(np.mean([row[name] for row in found])) for name in QUANTITIES}
-                yield {"epoch": epoch, "test_acc": accuracy, "node": found[0]["node"]} | means
+                averages = {name: float(np.mean([row[name] for row in found])) for name in QUANTITIES}
+                yield {"epoch": epoch, "test_acc": accuracy, "node": found[0]["node"]} | averages
             if math.isnan(accuracy):
                 return
 
-    def draw(figure: Any, rows: Sequence[Row]) -> None:
-        draw_panels(figure, rows, "epoch", "epoch", f"{rule}, lr {lr:g}")
+    def draw(self, figure: Any, rows: Sequence[Row]) -> None:
+        draw_panels(figure, rows, "epoch", "epoch", f"{self.rule}, lr {self.lr:g}")
 
-    def findings(rows: Sequence[Row]) -> list[Finding]:
-        first, last = nodes(rows)[0], nodes(rows)[-1]
-
+    def findings(self, rows: Sequence[Row]) -> list[Finding]:
         def course(quantity: str, node: str = ALL) -> list[float]:
             """Means over the seeds, epoch by epoch."""
-            own = gathered([r for r in rows if r["node"] == node], ["epoch"], quantity)
-            return [fmean(values) for values in own.values()]
+            return [mean for mean, _ in means(where(rows, node=node), "epoch", quantity).values()]
 
+        first, last = nodes(rows)[0], nodes(rows)[-1]
         angle, angle_sgd, norm, norm_sgd = (fmean(course(q)) for q in ("angle", "angle_sgd", "norm", "norm_sgd"))
         signs, signs_sgd = fmean(course("symmetry")), fmean(course("symmetry_sgd"))
         top, bottom = course("angle", last), course("angle", first)
@@ -84,19 +88,16 @@ def grad_dynamics(
         length, weights, losses = course("norm"), course("weight_norm"), course("loss")
         lowest = length.index(min(length))
         return [
-            Finding(f"over training the gradient of {rule} is at {angle:.0f} degrees to the true one, that of sgd on "
-                    f"the same batch at {angle_sgd:.0f}", angle > angle_sgd),
+            Finding(f"over training the gradient of {self.rule} is at {angle:.0f} degrees to the true one, that of sgd "
+                    f"on the same batch at {angle_sgd:.0f}", angle > angle_sgd),
             Finding(f"it is {norm / norm_sgd:.0f} times as long as that of sgd", norm > 2 * norm_sgd),
             Finding(f"{signs:.0f}% of its components have the sign of the true gradient (50% by chance); of sgd's "
                     f"{signs_sgd:.0f}%", signs < signs_sgd),
             Finding(f"before training it is at {top[0]:.0f} degrees at {last} and at {bottom[0]:.0f} at {first}",
                     top[0] < bottom[0]),
             Finding(f"in the second half of training it is at {late:.0f} degrees at {last}", late > top[0]),
-            Finding(f"its norm is least after {lowest} epochs, {length[lowest]:.2g}, and in the end {length[-1]:.2g}",
+            Finding(f"its norm is lowest after {lowest} epochs, {length[lowest]:.2g}, and {length[-1]:.2g} at the end",
                     lowest > 0 and length[-1] > 1.2 * length[lowest]),
             Finding(f"the norm of the weights grows by {100 * (weights[-1] / weights[0] - 1):.1f}%, and the loss falls "
                     f"from {losses[0]:.2g} to {losses[-1]:.2g}", weights[-1] > weights[0] and losses[-1] < losses[0]),
         ]  # fmt: skip
-
-    picture = Picture("epoch", "angle", ("node",))
-    return Experiment([{"seed": seed} for seed in range(seeds)], rows, draw, findings, picture, size=(7.0, 8.0))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,102 +14,123 @@ import numpy as np
 
 from nodepert.errors import UserError
 from nodepert.experiments.drawing import Picture, curve, legend, tidy
-from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
+from nodepert.experiments.experiment import Experiment, Finding, Part, Row
 from nodepert.experiments.shared.steps import one_step_change, refuse_adapting, rule_state, update_of
+from nodepert.experiments.shared.tables import where
 from nodepert.experiments.shared.tasks import Task, log_spaced, make_hyper, make_task
 from nodepert.registry import full
-from nodepert.registry.ranges import at_least
 from nodepert.training import devices
 from nodepert.training.hyper import stacked
-from nodepert.training.program import program, standardised, task_data
+from nodepert.training.program import Program, standardised, task_data
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"dataset": "digits", "widths": (10, 40), "high": 10.0, "count": 16, "draws": 20},
     "small": {"dataset": "mnist(train=10000, test=1000)", "draws": 60},
     "paper": {"widths": (100, 200, 400, 800, 1600, 3200), "count": 43, "draws": 400},
 }
-EVERY = 2  # updates between two looks at the accuracy
+EVERY = 2  # updates between measurements of the accuracy
 NOTHING = 1e-12  # where a logarithmic axis shows a step that raises the loss: far below its lower end
-LIMIT = 20_000  # updates, after which the accuracy is out of reach
+LIMIT = 20_000  # most updates
 
 
-def linesearch(
-    load: Load, *, rules: tuple[str, ...] = ("sgd", "np"), widths: tuple[int, ...] = (50, 200, 800), depth: int = 2,
-    dataset: str = "mnist", loss: str = "cross-entropy", batchsize: int = 100, accuracy: float = 80.0,
-    optimizer: str = "sgd", lr: float = 0.01, low: float = 1e-4, high: float = 0.3, count: int = 22, draws: int = 100,
-    seed: int = 0,
-) -> Experiment:  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class Linesearch(Experiment):
     """From one network, trained by backpropagation to a given accuracy, a single step W - lr g of each rule. Over draws
-    of batch and noise it changes the loss by
+    of batch and noise the expected change of the loss is
 
-        E dL = -lr |G|^2 + lr^2 E[g . H g] / 2 + ...,    least at lr* = |G|^2 / E[g . H g]
+        E dL = -lr |G|^2 + lr^2 E[g . H g] / 2 + ...,    lowest at lr* = |G|^2 / E[g . H g]
 
-    with G and H gradient and Hessian. An unbiased rule shares the first term with backpropagation; its variance enters
+    with G and H gradient and Hessian. An unbiased rule has the same first term as backpropagation; its variance enters
     the second, and moves the optimum to smaller steps: for one linear layer by k = M + 2 (Werfel, Xie and Seung 2005).
     The loss is that of the test split.
 
     Args:
-        rules: The rules compared; the others are compared with sgd.
+        rules: Rules to compare; the others are compared with sgd.
         widths: Units in each hidden layer, one network each.
         depth: Hidden layers.
         dataset: Data set.
-        loss: The loss that training lowers, and by which a step is judged.
+        loss: Loss, in training and of a step.
         batchsize: Examples in a batch, in training and in the single steps.
-        accuracy: Per cent of the test split at which training stops.
+        accuracy: Accuracy on the test split at which training stops, in per cent.
         optimizer: Optimizer of that training.
         lr: Learning rate of that training.
-        low: Smallest learning rate of the single steps.
-        high: Largest.
-        count: How many, equally far apart on a logarithmic axis.
-        draws: Batches, each with noise of its own, over which a step is averaged.
+        low: Lowest learning rate of the single steps.
+        high: Highest learning rate of the single steps.
+        count: Number of learning rates, equally spaced on a logarithmic axis.
+        draws: Batches, each with its own noise, over which a step is averaged.
         seed: Seed of the networks, batches and noise.
     """
-    at_least("count", count, 3)
-    at_least("draws", draws, 2)
-    at_least("batchsize", batchsize, 1)
-    if not 0 < low < high < math.inf:
-        raise UserError(f"low must be positive and below high; got {low} and {high}")
-    if not 0 < accuracy < 100:
-        raise UserError(f"accuracy is in per cent, above 0 and below 100; got {accuracy}")
-    for width in widths:
-        at_least("widths", width, 1)
-    refuse_adapting(rules)
-    rates, hyper = log_spaced(low, high, count), make_hyper("sgd", lr, seed, optimizer)
 
-    @functools.cache
-    def network(width: int) -> tuple[Task, Any, Any, float, int]:
-        task = make_task(load, dataset, f"fc(width={width}, depth={depth})", loss, batchsize)
-        if batchsize > len(task.data.train_y):
-            raise UserError(
-                f"batchsize must be at most the {len(task.data.train_y):,} training examples; got {batchsize}"
+    rules: tuple[str, ...] = ("sgd", "np")
+    widths: tuple[int, ...] = (50, 200, 800)
+    depth: int = 2
+    dataset: str = "mnist"
+    loss: str = "cross-entropy"
+    batchsize: int = 100
+    accuracy: float = 80.0
+    optimizer: str = "sgd"
+    lr: float = 0.01
+    low: float = 1e-4
+    high: float = 0.3
+    count: int = 22
+    draws: int = 100
+    seed: int = 0
+
+    across = ("widths", "rules")
+    picture = Picture("lr", "-change", ("width", "rule"), log="xy")
+
+    def __post_init__(self):
+        self.at_least(3, "count")
+        self.at_least(2, "draws")
+        self.at_least(1, "batchsize", "widths")
+        self.rising("low", "high")
+        self.require(lambda value: 0 < value < 100, "in per cent, above 0 and below 100", "accuracy")
+        refuse_adapting(self.rules)
+
+    @property
+    def rates(self) -> list[float]:
+        return log_spaced(self.low, self.high, self.count)
+
+    @functools.cached_property
+    def network(self) -> Callable[[int], tuple[Task, Any, Any, float, int]]:
+        """The network of a width, trained once for all rules."""
+
+        @functools.cache
+        def network(width: int) -> tuple[Task, Any, Any, float, int]:
+            task = make_task(
+                self.load, self.dataset, f"fc(width={width}, depth={self.depth})", self.loss, self.batchsize
             )
-        data = jax.device_put(task_data(task.data))
-        return task, data, *trained_to(accuracy, task, hyper, data)
+            if self.batchsize > (there := len(task.data.train_y)):
+                raise UserError(f"batchsize must be at most the {there:,} training examples; got {self.batchsize}")
+            data = jax.device_put(task_data(task.data))
+            hyper = make_hyper("sgd", self.lr, self.seed, self.optimizer)
+            return task, data, *trained_to(self.accuracy, task, hyper, data)
 
-    def rows(part: Part) -> Iterator[Row]:
-        task, data, params, reached, updates = network(part["width"])
+        return network
+
+    def rows(self, part: Part) -> Iterator[Row]:
+        task, data, params, reached, updates = self.network(part["width"])
         spec = full("rule", part["rule"])
+        lanes = 1 if jax.default_backend() == "cpu" else self.count  # on CPUs a loop is as fast
 
         def search(params, data, keys):
-            update = update_of(task, spec, rule_state(task, spec, params, data, seed), params, data)
-            found = one_step_change(params, update, jnp.asarray(rates), keys, lanes)
-            return found["test"]
+            update = update_of(task, spec, rule_state(task, spec, params, data, self.seed), params, data)
+            return one_step_change(params, update, jnp.asarray(self.rates), keys, lanes)["test"]
 
-        lanes = 1 if jax.default_backend() == "cpu" else count  # on CPUs a loop is as fast
         compiled = jax.jit(search, compiler_options=devices.compiler_options())
-        keys = jax.random.split(jax.random.key(seed), draws)  # the same batches for every rule
+        keys = jax.random.split(jax.random.key(self.seed), self.draws)  # the same batches for every rule
         changes = np.asarray(compiled(params, data, keys), np.float64)
-        for i, rate in enumerate(rates):
+        for i, rate in enumerate(self.rates):
             own = changes[:, i]
-            yield {"lr": rate, "change": float(own.mean()), "error": float(own.std(ddof=1) / draws**0.5),
+            yield {"lr": rate, "change": float(own.mean()), "error": float(own.std(ddof=1) / self.draws**0.5),
                    "accuracy": reached, "updates": updates}  # fmt: skip
 
-    def draw(figure: Any, rows: Sequence[Row]) -> None:
-        panels = figure.subplots(1, len(widths), sharex=True, sharey=True, squeeze=False)[0]
+    def draw(self, figure: Any, rows: Sequence[Row]) -> None:
+        panels = figure.subplots(1, len(self.widths), sharex=True, sharey=True, squeeze=False)[0]
         tops = []
-        for axes, width in zip(panels, widths, strict=True):
-            for i, rule in enumerate(rules):
-                own = [r for r in rows if r["rule"] == rule and r["width"] == width]
+        for axes, width in zip(panels, self.widths, strict=True):
+            for i, rule in enumerate(self.rules):
+                own = where(rows, rule=rule, width=width)
                 best = optimum(own)
                 tops.append(-best["change"])
                 lower = [max(-r["change"], NOTHING) if math.isfinite(r["change"]) else NOTHING for r in own]
@@ -117,36 +139,27 @@ def linesearch(
                 curve(axes, [best["lr"]], [-best["change"]], None, i, linestyle="none", markersize=6,
                       label=f"{rule}, best step")  # fmt: skip
             tidy(axes, xscale="log", yscale="log", title=f"width {width}", xlabel="learning rate")
-        panels[0].set_xticks([10.0**d for d in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1, 2)])
+        exponents = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1, 2)
+        panels[0].set_xticks([10.0**d for d in exponents])
         top = max((t for t in tops if t > 0), default=1.0)
         panels[0].set(ylabel="mean decrease of the\ntest loss in one step", ylim=(top / 3e4, 3 * top))
         legend(figure, panels[0])
 
-    def findings(rows: Sequence[Row]) -> list[Finding]:
-        best = {
-            (w, rule): optimum([r for r in rows if r["width"] == w and r["rule"] == rule])
-            for w in widths
-            for rule in rules
-        }
-        said = []
-        for rule in (rule for rule in rules if rule != "sgd" and "sgd" in rules):
-            factors, words, inside = [], [], True
-            for w in widths:
-                one, sgd = best[w, rule], best[w, "sgd"]
-                factors.append(sgd["lr"] / one["lr"])
-                words.append(f"{one['lr']:.2g} against {sgd['lr']:.2g} at width {w} (a factor of {factors[-1]:.0f})")
-                inside &= rates[0] < one["lr"] < rates[-1] and rates[0] < sgd["lr"] < rates[-1]
-            said.append(Finding(f"the best single step of {rule} is far smaller than that of sgd: {', '.join(words)}",
-                                inside and min(factors) >= 5))  # fmt: skip
-            gains = [best[w, "sgd"]["change"] / best[w, rule]["change"] for w in widths]
-            words = [f"{gain:.0f} at width {w}" for gain, w in zip(gains, widths, strict=True)]
-            said.append(Finding(f"sgd's best step lowers the test loss more than {rule}'s best step, by a factor of "
-                                f"{', '.join(words)}", min(gains) > 1))  # fmt: skip
-        return said
-
-    parts = [{"width": width, "rule": rule} for width in widths for rule in rules]
-    picture = Picture("lr", "-change", ("width", "rule"), log="xy")
-    return Experiment(parts, rows, draw, findings, picture, size=(7.0, 3.6))
+    def findings(self, rows: Sequence[Row]) -> list[Finding]:
+        findings, rates = [], self.rates
+        for rule in (rule for rule in self.rules if rule != "sgd" and "sgd" in self.rules):
+            best = {w: [optimum(where(rows, width=w, rule=r)) for r in (rule, "sgd")] for w in self.widths}
+            factors = {w: sgd["lr"] / own["lr"] for w, (own, sgd) in best.items()}
+            inside = all(rates[0] < row["lr"] < rates[-1] for pair in best.values() for row in pair)
+            text = ", ".join(f"{own['lr']:.2g} against {sgd['lr']:.2g} at width {w} (a factor of {factors[w]:.0f})"
+                             for w, (own, sgd) in best.items())  # fmt: skip
+            findings.append(Finding(f"the best single step of {rule} is far smaller than that of sgd: {text}",
+                                    inside and min(factors.values()) >= 5))  # fmt: skip
+            gains = {w: sgd["change"] / own["change"] for w, (own, sgd) in best.items()}
+            text = ", ".join(f"{gain:.0f} at width {w}" for w, gain in gains.items())
+            findings.append(Finding(f"sgd's best step lowers the test loss more than {rule}'s best step, by a factor "
+                                    f"of {text}", min(gains.values()) > 1))  # fmt: skip
+        return findings
 
 
 def optimum(rows: Sequence[Row]) -> Row:
@@ -155,9 +168,9 @@ def optimum(rows: Sequence[Row]) -> Row:
 
 
 def trained_to(accuracy: float, task: Task, hyper: Any, data: Any) -> tuple[Any, float, int]:
-    """Parameters of a network trained until its test accuracy is `accuracy` per cent, what it is, and after how many
-    updates. Raises UserError where it is not within reach."""
-    pure = program(task.model, task.loss, batchsize=task.batchsize, epochs=1)
+    """Parameters of a network trained until its test accuracy is at least `accuracy` per cent, that accuracy, and the
+    number of updates. Raises UserError where it is not reached."""
+    pure = Program(task.model, task.loss, batchsize=task.batchsize, epochs=1)
     hyper = jax.tree.map(lambda a: a[0], stacked([hyper]))
     size = len(task.data.train_y) // task.batchsize
 

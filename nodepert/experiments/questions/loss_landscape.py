@@ -1,10 +1,11 @@
-"""What the loss looks like around the paths that training takes."""
+"""The loss around the paths that training takes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -14,9 +15,9 @@ import numpy as np
 from nodepert.core import per_example
 from nodepert.errors import UserError
 from nodepert.experiments.drawing import Picture, style, tidy
-from nodepert.experiments.experiment import Experiment, Finding, Load, Part, Row
+from nodepert.experiments.experiment import Experiment, Finding, Part, Row
+from nodepert.experiments.shared.tables import where
 from nodepert.experiments.shared.tasks import Task, make_hyper, make_task, train
-from nodepert.registry.ranges import at_least
 from nodepert.training.program import standardised, task_data
 
 SCALES: dict[str, dict[str, Any]] = {
@@ -26,12 +27,8 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 
 
-def loss_landscape(
-    load: Load, *, rules: tuple[str, ...] = ("sgd", "np", "dfa"), rates: tuple[float, ...] = (0.1,),
-    dataset: str = "mnist(train=10000, test=2000)", network: str = "fc(width=100)", loss: str = "mse",
-    optimizer: str = "sgd", epochs: int = 20, batchsize: int = 100, examples: int = 2000, points: int = 25,
-    seed: int = 0,
-) -> Experiment:  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class LossLandscape(Experiment):
     """The loss on a plane through the end of each rule's path, all from one initialisation.
 
     The plane is spanned by the first two principal components of all paths (the parameters after every epoch, of all
@@ -52,91 +49,108 @@ def loss_landscape(
         optimizer: Optimizer.
         epochs: Passes over the training data.
         batchsize: Examples per update.
-        examples: Training examples over which the loss is averaged; at most 0, all of them.
+        examples: Training examples over which the loss is averaged; 0 for all of them.
         points: Points of the grid along each axis.
         seed: Seed of weights, shuffling and noise.
     """
-    at_least("points", points, 3)
-    at_least("epochs", epochs, 2)
-    at_least("batchsize", batchsize, 1)
-    if len(rates) not in (1, len(rules)):
-        raise UserError(f"rates are one for all {len(rules)} rules, or one each; got {len(rates)}")
-    lrs = dict(zip(rules, rates if len(rates) == len(rules) else rates * len(rules), strict=True))
 
-    @cache
-    def paths() -> tuple[Task, dict[str, list[Any]], np.ndarray, np.ndarray, float]:
-        """The task, every rule's parameters epoch by epoch, the two directions, and what they explain."""
-        task = make_task(load, dataset, network, loss, batchsize)
+    rules: tuple[str, ...] = ("sgd", "np", "dfa")
+    rates: tuple[float, ...] = (0.1,)
+    dataset: str = "mnist(train=10000, test=2000)"
+    network: str = "fc(width=100)"
+    loss: str = "mse"
+    optimizer: str = "sgd"
+    epochs: int = 20
+    batchsize: int = 100
+    examples: int = 2000
+    points: int = 25
+    seed: int = 0
+
+    across = ("rules",)
+    picture = Picture("epoch", "loss", ("rule",), {"kind": "path"}, log="y")
+
+    def __post_init__(self):
+        self.at_least(3, "points")
+        self.at_least(2, "epochs")
+        self.at_least(1, "batchsize")
+        if len(self.rates) not in (1, len(self.rules)):
+            raise ValueError(f"rates are one for all {len(self.rules)} rules, or one each; got {len(self.rates)}")
+
+    @property
+    def size(self) -> tuple[float, float]:
+        return 2.0 * len(self.rules) + 1, 3.4
+
+    @cached_property
+    def paths(self) -> tuple[Task, dict[str, list[Any]], np.ndarray, float]:
+        """The task, every rule's parameters epoch by epoch, the two directions, (parameters, 2), and what share of the
+        variance they explain."""
+        task = make_task(self.load, self.dataset, self.network, self.loss, self.batchsize)
+        rates = self.rates if len(self.rates) == len(self.rules) else self.rates * len(self.rules)
         found = {}
-        for rule in rules:
-            run = train(task, [make_hyper(rule, lrs[rule], seed, optimizer)], epochs)
+        for rule, lr in zip(self.rules, rates, strict=True):
+            run = train(task, [make_hyper(rule, lr, self.seed, self.optimizer)], self.epochs)
             found[rule] = [jax.device_get(epoch.state(0).params) for epoch in run]
         stacked = np.stack([flat(params) for path in found.values() for params in path])
         if not np.isfinite(stacked).all():
             raise UserError("a run diverged; take a smaller learning rate (rates)")
         _, sizes, axes = np.linalg.svd(stacked - stacked.mean(0), full_matrices=False)
         explained = float(np.square(sizes[:2]).sum() / np.square(sizes).sum())
-        end = found[rules[0]][-1]
-        d1, d2 = (filter_normalised(like(axis, end), end) for axis in axes[:2])
-        return task, found, d1, d2, explained
+        end = found[self.rules[0]][-1]
+        return task, found, np.stack([filter_normalised(like(axis, end), end) for axis in axes[:2]], 1), explained
 
-    def rows(part: Part) -> Iterator[Row]:
-        task, found, d1, d2, explained = paths()
+    def rows(self, part: Part) -> Iterator[Row]:
+        task, found, basis, explained = self.paths
         path = found[part["rule"]]
-        first, end = flat(next(iter(found.values()))[0]), flat(path[-1])
-        basis = np.stack([d1, d2], 1)
+        first, end = flat(found[self.rules[0]][0]), flat(path[-1])
 
         def coordinates(params: Any) -> np.ndarray:
             return np.linalg.lstsq(basis, flat(params) - first, rcond=None)[0]
 
-        a_end = coordinates(path[-1])
-        loss_at = mean_loss(task, examples)
+        a_end, b_end = coordinates(path[-1])
+        loss_at = mean_loss(task, self.examples)
         for epoch, params in enumerate(path):
             a, b = coordinates(params)
             yield point("path", epoch, a, b, loss_at(params), explained)
         everywhere = np.stack([coordinates(params) for own in found.values() for params in own])
         low, high = everywhere.min(0), everywhere.max(0)
         margin = 0.25 * (high - low).max()
-        for a in np.linspace(low[0] - margin, high[0] + margin, points):
-            for b in np.linspace(low[1] - margin, high[1] + margin, points):
-                moved = end + (a - a_end[0]) * d1 + (b - a_end[1]) * d2
+        for a in np.linspace(low[0] - margin, high[0] + margin, self.points):
+            for b in np.linspace(low[1] - margin, high[1] + margin, self.points):
+                moved = end + (a - a_end) * basis[:, 0] + (b - b_end) * basis[:, 1]
                 yield point("grid", -1, a, b, loss_at(like(moved, path[-1])), explained)
 
-    def draw(figure: Any, rows: Sequence[Row]) -> None:
-        panels = figure.subplots(1, len(rules), sharex=True, sharey=True, squeeze=False)[0]
+    def draw(self, figure: Any, rows: Sequence[Row]) -> None:
+        panels = figure.subplots(1, len(self.rules), sharex=True, sharey=True, squeeze=False)[0]
         finite = [math.log10(r["loss"]) for r in rows if math.isfinite(r["loss"]) and r["loss"] > 0]
         levels = np.linspace(min(finite), np.percentile(finite, 95), 14)
-        for i, (rule, axes) in enumerate(zip(rules, panels, strict=True)):
-            own = [r for r in rows if r["rule"] == rule]
-            grid, path = ([r for r in own if r["kind"] == kind] for kind in ("grid", "path"))
+        for i, (rule, axes) in enumerate(zip(self.rules, panels, strict=True)):
+            grid, path = (where(rows, rule=rule, kind=kind) for kind in ("grid", "path"))
             side = round(len(grid) ** 0.5)
             a, b, z = (np.array([r[name] for r in grid]).reshape(side, side) for name in ("a", "b", "loss"))
             shown = axes.contourf(a, b, np.log10(z), levels=levels, cmap="cividis", extend="both")
-            axes.plot([r["a"] for r in path], [r["b"] for r in path], color="white", linewidth=2.5)
-            axes.plot([r["a"] for r in path], [r["b"] for r in path], markersize=3, linewidth=1,
-                      color="black", marker=style(i)["marker"])  # fmt: skip
-            axes.plot(path[-1]["a"], path[-1]["b"], "*", color="white", markeredgecolor="black", markersize=10)
+            x, y = ([r[name] for r in path] for name in ("a", "b"))
+            axes.plot(x, y, color="white", linewidth=2.5)
+            axes.plot(x, y, markersize=3, linewidth=1, color="black", marker=style(i)["marker"])
+            axes.plot(x[-1], y[-1], "*", color="white", markeredgecolor="black", markersize=10)
             tidy(axes, xlabel="direction 1", title=f"{rule}\n(ends at {path[-1]['loss']:.3g})")
         panels[0].set_ylabel("direction 2")
         bar = figure.colorbar(shown, ax=list(panels), label="training loss")
         bar.set_ticks(levels[::3], labels=[f"{10**level:.2g}" for level in levels[::3]])
 
-    def findings(rows: Sequence[Row]) -> list[Finding]:
-        ends = {rule: [r for r in rows if (r["rule"], r["kind"]) == (rule, "path")] for rule in rules}
-        moved = {rule: math.dist(*((r["a"], r["b"]) for r in (own[0], own[-1]))) for rule, own in ends.items()}
-        said = [Finding(f"two directions explain {100 * rows[0]['explained']:.0f} % of the variance of the paths",
-                        rows[0]["explained"] > 0.5)]  # fmt: skip
-        for rule, own in ends.items():
-            said.append(Finding(f"{rule}: the loss falls from {own[0]['loss']:.3g} to {own[-1]['loss']:.3g}, over a "
-                                f"distance of {moved[rule]:.2g}", own[-1]["loss"] < own[0]["loss"]))  # fmt: skip
-        return said
-
-    picture = Picture("epoch", "loss", ("rule",), {"kind": "path"}, log="y")
-    return Experiment([{"rule": rule} for rule in rules], rows, draw, findings, picture, (2.0 * len(rules) + 1, 3.4))
+    def findings(self, rows: Sequence[Row]) -> list[Finding]:
+        explained = rows[0]["explained"]
+        findings = [Finding(f"two directions explain {100 * explained:.0f} % of the variance of the paths",
+                            explained > 0.5)]  # fmt: skip
+        for rule in self.rules:
+            first, *_, last = where(rows, rule=rule, kind="path")
+            moved = math.dist(*((r["a"], r["b"]) for r in (first, last)))
+            findings.append(Finding(f"{rule}: the loss falls from {first['loss']:.3g} to {last['loss']:.3g}, over a "
+                                    f"distance of {moved:.2g}", last["loss"] < first["loss"]))  # fmt: skip
+        return findings
 
 
 def point(kind: str, epoch: int, a: Any, b: Any, loss: float, explained: float) -> Row:
-    """A row."""
+    """A row of the table."""
     return {"kind": kind, "epoch": epoch, "a": float(a), "b": float(b), "loss": loss, "explained": explained}
 
 
@@ -156,7 +170,7 @@ def like(vector: np.ndarray, params: Any) -> Any:
 
 def filter_normalised(direction: Any, params: Any) -> np.ndarray:
     """The direction, the incoming weights of each unit (the last axis) scaled to the norm that they have in `params`;
-    biases stay as they are in relation to all parameters of the direction."""
+    biases are scaled as the direction as a whole."""
     whole = np.linalg.norm(flat(params)) / np.linalg.norm(flat(direction))
 
     def scaled(d: np.ndarray, w: np.ndarray) -> np.ndarray:

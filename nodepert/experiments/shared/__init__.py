@@ -1,1 +1,1 @@
-"""What several experiments use."""
+"""What several experiments share."""

@@ -1,4 +1,4 @@
-"""Cosine of an estimate with the gradient: what it should be, by the rule's variance, and what it is."""
+"""Cosine of an estimate with the gradient: expected from the rule's variance, and measured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nodepert.training.devices import compiler_options
 
 
 def unbiased(rule: str) -> Spec:
-    """The rule with difference=jvp, unless it says another. Raises UserError for one whose variance is not known."""
+    """The rule with difference=jvp, unless the spec has another. Raises UserError for rules of unknown variance."""
     spec = check("rule", rule)
     if "difference" not in dict(spec.kwargs) and spec.name in ("np", "inp", "wp"):
         spec = replace(spec, kwargs=(*spec.kwargs, ("difference", "jvp")))
@@ -33,7 +33,7 @@ def unbiased(rule: str) -> Spec:
 
 
 class Known(NamedTuple):
-    """What the law needs, of a network and a batch."""
+    """Properties of a network and a batch that the law needs."""
 
     gradient: jax.Array  # all of it in one vector
     units: dict[str, int]  # by node
@@ -47,7 +47,7 @@ def vector(tree: Any) -> jax.Array:
 
 
 def known(model: Model, loss: Loss, params: Any, batch: Any) -> Known:
-    """By differentiating the loss with respect to what is added to every pre-activation, at nothing added."""
+    """Computed by differentiating the loss with respect to a perturbation of every pre-activation, at zero."""
     shapes = node_shapes(model, params, batch[0])
     inputs: dict[str, Any] = {}
 
@@ -91,7 +91,7 @@ def law(spec: Spec, about: Known, draws: int) -> float:
 
 
 def cosines(rule: Any, params: Any, batch: Any, gradient: Any, key: Any, trials: int, draws: int) -> list[np.ndarray]:
-    """Of means over 1, 2, 4, ..., `draws` draws: each draw is made once, and used in one mean of every size."""
+    """Cosines of means over 1, 2, 4, ..., `draws` draws; each draw is in one mean of every size."""
 
     def cosine(v, unit):
         return v @ unit / jnp.sqrt(v @ v)

@@ -1,4 +1,4 @@
-"""What one update costs, without taking the time: products of matrices in forward passes, and memory."""
+"""The cost of an update, by analysis: multiplications in units of a forward pass, and memory."""
 
 from __future__ import annotations
 
@@ -13,43 +13,55 @@ from nodepert.experiments.experiment import Row
 from nodepert.experiments.shared.tasks import Task
 from nodepert.training import devices
 from nodepert.training.hyper import Hyper, stacked
-from nodepert.training.program import Program, program, standardised, task_data
+from nodepert.training.program import Program, standardised, task_data
 
 LOOPS = ("scan", "while", "cond")
 
 
 class Cost:
-    """Of updates of one task, for any rule."""
+    """The cost of updates of one task, for any rule."""
 
     def __init__(self, task: Task):
         self.task, self.data = task, jax.eval_shape(lambda: task_data(task.data))
-        self.pure: Program = program(task.model, task.loss, batchsize=task.batchsize, epochs=1)
+        self.pure: Program = Program(task.model, task.loss, batchsize=task.batchsize, epochs=1)
 
     def of(self, hyper: Hyper) -> Row:
-        """{"passes": multiplications of an update over those of a forward pass, "memory": the bytes that it needs at
-        most: parameters, states of rule and optimizer, gradients, all but the data set}."""
-        one = jax.tree.map(lambda a: a[0], stacked([hyper]))
-        state = jax.eval_shape(self.pure.init, one, self.data)
-        indices = jax.ShapeDtypeStruct((self.task.batchsize,), np.int32)
+        """The columns "passes" and "memory"."""
+        return {"passes": self.passes(hyper), "memory": self.memory(hyper)}
+
+    def passes(self, hyper: Hyper) -> float:
+        """Multiplications of an update, over those of a forward pass."""
 
         def forward(params, data, indices):
             return self.task.model.apply(params, standardised(data, data["train"][0][indices]))
 
-        update = multiplications(jax.make_jaxpr(self.pure.grads)(state, one, self.data, indices))
+        one, state, indices = self._arguments(hyper)
         params = jax.eval_shape(self.task.model.init, jax.random.key(0))
-        once = multiplications(jax.make_jaxpr(forward)(params, self.data, indices))
+        update = multiplications(jax.make_jaxpr(self.pure.grads)(state, one, self.data, indices))
+        return update / multiplications(jax.make_jaxpr(forward)(params, self.data, indices))
+
+    def memory(self, hyper: Hyper) -> float:
+        """Most bytes that an update needs: parameters, states of rule and optimizer, gradients and temporaries, without
+        the data set; nan where the compiler does not report it."""
         step = jax.jit(self.pure.step, donate_argnums=0, compiler_options=devices.compiler_options())
+        one, state, indices = self._arguments(hyper)
         needed = devices.memory_needed(step.lower(state, one, self.data, indices).compile())
         data = sum(prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.data))
-        return {"passes": update / once, "memory": needed - data if needed else float("nan")}
+        return needed - data if needed else float("nan")
+
+    def _arguments(self, hyper: Hyper) -> tuple[Any, Any, Any]:
+        """Numbers, state and indices of the examples of one update."""
+        one = jax.tree.map(lambda a: a[0], stacked([hyper]))
+        state = jax.eval_shape(self.pure.init, one, self.data)
+        return one, state, jax.ShapeDtypeStruct((self.task.batchsize,), np.int32)
 
 
 def multiplications(closed: Any) -> int:
-    """Multiplications in the matrix products and convolutions of a closed jaxpr, without those that a compiler leaves
-    out: what has no effect on a result, and what is computed twice. A scan counts as often as it goes around, of the
-    branches of a condition the dearest, and a loop without a known end once."""
-    numbers: dict[Any, int] = {}  # of values: those that are computed alike have one
-    nodes: list[tuple[int, tuple[int, ...]]] = []  # by number: (multiplications, the numbers of what it is made of)
+    """Multiplications in the matrix products and convolutions of a closed jaxpr, without those that a compiler removes:
+    dead code, and common subexpressions. A scan counts its length, a condition its most expensive branch, and a loop
+    of unknown length once."""
+    numbers: dict[Any, int] = {}  # of values; equal expressions have one number
+    nodes: list[tuple[int, tuple[int, ...]]] = []  # by number: (multiplications, the numbers of its inputs)
 
     def number(key: Any, cost: int = 0, inputs: tuple[int, ...] = ()) -> int:
         if key not in numbers:
@@ -80,7 +92,7 @@ def multiplications(closed: Any) -> int:
         return read(jaxpr.outvars)
 
     needed = set(walk(closed, tuple(number(("argument", i)) for i in range(len(_bare(closed).invars)))))
-    for i in range(len(nodes) - 1, -1, -1):  # what a value is made of has a lower number
+    for i in range(len(nodes) - 1, -1, -1):  # inputs have lower numbers
         if i in needed:
             needed.update(nodes[i][1])
     return sum(nodes[i][0] for i in needed)

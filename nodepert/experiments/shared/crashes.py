@@ -1,4 +1,4 @@
-"""When a training run crashes: what it had learned is lost within a few epochs."""
+"""When a training run crashes, that is, loses within a few epochs what it has learned."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 from nodepert.experiments.experiment import Row
 from nodepert.training.metrics import diverged
 
-DROP, FLOOR = 25.0, 25.0  # percentage points below the best so far; per cent that must have been passed before
+DROP, FLOOR = 25.0, 25.0  # percentage points below the best so far; per cent, above which a run has trained
 
 
 class Fate(NamedTuple):
-    """What became of a run."""
+    """Whether and when a run crashed, and what it had reached."""
 
     crash: int | None  # the epoch of its crash
     best: float  # the highest test accuracy, in per cent: before the crash, where there is one
@@ -22,7 +22,7 @@ class Fate(NamedTuple):
 
 def crash_epoch(accuracies: Sequence[float], drop: float = DROP, floor: float = FLOOR) -> int | None:
     """The first epoch, from 0 on, whose accuracy is more than `drop` below the highest before it, once that is above
-    `floor`; an accuracy that is not a number is below everything. None where there is no such epoch."""
+    `floor`; nan is below everything. None where there is no such epoch."""
     best = -math.inf
     for epoch, accuracy in enumerate(accuracies):
         if best > floor and not accuracy >= best - drop:  # `not >=`: nan counts

@@ -1,11 +1,11 @@
-"""What can be measured at one update of a rule, node by node: its gradient against the true one, weights, activity."""
+"""Measurements at one update of a rule, node by node: its gradient against the true one, weights, activity."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -18,11 +18,11 @@ from nodepert.diagnostics.verdict import ALL
 from nodepert.errors import UserError
 from nodepert.experiments.drawing import COLOURS as PALETTE
 from nodepert.experiments.drawing import curve, legend, tidy
-from nodepert.experiments.experiment import Load, Row
+from nodepert.experiments.experiment import Experiment, Row
 from nodepert.experiments.shared.replaying import Pieces, at, in_pieces
 from nodepert.experiments.shared.steps import refuse_adapting
-from nodepert.experiments.shared.tasks import Task, gathered, make_task
-from nodepert.registry.ranges import at_least, positive
+from nodepert.experiments.shared.tables import gathered
+from nodepert.experiments.shared.tasks import Task, make_task
 from nodepert.training.hyper import Hyper
 from nodepert.training.metrics import mean_error
 from nodepert.training.program import State, standardised
@@ -52,7 +52,7 @@ Measure = Callable[[Pieces, State, Array, int], list[Row]]
 def measuring(task: Task, large: int) -> Measure:
     """`measure(run, state, order, batch)`: a row per node, and one of all nodes, of the update that batch would make.
 
-    The true gradient is that of `large` training examples, always the same ones. Raises UserError where there are less.
+    The true gradient is that of `large` training examples, always the same ones. Raises UserError for too few examples.
     """
     there = len(task.data.train_y)
     if large > there:
@@ -61,15 +61,15 @@ def measuring(task: Task, large: int) -> Measure:
     model, loss = task.model, task.loss
     sample = jax.ShapeDtypeStruct((1, *task.data.train_x.shape[1:]), "float32")
 
-    @partial(jax.jit, static_argnums=0)
-    def figures(pure: Any, state: State, numbers: Any, data: Any, order: Array, batch: Any):
+    @partial(jax.jit, static_argnums=(0, 1))
+    def measured(grads: Any, step: Any, state: State, numbers: Any, data: Any, order: Array, batch: Any):
         def examples_of(indices):
             return standardised(data, data["train"][0][indices]), data["train"][1][indices]
 
         indices, params = at(order, batch, task.batchsize), state.params
         few, many = examples_of(indices), examples_of(chosen)
-        rule = pure.grads(state, numbers, data, indices)[0]
-        after, _ = pure.step(state, numbers, data, indices)
+        rule = grads(state, numbers, data, indices)[0]
+        after, _ = step(state, numbers, data, indices)
         sgd, true = (differentiate(model, loss, params, some)[0] for some in (few, many))
         x, _ = few
         g, b, t, w = (parts(model, tree, x) for tree in (rule, sgd, true, params))
@@ -82,39 +82,49 @@ def measuring(task: Task, large: int) -> Measure:
         return found
 
     def measure(run: Pieces, state: State, order: Array, batch: int) -> list[Row]:
-        found = fetched(figures(run.pure, state, run.hyper, run.data, order, batch))
+        found = fetched(measured(run.pure.grads, run.pure.step, state, run.hyper, run.data, order, batch))
         names = [name for name in node_shapes(model, state.params, sample) if name in found]  # as in the network
         return [{"node": name} | {q: float(found[name][q]) for q in QUANTITIES} for name in [*names, ALL]]
 
     return measure
 
 
-def observed(
-    load: Load, rule: str, lr: float, dataset: str, network: str, loss: str, batchsize: int, epochs: int, large: int,
-    **counts: int,
-) -> Callable[[], tuple[Callable[[Hyper], Pieces], Measure]]:  # fmt: skip
-    """What gives (runs in pieces, what measures them), built when first asked. Raises UserError for options out of
-    range, `counts` among them."""
-    for name, value in {"batchsize": batchsize, "epochs": epochs, "large": large, **counts}.items():
-        at_least(name, value, 1)
-    positive("lr", lr)
-    refuse_adapting((rule,))
+@dataclass(frozen=True, kw_only=True)
+class Dynamics(Experiment):
+    """What experiments share that measure every update, or some of them."""
 
-    @functools.cache
-    def built():
-        task = make_task(load, dataset, network, loss, batchsize)
-        return in_pieces(task, epochs), measuring(task, large)
+    rule: str = "np"
+    lr: float = 0.01
+    dataset: str = "mnist"
+    network: str = "fc"
+    loss: str = "mse"
+    batchsize: int = 100
+    epochs: int = 50
+    large: int = 2000
+    seeds: int = 3
 
-    return built
+    across = ("seeds",)
+    size = (7.0, 8.0)
+
+    def __post_init__(self):
+        self.at_least(1, "batchsize", "epochs", "large", "seeds")
+        self.positive("lr")
+        refuse_adapting((self.rule,))
+
+    @cached_property
+    def prepared(self) -> tuple[Callable[[Hyper], Pieces], Measure]:
+        """Runs in pieces, and what measures them."""
+        task = make_task(self.load, self.dataset, self.network, self.loss, self.batchsize)
+        return in_pieces(task, self.epochs), measuring(task, self.large)
 
 
 def nodes(rows: Sequence[Row]) -> list[str]:
-    """The nodes that the rows tell of, as they follow one another in the network."""
+    """The nodes in the rows, in the order of the network."""
     return [name for name in dict.fromkeys(r["node"] for r in rows) if name != ALL]
 
 
 def parts(model: Model, tree: Params, x: Array) -> dict[str, Array]:
-    """{node: its part of a pytree shaped as params, as a vector}, and that of all nodes."""
+    """{node: its part of a pytree shaped as params, as a vector}, and that of all nodes together."""
     found = by_node(model, tree, x)
     return found | {ALL: jnp.concatenate(list(found.values()))}
 
@@ -132,7 +142,7 @@ def activities(model: Model, params: Params, x: Array) -> dict[str, Array]:
 
 
 def compared(rule: Array, sgd: Array, true: Array) -> dict[str, Array]:
-    """What is said of three gradients of one node."""
+    """The columns that compare three gradients of one node."""
 
     def angle(a):
         return jnp.degrees(jnp.arccos(jnp.clip(a @ true / (jnp.linalg.norm(a) * jnp.linalg.norm(true)), -1, 1)))
@@ -159,12 +169,12 @@ PANELS = (  # quantity, label, whether the axis is logarithmic
     ("activity", "presynaptic\nactivity, rms", False),
     ("loss", "loss", False),
 )
-LEVELS = {"angle": 90, "symmetry": 50}  # of a direction at random
+LEVELS = {"angle": 90, "symmetry": 50}  # of a random direction
 
 
 def draw_panels(figure: Any, rows: Sequence[Row], x: str, xlabel: str, title: str, smooth: int = 1) -> None:
-    """Six quantities against the column `x`, one colour per node, black for all; means over what else varies, in bands
-    of a standard error. `smooth`: points of a running mean; the loss is drawn as it is."""
+    """Six quantities against the column `x`, one colour per node, black for all; means over what else varies, with
+    bands of plus and minus a standard error. `smooth`: points of a running mean, for all but the loss."""
     panels = figure.subplots(3, 2, sharex=True)
     names = nodes(rows)
     colours = dict(zip(names, COLOURS * len(names), strict=False)) | {ALL: BLACK}
@@ -193,8 +203,8 @@ def draw_panels(figure: Any, rows: Sequence[Row], x: str, xlabel: str, title: st
 
 
 def line(axes: Any, rows: Sequence[Row], x: str, quantity: str, smooth: int, **more: Any) -> None:
-    """One quantity of one node, where it is a number."""
-    found = {at: mean_error(values) for at, values in gathered(rows, [x], quantity).items() if values}
+    """One quantity of one node, where it is finite."""
+    found = {at: mean_error(values) for at, values in gathered(rows, x, quantity).items() if values}
     means = running([m for m, _ in found.values()], smooth)
     curve(axes, list(found), means, running([e for _, e in found.values()], smooth), 0, marker="", **more)
 

@@ -1,4 +1,4 @@
-"""A linear student learns from a linear teacher, example by example: what mismatch and width-scaling simulate."""
+"""A linear student learns from a linear teacher, one example per update: for mismatch and width-scaling."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ except ImportError:  # before jax 0.8
 
 
 class Learned(NamedTuple):
-    """What became of the students, (replicas, times); not finite where one has diverged."""
+    """Errors and norms of the students, (replicas, times); not finite for a student that has diverged."""
 
     error: np.ndarray  # ||W - W*||^2 / 2: the expected loss against the teacher without noise
     norm: np.ndarray  # sqrt(sum_l ||W_l||^2), of the student's weights
@@ -51,7 +51,7 @@ def xavier(key: Key, m: int, n: int) -> Array:
 
 
 def example(key: Key, t: Any, teacher: Array, noise: Any) -> tuple[Array, Array]:
-    """The t-th example, a batch of one: x ~ N(0, I), and the teacher's answer with noise of that standard deviation."""
+    """The t-th example, a batch of one: x ~ N(0, I), and the teacher's output with noise of that standard deviation."""
     inputs, target = jax.random.split(jax.random.fold_in(key, t))
     x = jax.random.normal(inputs, (1, teacher.shape[0]))
     return x, x @ teacher + noise * jax.random.normal(target, (1, teacher.shape[1]))
@@ -95,7 +95,7 @@ def _learn(rule: str, sizes: tuple[int, ...], lr: Any, noise: Any, spans: Any, k
 
 
 def in_float64(wanted: bool) -> Any:
-    """A context in which numbers have 64 bits, or as many as usual."""
+    """A context in which floats have 64 bits, if wanted."""
     return enable_x64(True) if wanted else contextlib.nullcontext()
 
 

@@ -1,4 +1,4 @@
-"""Training that can be taken up again anywhere: up to a crash, and from a checkpoint before it once more."""
+"""Training that resumes at any update: up to a crash, and again from a checkpoint before it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nodepert.experiments.shared.crashes import DROP, FLOOR, crash_epoch
 from nodepert.experiments.shared.tasks import Task
 from nodepert.training import devices
 from nodepert.training.hyper import Hyper, stacked
-from nodepert.training.program import Program, State, program, task_data
+from nodepert.training.program import Program, State, task_data
 from nodepert.training.replicas import fetched
 
 
 class Pieces(NamedTuple):
     """One run in pieces, compiled. One program advances it by any number of batches, so that a replay batch by batch
-    goes through the states of the run, bit for bit. No buffer is donated: a state that is kept is a checkpoint."""
+    repeats the states of the run, bit for bit. No buffer is donated, so that every state is a checkpoint."""
 
     init: Callable[[], State]
     order: Callable[[State], Array]  # of the epoch that begins with this state
@@ -35,7 +35,7 @@ class Pieces(NamedTuple):
 
 
 class Course(NamedTuple):
-    """How a run went."""
+    """The course of a run up to its end."""
 
     accuracies: list[float]  # of epoch 0, 1, ...
     crash: int | None  # the epoch at which it crashed, and ended
@@ -53,13 +53,13 @@ class Moment(NamedTuple):
 
 
 def in_pieces(task: Task, epochs: int) -> Callable[[Hyper], Pieces]:
-    """Runs of this length; those of one structure share a compiled program. Raises UserError where batches are not all
-    of one size."""
+    """Runs of this length; those of one structure share a compiled program. Raises UserError unless all
+    batches are of one size."""
     batches, rest = divmod(len(task.data.train_y), task.batchsize)
     if rest or not batches:
         raise UserError(f"here batchsize must divide the {len(task.data.train_y):,} training examples; "
                         f"got {task.batchsize}")  # fmt: skip
-    pure = program(task.model, task.loss, batchsize=task.batchsize, epochs=epochs)
+    pure = Program(task.model, task.loss, batchsize=task.batchsize, epochs=epochs)
     data = jax.device_put(task_data(task.data))
     jit = partial(jax.jit, compiler_options=devices.compiler_options())
 
@@ -120,7 +120,7 @@ def course(run: Pieces, epochs: int, every: int, drop: float = DROP, floor: floa
 
 
 def replay(run: Pieces, taken: Course) -> Iterator[Moment]:
-    """Every update from the checkpoint to the end once more, as the run was before it."""
+    """Every update from the checkpoint to the end again: the run before it."""
     start, state = taken.checkpoint
     for epoch in range(start + 1, len(taken.accuracies)):
         order = run.order(state)

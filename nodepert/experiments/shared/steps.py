@@ -1,4 +1,4 @@
-"""What one update does to the loss: the change of W - lr g, over draws of batch and noise and over learning rates."""
+"""The change of the loss by one update W - lr g, over draws of batch and noise and over learning rates."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from nodepert.registry.spec import Spec
 from nodepert.training.program import standardised
 
 Losses = Callable[[Params], Any]  # params -> the loss of every example, (examples,), of one set or a dict of sets
-Update = Callable[[Array], tuple[Params, Losses]]  # key -> (gradient, what it is judged by): one draw
+Update = Callable[[Array], tuple[Params, Losses]]  # key -> (gradient, losses that judge it): one draw
 
 
 def one_step_change(params: Params, update: Update, lrs: Array, keys: Array, lanes: int = 1) -> Any:
     """L(W - lr g) - L(W), averaged over the examples of L: (draws, learning rates), of each set that `update` names.
 
     `lanes` learning rates are vectorised; draws follow one another, so that memory does not grow with them. The
-    difference is taken example by example: that of two means would lose what a small step changes to rounding.
+    difference is taken example by example: that of two means would lose small steps to rounding.
     """
 
     def draw(key):
@@ -64,15 +64,15 @@ def update_of(task: Task, rule: Spec, state: Any, params: Params, data: Any) -> 
 
 
 def rule_state(task: Task, rule: Spec, params: Params, data: Any, seed: int) -> Any:
-    """The state that a rule begins with on a network that is there already."""
+    """The initial state of a rule on a trained network."""
     x = standardised(data, data["train"][0][:1])
     return make("rule", rule, task.model, task.loss).init(jax.random.key(seed), params, x)
 
 
 def refuse_adapting(rules: Sequence[str]) -> None:
-    """Raise UserError for a rule that is unknown, and for one that adds parameters to the network: an update of theirs
-    is not W - lr g of the network that is there."""
+    """Raise UserError for unknown rules, and for rules that add parameters to the network: their update is not W - lr g
+    of the network itself."""
     tiny = make("network", "fc(width=2)", (2, 2, 1), 2)
     for rule in rules:
         if make("rule", rule, tiny, lambda outputs, y: jnp.square(outputs).sum(-1)).model:
-            raise UserError(f"'{rule}' trains a network of its own making; give rules that train the network as it is")
+            raise UserError(f"'{rule}' adds parameters to the network; give rules that train the network itself")

@@ -1,10 +1,10 @@
-"""What experiments that train have in common: a task by name, replicas of one rule, their tables."""
+"""What experiments that train share: a task by name, replicas of one rule, learning curves."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nodepert.core import Loss, Model
 from nodepert.data.dataset import Dataset
@@ -15,7 +15,7 @@ from nodepert.training.replicas import Epoch, fit_all
 
 
 class Task(NamedTuple):
-    """What is to be learned, by which network."""
+    """Data, and the network that learns them."""
 
     model: Model
     loss: Loss
@@ -30,7 +30,7 @@ def make_task(load: Load, dataset: str, network: str, loss: str = "mse", batchsi
 
 
 def make_hyper(rule: str, lr: float, seed: int = 0, optimizer: str = "sgd", wd: float = 0.0) -> Hyper:
-    """What differs between replicas; those of one rule and one optimizer, but for numbers, train together."""
+    """What differs between replicas; those that differ in numbers only train together."""
     return Hyper(full("rule", rule), full("optimizer", optimizer), float(lr), float(wd), int(seed))
 
 
@@ -40,7 +40,7 @@ def train(task: Task, hypers: Sequence[Hyper], epochs: int) -> Iterator[Epoch]:
 
 
 def curves(task: Task, hypers: Sequence[Hyper], epochs: int) -> list[list[Row]]:
-    """The rows of every replica, epoch by epoch; a diverged one's end early."""
+    """The rows of every replica, epoch by epoch; those of a diverged one end early."""
     found: list[list[Row]] = [[] for _ in hypers]
     for epoch in train(task, hypers, epochs):
         for i, row in epoch.rows.items():
@@ -52,14 +52,3 @@ def log_spaced(low: float, high: float, count: int) -> list[float]:
     """`count` numbers from low to high, equally far apart on a logarithmic axis, to three digits."""
     step = math.log10(high / low) / max(count - 1, 1)
     return [float(f"{low * 10 ** (step * i):.3g}") for i in range(count)]
-
-
-def gathered(rows: Sequence[Row], by: Sequence[str], of: str) -> dict[Any, list[float]]:
-    """{value of the column `by`, or values of several: the finite values of the column `of`}, in the rows' order."""
-    found: dict[Any, list[float]] = {}
-    for row in rows:
-        key = row[by[0]] if len(by) == 1 else tuple(row[name] for name in by)
-        values = found.setdefault(key, [])
-        if math.isfinite(row[of]):
-            values.append(row[of])
-    return found
