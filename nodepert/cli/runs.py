@@ -242,7 +242,7 @@ def runs_table(
 def cell(run: SavedRun, column: str) -> str:
     """An option or an argument as in a condition of --where; empty if the run has none."""
     value = filters.value(run, column)
-    return "" if value is None else filters.said(value)
+    return "" if value is None else filters.written(value)
 
 
 def number(name: str, value: float | None) -> str:

@@ -38,7 +38,7 @@ def make(kind: str, spec: str | Spec, *context: Any) -> Any:
     return made
 
 
-def make_model(spec: str, input_shape: tuple[int, ...], classes: int) -> Model:
+def make_model(spec: str | Spec, input_shape: tuple[int, ...], classes: int) -> Model:
     """Build a network from a spec.
 
     Args:
@@ -62,7 +62,7 @@ def make_model(spec: str, input_shape: tuple[int, ...], classes: int) -> Model:
     return make("network", spec, input_shape, classes)
 
 
-def make_rule(spec: str, model: Model, loss: Loss) -> Rule:
+def make_rule(spec: str | Spec, model: Model, loss: Loss) -> Rule:
     """Build a learning rule from a spec.
 
     Args:

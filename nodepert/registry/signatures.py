@@ -38,7 +38,7 @@ def _without_none(annotation: Any) -> Any:
 
 @functools.cache
 def read(target: str) -> Described | None:
-    """The description of a function or dataclass "module:name" of this package, read from its source; None if it must be
+    """The description of a function or dataclass "module:name" of this package, from its source; None if it must be
     imported.
 
     An annotation that no argument of a spec has (a `Model`, an `Array`) is returned as text.

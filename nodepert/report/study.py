@@ -17,7 +17,7 @@ from typing import Any
 from nodepert.errors import UserError
 from nodepert.experiments.drawing import COLOURS, style
 from nodepert.registry import examples, passes
-from nodepert.studies.filters import said, status_word
+from nodepert.studies.filters import status_word, written
 from nodepert.studies.results import OPTIONS, SPECS, SavedRun, differing, one_line, saved_runs
 from nodepert.training.metrics import SCORE, columns_of, finite_or_none, mean_error, metric_of
 
@@ -56,8 +56,8 @@ def gather(name: str, out: str | Path = "runs") -> dict[str, Any]:
 def value_texts(values: Iterable[Any]) -> dict[Any, str]:
     """{value: text} of an option; floats have four digits, or all of them if values would look the same."""
     different = list(dict.fromkeys(values))
-    short = {value: f"{value:.4g}" if isinstance(value, float) else said(value) for value in different}
-    return short if len({*short.values()}) == len(different) else {value: said(value) for value in different}
+    short = {value: f"{value:.4g}" if isinstance(value, float) else written(value) for value in different}
+    return short if len({*short.values()}) == len(different) else {value: written(value) for value in different}
 
 
 def _group(

@@ -145,6 +145,3 @@ def _spec_test(kind: str, text: str) -> Callable[[Any], bool]:
         return lambda own: known(kind, own).names[0] == name
     canonical = str(known(kind, text).short)
     return lambda own: own == canonical
-
-
-said = written

@@ -104,7 +104,7 @@ class Program:
 
     def epoch(self, state: State, hyper: Hyper, data: Any) -> tuple[State, dict[str, Array]]:
         """One pass over the training set; whether every loss was "finite", and the metrics that updates have."""
-        measures = {name: metric.update for name, metric in self.of_updates.items()}
+        measures = {name: metric.update for name, metric in self.of_updates.items() if metric.update}
 
         def batch(carry, indices):
             state, finite, sums = carry
@@ -123,7 +123,7 @@ class Program:
         network = self._network(hyper, data)
         found = {}
         for split in ("train", "test"):
-            measures = {name: m.example for name, m in self.of_examples.items() if m.split == split}
+            measures = {name: m.example for name, m in self.of_examples.items() if m.example and m.split == split}
 
             def add(sums, batch, measures=measures):
                 pixels, labels = self.spread(batch)

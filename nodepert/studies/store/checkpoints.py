@@ -98,7 +98,7 @@ def _records(run: Path, data: str) -> Iterator[tuple[Path, list[Row], dict[str, 
         place = (run / "checkpoints" / str(epoch)).absolute()
         try:
             record = unsealed(place.with_name(f"{epoch}.json"), FORMAT, VERSION)
-            rows = record.get("rows")
+            rows = record.get("rows") or []
             if not are_rows(rows) or len(rows) != epoch + 1:
                 raise UserError(f"{place}.json does not have the rows of epochs 0 to {epoch}")
             if record.get("data") != data:
