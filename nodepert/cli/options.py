@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields, make_dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -74,10 +74,12 @@ def docstrings(cls: type) -> dict[str, str]:
     return found
 
 
-_helps = docstrings(Execution)
-# The fields of `Execution` as options.
-HowToRun = make_dataclass("HowToRun", [(f.name, _argument(f, _helps[f.name]), field(default=f.default))
-                                       for f in fields(Execution)], frozen=True)  # fmt: skip
+if TYPE_CHECKING:
+    HowToRun = Execution
+else:  # the fields of `Execution` as options
+    _helps = docstrings(Execution)
+    HowToRun = make_dataclass("HowToRun", [(f.name, _argument(f, _helps[f.name]), field(default=f.default))
+                                           for f in fields(Execution)], frozen=True)  # fmt: skip
 
 
 def combinations(grid: Any) -> list[Run]:
