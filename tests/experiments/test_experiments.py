@@ -254,7 +254,7 @@ def test_corrupt_files_and_another_process_are_reported(tmp_path, capsys, toy):
         (table, None, "cannot read"),
         (record, "{", "not readable as JSON"),
         (record, "[1]", "not a NodePert record"),
-        (record, json.dumps(whole | {"seconds": 1.0}), "seal does not fit"),
+        (record, json.dumps(whole | {"seconds": 1.0}), "seal does not match"),
         (record, json.dumps({k: v for k, v in whole.items() if k != "seal"}), "seal is missing"),
         (record, sealed(whole | {"version": 99}), "this NodePert reads up to version 2"),
         (record, sealed(whole | {"done": 3}), "corrupt"),

@@ -14,7 +14,7 @@ import pytest
 
 import nodepert as npt
 from nodepert.cli import app as cli
-from nodepert.experiments.execute import conduct as execute
+from nodepert.experiments.execute import execute
 from nodepert.studies.store.records import sealed
 from nodepert.studies.sweep.jobs import read_job
 
