@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from nodepert.errors import UserError
 from nodepert.studies.run import Run
-from nodepert.training.metrics import Row, columns_of, in_words
+from nodepert.training.metrics import Row, columns_of, in_words, metric_of
 
 if TYPE_CHECKING:  # the command line needs no JAX to list names
     from nodepert.training.program import State
@@ -118,5 +118,6 @@ class PrintRows(Callback):
 
 def summary(row: Row) -> str:
     """One epoch in one line."""
-    names = sorted(columns_of([row]), key=lambda name: name == "epoch_time")
+    measured = [name for name in columns_of([row]) if row[name] == row[name] or not metric_of(name).on_request]
+    names = sorted(measured, key=lambda name: name == "epoch_time")
     return "  ".join([f"epoch {row['epoch']:3d}", *(in_words(name, row[name]) for name in names)])
