@@ -462,7 +462,7 @@ REFUSALS = {
     "eqx scan": (lambda: refused_eqx(lambda x, mlp: mlp(x), mlp=eqx.nn.MLP(4, 3, 4, 3, scan=True, key=KEY())),
                  "'parts.mlp.layers.1' is called under jit, scan"),
     "eqx two inputs": (lambda: refused_eqx(lambda x, cell: cell(x, x), cell=eqx.nn.GRUCell(4, 4, key=KEY())),
-                       "more than one array of activity"),
+                       "several arrays of activity"),
     "eqx outputs": (lambda: refused_eqx(lambda x, lin: (lin(x), x), lin=linear()), "network returns tuple"),
     "eqx neither": (lambda: from_equinox(3), "takes an equinox.Module or a function"),
     "eqx other function": (lambda: from_equinox(lambda key: 3), "must return an equinox.Module; it returned int"),
