@@ -14,7 +14,10 @@ from nodepert.registry.catalogue import BUILT_IN
 
 def listing(
     kinds: tyro.conf.Positional[
-        tuple[Literal["rules", "networks", "losses", "datasets", "optimizers", "experiments", "trackers", "launchers"], ...]
+        tuple[
+            Literal["rules", "networks", "losses", "datasets", "optimizers", "experiments", "trackers", "launchers"],
+            ...,
+        ]
     ] = (),
 ) -> None:
     """List the registered rules, networks, data sets, ..., with their arguments.
