@@ -21,7 +21,7 @@ from nodepert.training import program as training
 from nodepert.training.hyper import Hyper
 from nodepert.training.losses import cross_entropy, mse
 from nodepert.training.metrics import diverged
-from nodepert.training.program import Program, over_batches, standardised, task_data
+from nodepert.training.program import Program, over_batches, rehearse, standardised, task_data
 from nodepert.training.replicas import fit_all
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -222,24 +222,38 @@ def test_pixels_stay_bytes_on_the_device():
     ("change", "message"),
     [
         ({"batchsize": 0}, "batchsize must be at least 1; got 0"),
-        ({"batchsize": 11}, "at most the 10 training examples"),
         ({"epochs": -1}, "epochs must not be negative"),
-        ({"hyper": hyper(lr=-0.1)}, "lr .* must be finite and not negative"),
-        ({"hyper": hyper(lr=math.nan)}, "lr .* must be finite and not negative"),
-        ({"hyper": hyper(wd=1.0)}, "wd .* below 1"),
-        ({"hyper": hyper(seed=-1)}, "seed must be"),
-        ({"hyper": hyper("np(sigma=0)")}, "sigma must be positive"),
-        ({"hyper": hyper(optimizer="adam(b1=2)")}, "b1 must be at least 0 and below 1"),
+        ({"lr": -0.1}, "lr .* must be finite and not negative"),
+        ({"lr": math.nan}, "lr .* must be finite and not negative"),
+        ({"wd": 1.0}, "wd .* below 1"),
+        ({"seed": -1}, "seed must be"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ids=str,
 )
-def test_bad_arguments_are_refused_before_anything_is_computed(change, message):
-    arguments = {"hyper": hyper(), "batchsize": 4, "epochs": 1} | change
+def test_a_run_with_a_number_out_of_range_cannot_be_made(change, message):
     with pytest.raises(UserError, match=message):
-        fit(MODEL, mse, data(), **arguments)  # no row is asked for
+        npt.Run(**change)
 
 
-def test_two_nodes_of_one_name_are_found_under_any_rule():
+def test_a_batch_larger_than_the_training_set_is_an_error_before_anything_is_computed():
+    with pytest.raises(UserError, match="at most the 10 training examples"):
+        fit_all(MODEL, mse, data(), [hyper()], batchsize=11, epochs=1)  # no row is asked for
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (hyper("np(sigma=0)"), "sigma must be positive"),
+        (hyper(optimizer="adam(b1=2)"), "b1 must be at least 0 and below 1"),
+    ],
+    ids=["sigma", "b1"],
+)
+def test_a_rehearsal_finds_arguments_out_of_range_without_computing_anything(numbers, message):
+    with pytest.raises(UserError, match=message):
+        rehearse(MODEL, mse, [hyper(), numbers], (3, 2, 1))
+
+
+def test_a_rehearsal_finds_two_nodes_of_one_name_under_any_rule():
     def apply(params, x, node=None):
         node = node or npt.plain
         h = x.reshape(len(x), -1)
@@ -247,7 +261,7 @@ def test_two_nodes_of_one_name_are_found_under_any_rule():
 
     model = Model(lambda key: {"a": jnp.ones((6, 4)), "b": jnp.ones((4, 4))}, apply)
     with pytest.raises(ValueError, match="two nodes are named 'twin'"):
-        list(fit(model, mse, data(), hyper("sgd"), batchsize=4, epochs=1))
+        rehearse(model, mse, [hyper("sgd")], (3, 2, 1))
 
 
 # ---------------------------------------------------------------------------------------- learning
