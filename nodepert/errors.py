@@ -11,6 +11,6 @@ class UserError(ValueError):
 
 
 def did_you_mean(word: str, there: Iterable[str]) -> str:
-    """What a complaint of an unknown word goes on with, where one of those that there are is like it."""
+    """ " (did you mean 'x'?)" for the closest of the valid words; "" if none is close."""
     near = get_close_matches(word, list(there), n=1, cutoff=0.5 if len(word) < 4 else 0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""

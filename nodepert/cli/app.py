@@ -46,7 +46,7 @@ def train_from(defaults: Run) -> Callable[..., None]:
         distributed: Distributed = False,
         config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     ) -> None:
-        """Train a network with a rule; where options have several values, every combination, together.
+        """Train a network with a rule. Options with several values give a run for every combination.
 
         Runs that differ in numbers only (seed, lr, wd, a rule's sigma, ...) train as replicas of one program.
 
@@ -135,7 +135,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "results": results, "report": report, "list": listing, "data": data, "doctor": doctor,
     "completion": completion,
 }  # fmt: skip
-ABOUT = "Learning by perturbation. 'nodepert COMMAND --help' has the options of a command, and an example."
+ABOUT = "Learning by perturbation. 'nodepert COMMAND --help' shows the options of a command, and an example."
 
 
 def main(argv: Sequence[str] | None = None) -> None:

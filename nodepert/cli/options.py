@@ -30,7 +30,7 @@ class Study:
     name: str = "default"
     """Name of the study: results go to OUT/NAME/ID/."""
     out: Path = Path("runs")
-    """Folder of all results."""
+    """Directory of all results."""
 
 
 def grid_of(defaults: Run) -> Any:

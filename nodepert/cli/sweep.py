@@ -1,4 +1,4 @@
-"""The command `nodepert sweep`: train a grid of runs, anywhere, and first say what that will be."""
+"""The command `nodepert sweep`: train a grid of runs, anywhere, and show the plan first."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Where:
     command: str | None = None
     """The same as command(template=...), for each job: 'bsub -q long -o {log} {command}'."""
     runs_per_job: int = 0
-    """At most so many runs in one job; 0: all runs of a group, which train as one program."""
+    """Maximum number of runs per job; 0: all runs of a group, which train as one program."""
 
 
 def sweep(
@@ -69,7 +69,7 @@ def sweep(
         where: Launcher.
         out: Folder of all results; a run goes to OUT/NAME/ID/, the logs of jobs to OUT/NAME/jobs/.
         execution: How to execute the runs.
-        dry_run: Say what would be done, and stop.
+        dry_run: Show the plan and exit.
         retry: Only runs that were started in some job and have no result, the failed ones among them.
         watch: Follow the jobs that an earlier command left with a scheduler, and submit none.
     """
@@ -89,7 +89,7 @@ def sweep(
     study.tidy()
     launcher = make("launcher", spec, name)
     if watch and not launcher.attaches:
-        raise UserError("--watch follows the jobs of a scheduler that can be asked: give --launcher slurm as well")
+        raise UserError("--watch needs a launcher that can be asked for its jobs, such as --launcher slurm")
     attached = {i for batch in study.attach(spec) for part in batch.runs for i in part} if launcher.attaches else set()
     numbers = [i for i in (study.started() if retry else study.left()) if i not in attached]
     if watch:

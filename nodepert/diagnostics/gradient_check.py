@@ -71,7 +71,7 @@ def check(
         params: Parameters at which the gradient is taken; None: those of the network's init.
         draws: Number of estimates, rounded up to a multiple of 20; None: 1,000, and up to 20,000 where network and
             batch are small.
-        warmup: Number of calls of the rule before, so that its state has met the batch.
+        warmup: Number of calls of the rule before the first draw, which update its state on the batch.
         seed: Seed of the initial weights and the noise.
         study: Whether to measure which sigma suits finite differences (see `step_study`).
         progress: Called with the number of draws so far and in all.
@@ -81,7 +81,7 @@ def check(
         rule, and 20 gradients in the host's memory.
 
     Raises:
-        UserError: For a spec, batch or number that cannot be, a loss without derivative, and estimates that are not
+        UserError: If the spec, the batch or a number is invalid, the loss has no derivative, or an estimate is not
             finite.
         ValueError: If model or loss break their contract.
 

@@ -89,7 +89,7 @@ def register(kind: str, name: str, factory: Callable[..., Any], *, loss: str = "
     """Give a factory a name in this process, so that specs can use it.
 
     Registering a name again replaces it, as when a notebook cell is run twice. A run saved under a `name` records a
-    checksum of the factory's code; once the code has changed, it is refused instead of being read back. Other
+    digest of the factory's source; once the source has changed, reading the run back gives a warning. Other
     processes, such as the workers of a sweep, do not know the name: for those, put the factory into a package with an
     entry point (documentation, "Your own rule").
 

@@ -36,7 +36,7 @@ class StateOf:
     def __call__(self) -> State | None:
         """A copy; None for a row that was read back. Raises UserError after on_epoch has returned."""
         if self._over:
-            raise UserError("state() belongs to the epoch of its on_epoch: call it there, and keep what it returns")
+            raise UserError("state() can only be called inside on_epoch; store what it returns if you need it later")
         return self._fetch() if self._fetch else None
 
     def end(self) -> None:
@@ -63,7 +63,7 @@ class Callback:
         """A row of a run: epoch, epoch_time, train_acc, ...; epoch 0 is the network before training.
 
         `state()`, called here, fetches a copy of the state of training after this epoch: params, and the states of
-        rule and optimizer. It is None for rows of an earlier attempt, which come first, all of them.
+        rule and optimizer. It returns None for rows trained before an interruption; these come first.
         """
 
     def on_end(self, run: Run, status: str) -> None:

@@ -65,8 +65,8 @@ class Execution:
     def check_runs(self, runs: Sequence[Any]) -> None:
         """Raise UserError where these runs cannot be executed so."""
         if self.spread_batch and len(runs) > 1:
-            raise UserError(f"spread_batch is for one run; these are {len(runs)}, which are spread over the devices "
-                            "anyway")  # fmt: skip
+            raise UserError(f"spread_batch needs a single run; got {len(runs)} (several runs are spread over the "
+                            "devices anyway)")  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; paths are absolute, since a worker has another working folder."""

@@ -8,11 +8,11 @@ rule = ["np", "sgd"]
 lr = [1e-4, 1e-3]
 network = ["conv", "fc(width=100)"]
 
-[[runs]]                                   # and these, with the grid's values where they say nothing else
+[[runs]]                                   # additional runs; other options as in the grid
 rule = "wp"
 lr = 1e-5
 
-[[except]]                                 # but none that matches all of this
+[[except]]                                 # leave out runs that match all of these
 network = "conv"
 lr = 1e-3
 
@@ -71,12 +71,12 @@ def load_grid(path: str | Path) -> Grid:
 
 
 def make_grid(table: Mapping[str, Any]) -> Grid:
-    """The same from a dict: {"name": ..., "seeds": 3, "grid": {"rule": ["np", "sgd"], "lr": [...]}}; options may stand
-    at the top as well. Raises UserError for unknown names, wrong values, and no or too many runs."""
+    """The same from a dict: {"name": ..., "seeds": 3, "grid": {"rule": ["np", "sgd"], "lr": [...]}}; options may also be
+    top-level keys. Raises UserError for unknown names, wrong values, and no or too many runs."""
     table = {OLD_NAMES.get(key, key): value for key, value in table.items()}
     name, seeds = table.pop("name", "sweep"), table.pop("seeds", None)
     if not isinstance(name, str):
-        raise UserError(f"name must be a text; got {name!r}")
+        raise UserError(f"name must be a string; got {name!r}")
     launchers = {name: table.pop(name) for name in registered("launcher") if isinstance(table.get(name), dict)}
     inside, further, but = table.pop("grid", {}), table.pop("runs", []), table.pop("except", [])
     common = _axes("[grid]", inside) | _axes("the top", table)

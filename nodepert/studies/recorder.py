@@ -32,7 +32,7 @@ def open_folders(
 ) -> dict[int, RunFolder]:
     """{i: the folder of run i}, locked until the stack is closed; if `skip`, without those that others have locked.
 
-    Raises UserError, Locked among them, as `open_run`, and where so many files cannot be open.
+    Raises Locked and UserError as `open_run`, and UserError if the limit on open files is too low.
     """
     open_files.make_room(len(runs))
     prints = {spec: fingerprint(data) for spec, data in sets.items()}
@@ -50,7 +50,7 @@ def open_folders(
 
 
 def _restore_table(folder: RunFolder) -> None:
-    """Write the table of a run that has its result again, from its checkpoint, where it was lost."""
+    """Restore metrics.csv of a run with a result from its checkpoint, if the file is missing or corrupt."""
     if not folder.done:
         rows = checkpoints.last_rows(folder.path, folder.record["data"])
         if rows and folder.status == end_of(rows[-1], folder.record["config"]["epochs"]):

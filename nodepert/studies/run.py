@@ -32,7 +32,7 @@ class Task:
     epochs: int = 10
     """Passes over the training data."""
     wd: float = 0.0
-    """Weight shrinkage per update, decoupled from the learning rate: W <- (1 - wd) W."""
+    """Decoupled weight decay per update: W <- (1 - wd) W."""
     seed: int = 0
     """Seed of weights, shuffling and noise."""
 
@@ -121,7 +121,7 @@ def from_config(values: Any) -> Run:
     return Run(**values)
 
 
-_NOUNS = {"str": "a text", "int": "a whole number", "float": "a number"}
+_NOUNS = {"str": "a string", "int": "a whole number", "float": "a number"}
 
 
 def _converted(name: str, kind: str, value: Any) -> Any:

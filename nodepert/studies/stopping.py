@@ -38,7 +38,7 @@ class Stopping:
     def listening(self, *numbers: signal.Signals) -> Iterator[Stopping]:
         """Count these signals (Ctrl-C and SIGTERM by default), in place of ending the process.
 
-        A signal that is ignored stays ignored, as a shell has it for what runs in the background. Outside of the main
+        Ignored signals stay ignored, as in background jobs of a shell. Outside of the main
         thread, where Python handles none, nothing is counted.
         """
         main = threading.current_thread() is threading.main_thread()

@@ -67,12 +67,12 @@ def train(
     """Train one run or several.
 
     Runs of a list that differ in numbers only (seed, lr, wd, whatever a rule or an optimizer takes as a float) are
-    replicas of one compiled program, and each has the rows that it would have alone. Of several processes that share
-    a computation the first one writes, and calls the callbacks.
+    replicas of one compiled program, and each has the rows that it would have alone. If several processes
+    share a computation, only the first writes files and calls the callbacks.
 
     With a `name` runs are saved in `<out>/<name>/<id>/`: metrics.csv is complete after every epoch, and a run that has
-    finished there is read back. An interrupted one resumes from its last checkpoint, and ends with the bits that it
-    would have had without the break.
+    finished there is read back. An interrupted run resumes from its last checkpoint, with bit-identical
+    results.
 
     Args:
         runs: A `Run`, or a sequence of runs.
@@ -80,8 +80,8 @@ def train(
         callbacks: `Callback`s, called at each run's start, epochs and end.
         name: Name of the study; without one nothing is saved.
         out: Folder of all results.
-        skip: Whether a run that is locked by another process is left to it (its status says so), in place of an error.
-        stop: Asked after every epoch; where it is true, checkpoints are written and `Stopped` is raised.
+        skip: Skip runs locked by another process (their status says so) instead of raising an error.
+        stop: Called after every epoch; if it returns True, checkpoints are saved and `Stopped` is raised.
         execution: How to execute them, an `Execution`; its fields can also be given by name:
         **options: data_dir, checkpoint_every, log, metrics, lanes, memory, spread_batch.
 
@@ -245,5 +245,5 @@ def _callbacks(callbacks: Iterable[Callback], execution: Execution) -> Callbacks
 def _copied(state: Callable[[int], State], k: int) -> State:
     """A state that outlives the next epoch. Raises UserError where several processes share it."""
     if jax.process_count() > 1:
-        raise UserError("a callback cannot ask for the state of training that several processes share")
+        raise UserError("state() is not available if several processes share a computation")
     return jax.tree.map(jnp.asarray, jax.device_get(state(k)))

@@ -1,7 +1,7 @@
-"""What a run's record keeps of code of the user's own: a digest of the source of each factory that its specs name.
+"""Digests of the source of user-defined factories, stored in the record of a run.
 
-A spec says "mine(strength=2)", and not what `mine` was when the run was trained. Where the source has changed since,
-a saved run is still read back, with a warning.
+A spec says "mine(strength=2)", and not what `mine` was when the run was trained. If the source has changed since, a
+saved run is read back with a warning.
 """
 
 from __future__ import annotations

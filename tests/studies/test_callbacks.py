@@ -90,7 +90,7 @@ def test_a_state_that_is_asked_for_too_late_is_refused():
 
     npt.train(RUN, callbacks=[Keep()])
     for state in kept:
-        with pytest.raises(npt.UserError, match="call it there, and keep what it returns"):
+        with pytest.raises(npt.UserError, match="can only be called inside on_epoch"):
             state()
 
 

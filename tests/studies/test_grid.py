@@ -60,7 +60,7 @@ def test_the_shipped_grid_is_the_ancestors_432_runs(capsys):
         ("runs = [3]", "[[runs]] is a table of options"),
         ("grid = 3", "[grid] is a table of options"),
         ("name = '../up'", "becomes a folder"),
-        ("name = 3", "name must be a text"),
+        ("name = 3", "name must be a string"),
         ("[[except]]\nrule = 'np'", "the grid has no runs"),
         ("seeds = 9999\nlr = [1e-1, 1e-2, 1e-3]\nwd = [0.1, 0.2, 0.3, 0.4]", "at most 100,000"),
         ("epochs = [1, [2]]", "epochs must be a whole number; got [2]"),

@@ -170,7 +170,7 @@ def test_a_run_of_the_first_format_is_read_back(finished, tmp_path, monkeypatch)
 def test_a_run_on_other_data_is_not_taken_for_this_one(finished, monkeypatch):
     monkeypatch.setattr(runner, "fit_all", never)
     monkeypatch.setattr(keeping, "fingerprint", lambda data: "200+50-other")
-    with pytest.raises(UserError, match="holds this run on other data"):
+    with pytest.raises(UserError, match="has this run, trained on other data"):
         train(RUN, name="study", out=finished.folder.parents[1])
     assert finished.rows == [{k: type(row[k])(v) for k, v in zip(row, line.values(), strict=True)}
                              for row, line in zip(finished.rows, table(finished.folder), strict=True)]  # fmt: skip

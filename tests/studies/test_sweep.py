@@ -138,7 +138,7 @@ def test_what_is_to_be_typed_again_is_what_was_typed(words, again, tmp_path, mon
         (["--launcher", "command", "--command", "bsub {jobs}"], "cannot fill in"),
         (["--launcher", "slurm", "--slurm", "time"], "--slurm takes option=value"),
         (["--launcher", "pbs"], "unknown launcher 'pbs'; there are: local, slurm, command, debug"),
-        (["--watch"], "--watch follows the jobs of a scheduler"),
+        (["--watch"], "--watch needs a launcher"),
         (["--checkpoint-every", "-3"], "checkpoint_every"),
     ],
 )

@@ -123,7 +123,7 @@ def open_run(
 ) -> Iterator[RunFolder]:
     """The folder of a run, made if need be, and locked for this process; `done` says whether it has its result.
 
-    A corrupt record is set aside, with a warning, and written anew.
+    A corrupt record is renamed, with a warning, and a new one is written.
 
     Args:
         data: The fingerprint of the data.
@@ -180,9 +180,9 @@ def _opened(path: Path, run: Run, data: str, code: dict[str, str], held: Callabl
 def _matching(record: dict[str, Any], path: Path, new: dict[str, Any]) -> dict[str, Any]:
     """The record of a folder, if it is that of a new run on the same data. Raises UserError, Damaged among them."""
     if record["config"] != new["config"]:
-        raise Damaged(f"{path}/config.json describes another run than its folder's name says")
+        raise Damaged(f"{path}/config.json does not match the run id of its folder")
     if record.get("data") != new["data"]:
-        raise UserError(f"{path} holds this run on other data ({record.get('source')}); give another --name")
+        raise UserError(f"{path} has this run, trained on other data ({record.get('source')}); give another --name")
     before = record.get("code", {})
     for what in [what for what in new["code"] if new["code"][what] != before.get(what, new["code"][what])]:
         log.warning("the source of the %s has changed since %s was trained; to train it again, delete that folder or "

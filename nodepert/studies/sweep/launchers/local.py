@@ -88,8 +88,8 @@ class Local(Launcher):
         if self.stopping and (code == STOPPED or code < 0):
             return JobState("stopped")
         if code < 0:
-            more = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
-            return JobState("failed", f"its process was killed by {signal.Signals(-code).name}{more}")
+            more = " (possibly out of memory)" if -code == signal.SIGKILL else ""
+            return JobState("failed", f"the worker was killed by {signal.Signals(-code).name}{more}")
         if code == STOPPED:
             return JobState("failed", "its process was asked to stop; it left checkpoints")
         if code == 0:

@@ -57,7 +57,7 @@ def slurm(
     for name, value in numbers.items():
         positive(name, value)
     if not shutil.which("sbatch"):
-        raise UserError("there is no sbatch here: --launcher slurm works on a machine that submits to Slurm")
+        raise UserError("sbatch not found: --launcher slurm needs a machine that submits to Slurm")
     try:
         import submitit  # noqa: F401
     except ImportError:
@@ -97,7 +97,7 @@ class Slurm(Launcher):
             with suppress(OSError):
                 for folder in list(jobs[0].parents)[1:4]:  # jobs/, the study's and all results', where they are empty
                     folder.rmdir()
-            raise UserError(f"Slurm does not take these jobs: {' '.join(str(error).split())[:500]}") from None
+            raise UserError(f"Slurm rejected the jobs: {' '.join(str(error).split())[:500]}") from None
         record = {"format": FORMAT, "version": VERSION, "launcher": "slurm", "ids": [h.job_id for h in self.handles]}
         write_whole(jobs[0].parent / "launch.json", sealed(record))
 
