@@ -58,7 +58,21 @@ class Grid(NamedTuple):
 
 
 def load_grid(path: str | Path) -> Grid:
-    """The grid that a TOML file describes. Raises UserError, naming the file, for anything else."""
+    """The grid of a TOML file.
+
+    Args:
+        path: The file; its name is the study's, unless it has a `name`.
+
+    Returns:
+        A `Grid`, as `make_grid` gives it.
+
+    Raises:
+        UserError: As `make_grid`, with the name of the file.
+
+    Example:
+        >>> npt.load_grid("grids/first.toml").name  # doctest: +SKIP
+        'first'
+    """
     path = Path(path)
     try:
         table = tomllib.loads(read_text(path))
@@ -71,8 +85,22 @@ def load_grid(path: str | Path) -> Grid:
 
 
 def make_grid(table: Mapping[str, Any]) -> Grid:
-    """The same from a dict: {"name": ..., "seeds": 3, "grid": {"rule": ["np", "sgd"], "lr": [...]}}; options may also be
-    top-level keys. Raises UserError for unknown names, wrong values, and no or too many runs."""
+    """The grid of a dict.
+
+    Args:
+        table: {"name": ..., "seeds": 3, "grid": {"rule": ["np", "sgd"], "lr": [...]}}; options may also be top-level
+            keys.
+
+    Returns:
+        A `Grid`: `name`, `runs`, `launchers`.
+
+    Raises:
+        UserError: For unknown names, wrong values, and no or too many runs.
+
+    Example:
+        >>> len(npt.make_grid({"seeds": 2, "grid": {"rule": ["np", "sgd"]}}).runs)
+        4
+    """
     table = {OLD_NAMES.get(key, key): value for key, value in table.items()}
     name, seeds = table.pop("name", "sweep"), table.pop("seeds", None)
     if not isinstance(name, str):
