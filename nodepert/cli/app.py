@@ -205,7 +205,7 @@ def _execute(asked: Sequence[Run], study: Study, options: Any, distributed: bool
         processes.joined()
     devices.start(len(asked))
     if execution.spread_batch and jax.device_count() == 1:
-        print("--spread-batch: JAX has one device here, which takes the whole batch")
+        print("--spread-batch: no effect, since JAX has one device here")
     named = labels(asked)
     stopping = Stopping(after_epoch(display.console.print))
     with live.progress(dict(zip(asked, named, strict=True))) as show, stopping.listening():

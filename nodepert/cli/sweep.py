@@ -23,6 +23,7 @@ from nodepert.registry import check, make
 from nodepert.registry.spec import Spec, parse
 
 if TYPE_CHECKING:
+    from nodepert.studies.sweep.jobs import Launcher
     from nodepert.studies.sweep.sweep import Sweep
 
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 class Where:
     """Where the jobs run."""
 
-    launcher: str = "local"
+    launcher: str = ""
     """As a spec: local(jobs=2), slurm(time=60, gpus=1), command(template='bsub -o {log} {command}'), debug. See
     'nodepert list launchers'. A table [slurm] in the grid file has options as well."""
     jobs: int | None = None
@@ -95,12 +96,12 @@ def sweep(
     if watch:
         numbers = []
         if not study.batches:
-            print("no jobs of this study are with the scheduler")
+            print("no queued or running jobs of this study")
     if not (numbers or study.batches):
         return
-    check_first(study, numbers, spec)
+    check_first(study, numbers, launcher)
     study.stopping = Stopping(sweep_view.on_signal(launcher))
-    listening = nullcontext() if spec.name == "debug" else study.stopping.listening()
+    listening = nullcontext() if launcher.in_process else study.stopping.listening()
     with listening, sweep_view.shown(study) as show:
         for _ in study.follow() if study.batches and not numbers else study.execute(launcher, numbers):
             show()
@@ -112,11 +113,12 @@ def sweep(
 
 
 def launcher_of(where: Where, tables: Mapping[str, Mapping[str, Any]]) -> Spec:
-    """The launcher's spec: its own arguments go before the other options, those before a table of the grid file.
+    """The launcher's spec. Its own arguments replace --jobs, --slurm and --command; those replace the grid file's table.
 
     Raises UserError for an unknown launcher or argument.
     """
-    spec = parse(where.launcher)
+    name = "slurm" if where.slurm else "command" if where.command else "local"
+    spec = parse(where.launcher or name)
     options = {"local": {"jobs": where.jobs}, "slurm": pairs(where.slurm), "command": {"template": where.command}}
     given = {key: value for key, value in options.get(spec.name, {}).items() if value is not None}
     arguments = {**tables.get(spec.name, {}), **given, **dict(spec.kwargs)}
@@ -142,7 +144,7 @@ def command_line() -> str:
     return shlex.join(["nodepert", *(word for word in parser.given if word not in ("--retry", "--watch"))])
 
 
-def check_first(study: Sweep, numbers: Sequence[int], launcher: Spec) -> None:
+def check_first(study: Sweep, numbers: Sequence[int], launcher: Launcher) -> None:
     """Find what is wrong with runs before any job is written. Raises UserError."""
     import jax
 
@@ -150,8 +152,8 @@ def check_first(study: Sweep, numbers: Sequence[int], launcher: Spec) -> None:
     from nodepert.studies.setup import check_runs
     from nodepert.studies.trackers import trackers
 
-    if launcher.name != "debug":  # the GPUs are for the workers
-        if launcher.name == "local" and os.environ.get("JAX_PLATFORMS", "cpu") not in ("", "cpu"):
+    if not launcher.in_process:  # the GPUs are for the workers
+        if not launcher.detaches and os.environ.get("JAX_PLATFORMS", "cpu") not in ("", "cpu"):
             check_jax_elsewhere()
         jax.config.update("jax_platforms", "cpu")
     runs = [study.runs[i] for i in numbers]
@@ -165,5 +167,5 @@ def check_jax_elsewhere() -> None:
     """Start JAX as the workers will, in a process that leaves the GPUs to them. Raises UserError."""
     program = "from nodepert.training import devices; print('; '.join(devices.trouble() or ()))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    if said := done.stdout.strip():
-        raise UserError(said)
+    if done.returncode or done.stdout.strip():
+        raise UserError(done.stdout.strip() or f"JAX does not start: {done.stderr.strip()[-200:]}")

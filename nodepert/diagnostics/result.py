@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from nodepert.diagnostics.declared import BIASES
+from nodepert.training.metrics import finite_or_none
 
 Row = dict[str, Any]
 
@@ -87,13 +88,8 @@ class Check(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON; None for what is nan or infinite."""
-        rows = [{k: plain(v) for k, v in row.items()} for row in self.rows]
+        rows = [{k: finite_or_none(v) for k, v in row.items()} for row in self.rows]
         return self._asdict() | {"rows": rows, "verdict": self.verdict, "agrees": self.agrees, "text": str(self)}
-
-
-def plain(value: Any) -> Any:
-    """A value for JSON: None if it is nan or infinite."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def percent(share: float) -> str:

@@ -14,6 +14,8 @@ from nodepert.registry.table import names
 
 def check(kind: str, spec: str | Spec) -> Spec:
     """The canonical spec: aliases resolved, values converted. Raises UserError for a wrong name or argument."""
+    if not isinstance(spec, str | Spec):
+        raise UserError(f"a {kind} is named by a string, as in '{next(iter(names(kind)))}'; got {spec!r}")
     spec = parse(spec) if isinstance(spec, str) else spec
     name = ALIASES.get(kind, {}).get(spec.name, spec.name)
     if name == BY_NODE and kind != "rule":

@@ -27,7 +27,7 @@ log = logging.getLogger("nodepert")
 
 class StateOf:
     """`state` of on_epoch: the state of training after that epoch, fetched when it is called. `read_back`: whether the
-    row is of an earlier attempt, without a state."""
+    row was read from disk, and no state is available."""
 
     def __init__(self, fetch: Callable[[], State] | None = None):
         self._fetch, self._over = fetch, False
@@ -47,7 +47,7 @@ class StateOf:
 class Callback:
     """Override what you need; the defaults do nothing. Runs that train together call in turns, each with its `run`.
 
-    An exception in a method ends the training as an interruption does: the rows so far and the checkpoints stay.
+    An exception in a method ends the training, with status "failed"; the rows so far and the checkpoints stay.
 
     Example:
         >>> class Show(npt.Callback):

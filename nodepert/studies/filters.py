@@ -28,7 +28,9 @@ def where(runs: Sequence[SavedRun], conditions: Sequence[str]) -> list[SavedRun]
     for condition in conditions:
         key, equals, text = (part.strip() for part in condition.partition("="))
         if not equals:
-            raise UserError(f"'{condition}' is no condition; names come first, then --where rule=np lr=1e-3")
+            raise UserError(
+                f"--where takes OPTION=VALUE, as in rule=np lr=1e-3, after the names of studies; got '{condition}'"
+            )
         if not (there := [(run.options | run.arguments)[key] for run in runs if key in run.options | run.arguments]):
             near = "".join(f" (did you mean {one}?)" for one in get_close_matches(key, _keys(runs), n=1))
             raise UserError(f"none of these runs has an option {key}{near}; there are: {', '.join(_keys(runs))}")

@@ -151,13 +151,13 @@ class Known(NamedTuple):
     """What a spec says."""
 
     short: Spec
-    names: tuple[str, ...]  # its own, and of those that it goes around
+    names: tuple[str, ...]  # its own, and of those that it wraps
     arguments: dict[str, Any]  # defaults written out
 
 
 @functools.lru_cache(10_000)  # runs of a study share most of their specs
 def known(kind: str, text: str) -> Known:
-    """What a spec says; of one that goes around another, as decorrelate(np), the inner one's arguments as well."""
+    """What a spec says; of one that wraps another, as decorrelate(np), the inner one's arguments as well."""
     spec = full(kind, text)
     inner = [*spec.args, *(value for key, value in spec.kwargs if (spec.name, key) == (BY_NODE, "*"))]
     around = [known(kind, str(one)) for one in inner]

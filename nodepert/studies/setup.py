@@ -50,7 +50,7 @@ def hyper_of(run: Run) -> Hyper:
 def prepare(runs: Sequence[Run], data: Dataset | None = None, data_dir: str | Path | None = None) -> list[Group]:
     """Build and rehearse groups of runs, and load their data.
 
-    What is wrong with a run is found before missing or slow data where the registry knows the shape of the data.
+    If the registry declares the shape of the inputs, runs are checked before data are loaded.
 
     Raises:
         UserError: For whatever is wrong with a run or the data.

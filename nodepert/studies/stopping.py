@@ -53,7 +53,7 @@ class Stopping:
 
     def _count(self, number: int, _: object) -> None:
         self.count += 1
-        if self.last != getattr(signal, "SIGUSR2", None):  # what a scheduler sends after its warning does not cancel it
+        if self.last != getattr(signal, "SIGUSR2", None):  # a SIGTERM after Slurm's SIGUSR2 must not hide it
             self.last = number
         with suppress(RuntimeError):  # it may interrupt a print, and cannot print then
             self.on_signal(self)

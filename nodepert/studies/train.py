@@ -82,7 +82,7 @@ def train(
         out: Folder of all results.
         skip: Skip runs locked by another process (their status says so) instead of raising an error.
         stop: Called after every epoch; if it returns True, checkpoints are saved and `Stopped` is raised.
-        execution: How to execute them, an `Execution`; its fields can also be given by name:
+        execution: An `Execution`; its fields are keywords as well:
         **options: data_dir, checkpoint_every, log, metrics, lanes, memory, spread_batch.
 
     Returns:
@@ -184,7 +184,7 @@ class _Work:
             raise
 
     def replay(self, i: int, checkpoint: Checkpoint, recorder: Recorder) -> None:
-        """Call the callbacks for the rows of a checkpoint; if they are all, the run has its result."""
+        """Call the callbacks for the rows of a checkpoint; if they are complete, finish the run."""
         run, rows = self.runs[i], checkpoint.rows
         for row in rows:
             self.callbacks.on_epoch(run, row, StateOf())

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import platformdirs
 
-LARGEST = 2**30  # bytes; then what was used longest ago goes
+LARGEST = 2**30  # bytes; beyond this the least recently used programs are deleted
 
 
 def keep_programs() -> Path | None:

@@ -94,7 +94,7 @@ def over_replicas(f: Callable[..., Any], on: Mesh, lanes: int) -> Callable[[Any,
 
 
 def over_batch(on: Mesh) -> Callable[[Any], Any]:
-    """What spreads a batch's examples over the devices of a mesh that is for that."""
+    """A function that spreads a batch over a mesh for batches; the identity for a mesh of replicas."""
     if on.axis_names != (BATCH,):
         return lambda batch: batch
     return functools.partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(on, PartitionSpec(BATCH)))

@@ -35,7 +35,7 @@ class Metric(NamedTuple):
 
     @property
     def scale(self) -> float:
-        """By what a mean is multiplied to be in `unit`."""
+        """The factor that converts a mean to `unit`."""
         return 100 if self.unit == "%" else 1
 
 

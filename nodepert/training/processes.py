@@ -41,7 +41,7 @@ def by_first(f: Callable[[], Any]) -> Any:
         except UserError as error:
             refused = error
     if agreed([refused is not None])[0]:
-        raise refused or UserError("the first process of this job could not begin; it says why")
+        raise refused or UserError("the first process of this job could not start; see its error")
     return found
 
 
@@ -55,7 +55,7 @@ def agreed(flags: Sequence[bool]) -> list[bool]:
 
 
 def least(number: float) -> float:
-    """The least of the processes' numbers, in every process: what all decide by must be the same for all."""
+    """The lowest of the processes' numbers, in every process, so that all take the same decision."""
     if jax.process_count() == 1:
         return number
     from jax.experimental.multihost_utils import process_allgather

@@ -21,3 +21,8 @@ def smoke(tmp_path_factory):
             return execute(name, "smoke", out=folder / f"smoke-{name}")
 
     return outcome
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_for_one_use(quickly_compiled):
+    """Programs of these tests run once."""

@@ -414,7 +414,7 @@ def test_statuses_the_best_and_orders(several):
 
 BAD = {
     "no study": (["studi"], "no study 'studi' in runs (did you mean 'study'?); there are: study"),
-    "no condition": (["--where", "rule"], "'rule' is no condition"),
+    "no condition": (["--where", "rule"], "--where takes OPTION=VALUE"),
     "option": (["--where", "rul=np"], "an option rul (did you mean rule?); there are: dataset, network, rule"),
     "near option": (["--where", "network.wdth=8"], "(did you mean network.width?)"),
     "unknown rule": (["--where", "rule=nosuch"], "unknown rule 'nosuch'; there are: sgd"),

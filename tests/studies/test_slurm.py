@@ -114,7 +114,7 @@ def test_ctrl_c_leaves_the_jobs_and_watch_comes_back(tmp_path):
     again = sweep(path, tmp_path, *SLURM)  # submits nothing twice, and follows what is there
     assert "4 of 4 runs have finished" in again
     assert len(list(tmp_path.glob("study/jobs/*"))) == 1 and len(results(tmp_path)) == 4
-    assert "no jobs of this study are with the scheduler" in sweep(path, tmp_path / "other", *SLURM, "--watch")
+    assert "no queued or running jobs of this study" in sweep(path, tmp_path / "other", *SLURM, "--watch")
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def save(run: Path, epoch: int, rows: list[Row], state: Any, data: str, keep: in
             raise OSError(None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
         record = {"format": FORMAT, "version": VERSION, "epoch": epoch, "data": data, "digest": _digest(arrays)}
         write_whole(place.with_name(f"{epoch}.json"), sealed(record | {"rows": rows}))
-    keep_last(run, keep, until=epoch)  # what is later was passed over
+    keep_last(run, keep, until=epoch)  # later ones were rejected on resume
 
 
 def keep_last(run: Path, keep: int = 1, until: float = math.inf) -> None:
@@ -73,7 +73,7 @@ def keep_last(run: Path, keep: int = 1, until: float = math.inf) -> None:
             if path.name.removesuffix(".json") not in ours:
                 _clear(path)
         with suppress(OSError):
-            folder.rmdir()  # where there is none
+            folder.rmdir()  # only if empty
 
 
 def latest(run: Path, like: Any, data: str) -> Checkpoint | None:

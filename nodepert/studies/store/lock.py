@@ -65,7 +65,7 @@ class Lock:
             self._lock.release()
 
     def free(self) -> bool:
-        """Whether nobody holds it; asked repeatedly, it also notices an owner that no longer renews it."""
+        """Whether nobody holds it; polled, it also detects an owner that stopped renewing."""
         if not self.marker.exists():
             return True
         if not self._taken():

@@ -11,7 +11,7 @@ SPARE = 256  # for everything else
 
 
 def make_room(runs: int) -> None:
-    """Allow this process two files per run, at least one. Raises UserError where the system does not."""
+    """Raise the limit to two open files per run. Raises UserError if one per run is not allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return

@@ -34,7 +34,7 @@ from nodepert.studies.store.records import (
 from nodepert.studies.store.tables import from_csv, to_csv
 from nodepert.training.metrics import Row
 
-FORMAT, VERSION = "nodepert-run", 2  # of version 1, without a seal, until 0.1
+FORMAT, VERSION = "nodepert-run", 2  # version 1 had no seal
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 log = logging.getLogger("nodepert")
 
@@ -47,7 +47,7 @@ class RunFolder:
     """The folder of one run, as this process sees it."""
 
     def __init__(self, path: Path, record: dict[str, Any], held: Callable[[], bool] = lambda: True):
-        self.path, self.record, self.held = path, record, held  # once another process has it, nothing is written
+        self.path, self.record, self.held = path, record, held  # False once the lock is lost: then nothing is written
 
     @classmethod
     def read(cls, path: Path) -> RunFolder:
@@ -90,8 +90,8 @@ class RunFolder:
             write_whole(self.path / "config.json", sealed(self.record))
 
     def start(self, epoch: int = 0, **facts: Any) -> None:
-        """Record that training starts after this epoch, with `facts` (device, data source); `attempts` has the epochs
-        after which it ever started. Raises UserError."""
+        """Record that training starts after this epoch, with `facts` (device, data source); `attempts` lists
+        the epoch after which each attempt started. Raises UserError."""
         before = self.record.get("attempts")
         attempts = [*(before if isinstance(before, list) else []), epoch]
         self.set_status(RUNNING, versions=versions(), attempts=attempts, **facts)

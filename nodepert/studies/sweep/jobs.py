@@ -46,11 +46,13 @@ class Launcher:
 
     detaches = False
     """Whether jobs continue when the sweep's own process ends."""
+    in_process = False
+    """Whether jobs run in the sweep's own process."""
     attaches = False
     """Whether a later sweep can follow the jobs that an earlier one left."""
 
     def submit(self, jobs: Sequence[Path]) -> None:
-        """Take on jobs. Raises UserError where it cannot."""
+        """Take on jobs; `states` may start them. Raises UserError."""
         raise NotImplementedError
 
     def states(self) -> list[JobState]:
@@ -64,9 +66,9 @@ class Launcher:
     def stop(self, at_once: bool) -> None:
         """Ask the jobs of this machine to stop after their epoch, or end them at once; those that detach continue."""
 
-    def attach(self, folder: Path) -> list[int]:
-        """Follow the jobs that were submitted from a folder: the numbers of those that are not over, in the order of
-        `states`. Raises UserError."""
+    def attach(self, folder: Path, numbers: Sequence[int]) -> list[int]:
+        """Follow these of the jobs that were submitted from a folder. Returns the numbers of those that are not over,
+        in the order of `states`. Raises UserError."""
         raise NotImplementedError
 
 

@@ -126,9 +126,11 @@ class Sweep:
         for record in self._job_files("launch.json"):
             if record.with_name("over").exists():
                 continue
+            jobs = sorted(record.parent.glob("[0-9]*.json"), key=lambda path: int(path.stem))
+            runs = {int(job.stem): [number[f] for f in job_folders(job) if f in number] for job in jobs}
             launcher = make("launcher", spec, self.name)
             try:
-                active = launcher.attach(record.parent) if launcher.attaches else []
+                active = launcher.attach(record.parent, [k for k, own in runs.items() if own])
             except Damaged as error:
                 log.warning("%s; its jobs are not followed", error)
                 continue
@@ -136,10 +138,8 @@ class Sweep:
                 with suppress(OSError):
                     record.with_name("over").touch()
                 continue
-            jobs = [record.with_name(f"{k}.json") for k in active]
-            runs = [[number[folder] for folder in job_folders(job) if folder in number] for job in jobs]
-            if any(runs):
-                self.batches.append(Batch(launcher, jobs, runs, [JobState("waiting")] * len(jobs)))
+            paths = [record.with_name(f"{k}.json") for k in active]
+            self.batches.append(Batch(launcher, paths, [runs[k] for k in active], [JobState("waiting")] * len(active)))
         return self.batches
 
     def follow(self) -> Iterator[None]:
@@ -167,7 +167,7 @@ class Sweep:
         self._close()
 
     def execute(self, launcher: Launcher, numbers: Sequence[int]) -> Iterator[None]:
-        """Execute these runs; wait for those that other processes have locked, and take over what those leave."""
+        """Execute these runs; wait for those locked by other processes, and take over what those leave unfinished."""
         asked = set(numbers)
         while not self.stopping.count and (left := [i for i in self.left() if i in asked]):
             with writing(self.out):
@@ -183,7 +183,7 @@ class Sweep:
                 yield
 
     def look(self, numbers: Iterable[int]) -> None:
-        """Read again how far runs are that had no result."""
+        """Refresh the progress of unfinished runs."""
         for i in numbers:
             progress, folder = self.progress[i], self.folders[i]
             key = [_stamp(folder / name) for name in ("config.json", "metrics.csv")]
@@ -224,17 +224,18 @@ def progress_of(folder: Path) -> Progress:
 
 
 def mark_failed(folder: Path, why: str, since: str) -> str:
-    """Record that a run failed, unless a living process executes it, or has recorded it itself `since` then. The
-    reason in the record afterwards."""
+    """Record that a run failed, unless a living process holds it, or has recorded a failure since `since`. Returns the
+    recorded reason."""
     held = lock.of(folder)
     with suppress(UserError, OSError):
         found = RunFolder.read(folder)
-        status = found.record["status"]
-        if status == FAILED and str(found.record.get("updated")) >= since:
+        if found.record["status"] == FAILED and str(found.record.get("updated")) >= since:
             return str(found.record.get("reason", why))
-        if status in (RUNNING, FAILED) and held.acquired():
+        if held.acquired():
             try:
-                found.set_status(FAILED, reason=why)
+                found = RunFolder.read(folder)  # nobody changes it now
+                if found.record["status"] in (RUNNING, FAILED):
+                    found.set_status(FAILED, reason=why)
             finally:
                 held.release()
     return why

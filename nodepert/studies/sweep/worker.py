@@ -36,7 +36,7 @@ class CountEpochs(Callback):
 
 
 def train_job(job: Job, stop: Callable[[], bool] = lambda: False, callbacks: Sequence[Callback] = ()) -> None:
-    """Train a job's runs, but those with a result or locked by other processes; rows go to standard output.
+    """Train a job's runs, skipping finished and locked ones; rows go to standard output.
 
     Raises Stopped when asked to stop.
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 from nodepert.errors import UserError
 from nodepert.studies.store import lock
 from nodepert.studies.store.run_folder import INTERRUPTED, RUNNING
-from nodepert.studies.sweep.jobs import JobState, Launcher, job_folders, reason_in
+from nodepert.studies.sweep.jobs import STOPPED, JobState, Launcher, job_folders, reason_in
 from nodepert.studies.sweep.sweep import progress_of
 
 
@@ -36,8 +36,8 @@ def command(study: str, *, template: str = "") -> Launcher:
 
 
 class Command(Launcher):
-    """The state of a job follows from its runs, and from the exit status that its worker leaves beside it, if it can: a
-    scheduler's own states are not known here."""
+    """The state of a job follows from its runs and from the exit status that its worker writes beside it; the scheduler
+    is not asked."""
 
     detaches = True
 
@@ -66,6 +66,8 @@ class Command(Launcher):
         path = self.jobs[k]
         with suppress(OSError):
             code = path.with_suffix(".status").read_text().strip()
+            if code == str(STOPPED):
+                return JobState("failed", "the worker was asked to stop; it left checkpoints")
             return JobState("ended") if code == "0" else JobState("failed", reason_in(self.log(k), code))
         found = [progress_of(folder) for folder in job_folders(path)]
         if found and all(progress.finished for progress in found):

@@ -19,7 +19,7 @@ from nodepert.studies.sweep.jobs import JobState, Launcher
 
 FORMAT, VERSION = "nodepert-launch", 1
 POLL = 3.0  # seconds between questions to Slurm
-SURE = 2  # times that a job must be out of the queue: one that is queued again may be out for a moment
+SURE = 2  # consecutive polls that a job must be out of the queue: a requeued one disappears briefly
 
 
 def slurm(
@@ -101,7 +101,7 @@ class Slurm(Launcher):
         record = {"format": FORMAT, "version": VERSION, "launcher": "slurm", "ids": [h.job_id for h in self.handles]}
         write_whole(jobs[0].parent / "launch.json", sealed(record))
 
-    def attach(self, folder: Path) -> list[int]:
+    def attach(self, folder: Path, numbers: Sequence[int]) -> list[int]:
         import submitit
 
         record = unsealed(folder / "launch.json", FORMAT, VERSION)
@@ -110,7 +110,7 @@ class Slurm(Launcher):
         queued = in_queue(record["ids"])
         if queued is None:
             raise UserError("Slurm does not answer (squeue); try again")
-        active = [k for k, number in enumerate(record["ids"]) if number in queued]
+        active = [k for k, number in enumerate(record["ids"]) if number in queued and k in numbers]
         self.handles = [submitit.SlurmJob(folder=folder, job_id=record["ids"][k]) for k in active]
         self.asked = 0.0
         return active
@@ -120,7 +120,8 @@ class Slurm(Launcher):
             self.asked = time.monotonic()
             queued = in_queue([handle.job_id for handle in self.handles])
             if queued is not None:  # else Slurm does not answer now
-                self.last = [self._state(k, queued) for k in range(len(self.handles))]
+                over = {k: state for k, state in enumerate(self.last) if state.over}
+                self.last = [over.get(k) or self._state(k, queued) for k in range(len(self.handles))]
             elif not self.last:
                 self.last = [JobState("waiting")] * len(self.handles)
         return self.last
@@ -130,7 +131,7 @@ class Slurm(Launcher):
         return Path(self.handles[k].paths.stderr)
 
     def _state(self, k: int, queued: dict[str, str]) -> JobState:
-        """By the queue, which knows a job until it is over; then by the accounts, where there are some."""
+        """From squeue while it lists the job, then from sacct if accounting is enabled."""
         number = self.handles[k].job_id
         if number in queued:
             self.out.pop(k, None)
