@@ -113,7 +113,7 @@ def sweep(
 
 
 def launcher_of(where: Where, tables: Mapping[str, Mapping[str, Any]]) -> Spec:
-    """The launcher's spec. Its own arguments replace --jobs, --slurm and --command; those replace the grid file's table.
+    """The launcher's spec. Its arguments replace --jobs, --slurm and --command; those replace the grid file's table.
 
     Raises UserError for an unknown launcher or argument.
     """

@@ -19,5 +19,6 @@ from nodepert.registry.table import resolve as resolve
 from nodepert.registry.validate import check as check
 from nodepert.registry.validate import full as full
 from nodepert.registry.validate import short as short
+from nodepert.registry.validate import shortened as shortened
 from nodepert.registry.validate import to_float as to_float
 from nodepert.registry.validate import within as within

@@ -54,11 +54,15 @@ def full(kind: str, spec: str | Spec) -> Spec:
 
 def short(kind: str, spec: str | Spec) -> Spec:
     """The canonical spec without the arguments that equal their defaults: for display, the inverse of `full`."""
+    return shortened(kind, full(kind, spec))
+
+
+def shortened(kind: str, spec: Spec) -> Spec:
+    """`short` of a spec that `full` returned."""
 
     def trimmed(value: Any) -> Any:
-        return short(kind, value) if isinstance(value, Spec) else value
+        return shortened(kind, value) if isinstance(value, Spec) else value
 
-    spec = full(kind, spec)
     defaults = {p.name: p.default for p in parameters(kind, spec.name).values()}
     given = tuple((k, trimmed(v)) for k, v in spec.kwargs if k not in defaults or v != defaults[k])
     return Spec(spec.name, tuple(map(trimmed, spec.args)), given)

@@ -18,15 +18,6 @@ from nodepert.training.metrics import measured
 class Execution:
     """How runs are executed.
 
-    Args:
-        data_dir: Folder of the data files; by default NODEPERT_DATA_DIR, the user's cache, then a download.
-        checkpoint_every: Seconds between checkpoints; 0 for one after every epoch.
-        log: Trackers, as specs: "tensorboard", "wandb".
-        metrics: Further metrics to measure, by name: "grad_norm".
-        lanes: Replicas that are vectorised on each device; by default chosen by the backend.
-        memory: Bytes for one program on each device; by default what is free.
-        spread_batch: Whether one large run spreads each batch over all devices.
-
     Raises:
         UserError: For a value out of range, or an unknown tracker or metric.
     """

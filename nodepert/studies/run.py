@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from nodepert.errors import UserError
-from nodepert.registry import entry, full, short, to_float
+from nodepert.registry import entry, full, shortened, to_float
 from nodepert.registry.spec import Spec
 
 SPECS = ("dataset", "network", "rule", "loss", "optimizer")  # the options that are specs, in the order of columns
@@ -41,20 +41,8 @@ class Task:
 class Run(Task):
     """One training run: a task, a rule and an optimizer.
 
-    A `Run` is valid from its construction: names, arguments and ranges are checked there. `run.id` is its identity, a
-    hash of the full configuration. `dataclasses.replace(run, seed=1)` makes a variant.
-
-    Args:
-        dataset: Data set, as a spec, `name` or `name(arg=value, ...)`.
-        network: Network, as a spec.
-        loss: Loss per example, as a spec; `auto`: the default loss of the network.
-        rule: Learning rule, as a spec.
-        optimizer: Optimizer, as a spec.
-        batchsize: Examples per update, at least 1.
-        epochs: Passes over the training data, at least 0.
-        lr: Learning rate, finite and at least 0.
-        wd: Weight shrinkage per update, in [0, 1).
-        seed: Seed of weights, shuffling and noise, in 0..2147483647.
+    A `Run` is valid from its construction: names, arguments and ranges are checked there. Every field has a default.
+    `run.id` is its identity, a hash of the full configuration; `dataclasses.replace(run, seed=1)` makes a variant.
 
     Raises:
         UserError: For an unknown name or argument, a wrong type, or a number out of range.
@@ -80,7 +68,7 @@ class Run(Task):
         if self.loss == "auto":
             specs["loss"] = full("loss", _loss_of(specs["network"]))
         for kind, spec in specs.items():
-            self._set(kind, str(short(kind, spec)))
+            self._set(kind, str(shortened(kind, spec)))
         self._set("_specs", specs)
         _check_ranges(self)
 

@@ -115,8 +115,8 @@ def side_by_side(replicas: int) -> int:
 
 
 def replays(rule: Any) -> bool:
-    """Whether a rule, or one that it wraps, has replay=True. Such replicas follow one another: vectorised, both branches
-    of its condition are computed, and nothing of the memory is saved."""
+    """Whether a rule, or one that it wraps, has replay=True. Such replicas follow one another: vectorised, both
+    branches of its condition are computed, and no memory is saved."""
     inner = [v for v in (*rule.args, *dict(rule.kwargs).values()) if isinstance(v, Spec)]
     return dict(rule.kwargs).get("replay") is True or any(map(replays, inner))
 
