@@ -156,3 +156,13 @@ def test_a_template_gives_each_job_to_another_scheduler(undisturbed, tmp_path):
     template = "({command} > {log} 2>&1 &)"
     said = sweep(grid(tmp_path), tmp_path, "--launcher", "command", "--command", template, *QUICK)
     assert results(tmp_path) == undisturbed and "4 of 4 runs have finished" in said
+
+
+def test_a_launcher_is_a_spec_whose_arguments_replace_options_and_those_the_grids_table():
+    table = {"slurm": {"time": 1, "gpus": 1, "setup": ["module load x"]}}
+    where = cli_sweep.Where(launcher="slurm(time=5)", slurm=("time=60", "cpus=2"))
+    found = dict(cli_sweep.launcher_of(where, table).kwargs)
+    assert found == {"time": 5.0, "gpus": 1, "setup": ["module load x"], "cpus": 2}
+    assert cli_sweep.launcher_of(cli_sweep.Where(slurm=("cpus=2",)), {}).name == "slurm"
+    assert str(cli_sweep.launcher_of(cli_sweep.Where(command="bsub {command}"), {})).startswith("command(template=")
+    assert str(cli_sweep.launcher_of(cli_sweep.Where(jobs=3), {})) == "local(jobs=3)"
