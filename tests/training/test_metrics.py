@@ -1,4 +1,4 @@
-"""METRICS is one table: an entry is measured, saved, listed, sorted by, drawn and reported, and touches no other file."""
+"""METRICS is one table: an entry is measured, saved, listed, sorted by, drawn and reported without any other change."""
 
 import numpy as np
 import pytest
