@@ -75,7 +75,7 @@ def commands():
     from nodepert.cli.app import COMMANDS
 
     parts = []
-    for name in ("train", *COMMANDS):
+    for name in COMMANDS:
         parts += [f"## nodepert {name}", "```text", command_help(name), "```"]
     return "\n\n".join(["\n".join(parts[i : i + 4]) for i in range(0, len(parts), 4)])
 

@@ -12,7 +12,7 @@ from nodepert.models.layers import dense
 from nodepert.rules.node import node_perturbation
 from nodepert.training.losses import cross_entropy, linear_mse, mse
 
-pytestmark = pytest.mark.usefixtures("strict_dtypes")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "strict_dtypes")
 
 NETWORKS = registry.names("network")
 SMALL = {"fc": "fc(width=9)", "linfc": "linfc(width=9)", "precision": "precision(fc(width=9), dtype=float32)"}

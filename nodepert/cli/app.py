@@ -36,43 +36,37 @@ from nodepert.studies.stopping import Stopped, Stopping, after_epoch
 Distributed = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
-def train_from(defaults: Run) -> Callable[..., None]:
-    """The command `train`, with these defaults."""
+def train(
+    grid: Any,
+    study: Flat[Study] = Study(),
+    execution: Flat[HowToRun] = HowToRun(),
+    distributed: Distributed = False,
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+) -> None:
+    """Train a network with a rule. Options with several values give a run for every combination.
 
-    def train(
-        grid: Any,
-        study: Flat[Study] = Study(),
-        execution: Flat[HowToRun] = HowToRun(),
-        distributed: Distributed = False,
-        config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
-    ) -> None:
-        """Train a network with a rule. Options with several values give a run for every combination.
+    Runs that differ in numbers only (seed, lr, wd, a rule's sigma, ...) train as replicas of one program.
 
-        Runs that differ in numbers only (seed, lr, wd, a rule's sigma, ...) train as replicas of one program.
+    Example: nodepert train --dataset mnist5k --rule 'np(samples=4)' --seeds 0..4
 
-        Example: nodepert train --dataset mnist5k --rule 'np(samples=4)' --seeds 0..4
+    Args:
+        grid: The runs.
+        study: Where results go.
+        execution: How to execute the runs.
+        distributed: Join the processes of one job (srun nodepert train ... --distributed) into one computation over
+            their devices. Without Slurm or MPI: JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and
+            JAX_PROCESS_ID.
+        config: A config.json that NodePert wrote; its options become the defaults of this command.
+    """
+    from nodepert.cli import display
 
-        Args:
-            grid: The runs.
-            study: Where results go.
-            execution: How to execute the runs.
-            distributed: Join the processes of one job (srun nodepert train ... --distributed) into one computation over
-                their devices. Without Slurm or MPI: JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and
-                JAX_PROCESS_ID.
-            config: A config.json that NodePert wrote; its options become the defaults of this command.
-        """
-        from nodepert.cli import display
-
-        asked = combinations(grid)
-        found = _execute(asked, study, execution, distributed)
-        display.console.print(display.results(labels(asked, apart=["seed", "lr"]), found))
-        if len(found) == 1:
-            print(f"rows: {found[0].folder}/metrics.csv")
-        else:
-            print(f"rows: {study.out / study.name}/ID/metrics.csv, of {len(found)} runs")
-
-    train.__annotations__["grid"] = Flat[grid_of(defaults)]
-    return train
+    asked = combinations(grid)
+    found = _execute(asked, study, execution, distributed)
+    display.console.print(display.results(labels(asked, apart=["seed", "lr"]), found))
+    if len(found) == 1:
+        print(f"rows: {found[0].folder}/metrics.csv")
+    else:
+        print(f"rows: {study.out / study.name}/ID/metrics.csv, of {len(found)} runs")
 
 
 def compare(
@@ -131,7 +125,7 @@ def completion(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "compare": compare, "check": check_rules, "experiment": overview, "sweep": sweep, "runs": runs,
+    "train": train, "compare": compare, "check": check_rules, "experiment": overview, "sweep": sweep, "runs": runs,
     "results": results, "report": report, "list": listing, "data": data, "doctor": doctor,
     "completion": completion,
 }  # fmt: skip
@@ -175,20 +169,29 @@ def _parse(arguments: Sequence[str]) -> Callable[[], None]:
     """The command that the arguments ask for, ready to be called. Raises UserError where they are wrong."""
     parser.given[:] = arguments
     first = arguments[0] if arguments else ""
+    if first == "experiment" and arguments[1:] and not arguments[1].startswith("-"):
+        command, prog = parser.bound(command_of(arguments[1], arguments[2:])), f"nodepert experiment {arguments[1]}"
+        return parser.parsed(partial(tyro.cli, command, args=list(arguments[2:]), prog=prog), prog)
+    completing = first.startswith("--tyro")
+    if first == "train" or completing:
+        train.__annotations__["grid"] = Flat[grid_of(_defaults(arguments))]
+    app = tyro.extras.SubcommandApp()
+    for name, command in COMMANDS.items():  # options are read of the one command alone, which is quicker
+        app.command(name=name)(parser.bound(command) if completing or name == first else parser.named(command))
+    ask = partial(app.cli, args=list(arguments), prog="nodepert", description=ABOUT)
+    return parser.parsed(ask, f"nodepert {first}" if first in COMMANDS else "nodepert")
+
+
+def _defaults(arguments: Sequence[str]) -> Run:
+    """The run of `--config FILE`, whose options are the defaults of `train`."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path, nargs="?")
     config = finder.parse_known_args(arguments)[0].config
-    if config:
-        from nodepert.studies.store.run_folder import load_run
-    if first == "experiment" and arguments[1:] and not arguments[1].startswith("-"):
-        command, prog = parser.later(command_of(arguments[1], arguments[2:])), f"nodepert experiment {arguments[1]}"
-        return parser.asked(partial(tyro.cli, command, args=list(arguments[2:]), prog=prog), prog)
-    app = tyro.extras.SubcommandApp()
-    commands = {"train": train_from(load_run(config) if config else Run()), **COMMANDS}
-    for name, command in commands.items():
-        app.command(name=name)(parser.later(command, brief=first not in commands))
-    ask = partial(app.cli, args=list(arguments), prog="nodepert", description=ABOUT)
-    return parser.asked(ask, f"nodepert {first}" if first in commands else "nodepert")
+    if not config:
+        return Run()
+    from nodepert.studies.store.run_folder import load_run
+
+    return load_run(config)
 
 
 def _execute(asked: Sequence[Run], study: Study, options: Any, distributed: bool):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields, make_dataclass
 from itertools import pairwise
@@ -64,8 +65,9 @@ def _argument(f: Field, text: str) -> Any:
 
 def docstrings(cls: type) -> dict[str, str]:
     """{field: the text below it in the source}."""
-    tree: Any = ast.parse(inspect.getsource(cls))
-    pairs = [(a, b) for a, b in pairwise(tree.body[0].body) if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr)]
+    tree = ast.parse(Path(str(sys.modules[cls.__module__].__file__)).read_text(encoding="utf-8"))
+    (body,) = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__]
+    pairs = [(a, b) for a, b in pairwise(body) if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr)]
     found: dict[str, str] = {}
     for a, b in pairs:
         match a.target, b.value:

@@ -29,7 +29,7 @@ _ONE_OR_MORE = tyro.constructors.PrimitiveConstructorSpec(
 Words: TypeAlias = Annotated[tuple[str, ...], _ONE_OR_MORE]  # an option with one or more texts
 
 
-def asked(ask: Callable[[], Any], command: str) -> Any:
+def parsed(ask: Callable[[], Any], command: str) -> Any:
     """The result of `ask`, which calls tyro. Raises UserError for a wrong command line."""
     box, columns = io.StringIO(), os.environ.get("COLUMNS")
     if not {"-h", "--help"} & {*given}:
@@ -46,15 +46,23 @@ def asked(ask: Callable[[], Any], command: str) -> Any:
     raise UserError(f"{one_line(box.getvalue())} (see {command} --help)")
 
 
-def later(command: Callable[..., None], brief: bool = False) -> Callable[..., Callable[[], None]]:
-    """A function for tyro that returns the command with its arguments. `brief`: only the first paragraph of help."""
+def bound(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """A function for tyro that returns the command with its arguments."""
 
     @wraps(command)
-    def bound(*args, **kwargs):
+    def bind(*args, **kwargs):
         return partial(command, *args, **kwargs)
 
-    bound.__doc__ = (command.__doc__ or "").partition("\n\n")[0] if brief else command.__doc__
-    return bound
+    return bind
+
+
+def named(command: Callable[..., None]) -> Callable[[], None]:
+    """A function for tyro with the name and the first paragraph of a command, and without its options."""
+
+    def stub() -> None: ...
+
+    stub.__doc__ = (command.__doc__ or "").partition("\n\n")[0]
+    return stub
 
 
 def one_line(box: str) -> str:
