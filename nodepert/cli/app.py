@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -182,16 +182,16 @@ def _parse(arguments: Sequence[str]) -> Callable[[], None]:
     return parser.parsed(ask, f"nodepert {first}" if first in COMMANDS else "nodepert")
 
 
-def _defaults(arguments: Sequence[str]) -> Run:
-    """The run of `--config FILE`, whose options are the defaults of `train`."""
+def _defaults(arguments: Sequence[str]) -> dict[str, Any]:
+    """The defaults of `train`: those of `Run`, its loss still "auto", or the options in `--config FILE`."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path, nargs="?")
     config = finder.parse_known_args(arguments)[0].config
     if not config:
-        return Run()
+        return {f.name: f.default for f in fields(Run)}
     from nodepert.studies.store.run_folder import load_run
 
-    return load_run(config)
+    return asdict(load_run(config))
 
 
 def _execute(asked: Sequence[Run], study: Study, options: Any, distributed: bool):

@@ -57,7 +57,7 @@ def results(labels: Sequence[str], found: Sequence[Result]) -> Table:
         groups.setdefault((label, result.run.lr), []).append(result)
     for (label, lr), group in groups.items():
         last = [r.rows[-1] for r in group if not diverged(r.rows[-1])]
-        timed = [row["epoch_time"] for r in group for row in r.rows[1:]]
+        timed = [row["epoch_time"] for r in group for row in r.rows[1:] if "epoch_time" in row]
         cells = (mean([row[name] for row in last if name in row], metric_of(name).form) for name in names)
         statuses = Counter(result.status for result in group).items()
         status = ", ".join(f"{count} {status}" if len(group) > 1 else status for status, count in statuses)

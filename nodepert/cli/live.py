@@ -125,7 +125,7 @@ class Board(Callback):
         self.statuses[run] = "running"
 
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
-        self.curves[run].append(row[SCORE])
+        self.curves[run].append(row.get(SCORE, math.nan))
         self.read_back += state.read_back and row["epoch"] > 0
 
     def on_end(self, run: Run, status: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, make_dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -34,12 +34,12 @@ class Study:
     """Directory of all results."""
 
 
-def grid_of(defaults: Run) -> Any:
-    """The fields of a run as command-line options, each a tuple of values; the seeds as texts, '0..4' among them."""
+def grid_of(defaults: Mapping[str, Any]) -> Any:
+    """The fields of a run as command-line options with these defaults, each a tuple of values; seeds are texts."""
     helps = docstrings(Task) | docstrings(Run)
     options: list[Any] = []
-    for f in fields(defaults):
-        value = getattr(defaults, f.name)
+    for f in fields(Run):
+        value = defaults[f.name]
         if f.name == "seed":
             text = f"{helps['seed']} Several: 0..4, or 0 3 7."
             argument = tyro.conf.arg(help=text, aliases=("--seeds",), metavar="INT|INT..INT")

@@ -161,7 +161,7 @@ def overview(found: Sequence[SavedRun]) -> Table:
     for study in dict.fromkeys(run.study for run in found):
         own = [run for run in found if run.study == study]
         counts = Counter(map(filters.status_word, own))
-        best = max((run.rows[-1][SCORE] for run in own if run.rows), default=None)
+        best = max((run.rows[-1][SCORE] for run in own if run.rows and SCORE in run.rows[-1]), default=None)
         changed = datetime.fromtimestamp(max(run.changed for run in own)).isoformat(" ", "minutes")
         table.add_row(study, f"{len(own):,}", *(f"{counts[word]:,}" for word in shown), number(SCORE, best), changed)
     return table

@@ -20,6 +20,7 @@ from nodepert.cli.options import Flat, HowToRun, execution_from
 from nodepert.cli.parser import Words
 from nodepert.errors import UserError
 from nodepert.registry import check, make
+from nodepert.registry.describe import parameters
 from nodepert.registry.spec import Spec, parse
 
 if TYPE_CHECKING:
@@ -122,6 +123,9 @@ def launcher_of(where: Where, tables: Mapping[str, Mapping[str, Any]]) -> Spec:
     options = {"local": {"jobs": where.jobs}, "slurm": pairs(where.slurm), "command": {"template": where.command}}
     given = {key: value for key, value in options.get(spec.name, {}).items() if value is not None}
     arguments = {**tables.get(spec.name, {}), **given, **dict(spec.kwargs)}
+    for name, parameter in parameters("launcher", spec.name).items():
+        if parameter.annotation is str and type(arguments.get(name)) in (int, float):  # account=12345
+            arguments[name] = str(arguments[name])
     return check("launcher", Spec(spec.name, spec.args, tuple(arguments.items())))
 
 
@@ -157,6 +161,8 @@ def check_first(study: Sweep, numbers: Sequence[int], launcher: Launcher) -> Non
             check_jax_elsewhere()
         jax.config.update("jax_platforms", "cpu")
     runs = [study.runs[i] for i in numbers]
+    for part in study.jobs(numbers):
+        study.execution.check_runs(part)
     check_runs(runs)
     trackers(study.execution.log)
     for spec in dict.fromkeys(run.dataset for run in runs):  # fetched once, before several jobs ask for it

@@ -16,7 +16,7 @@ from nodepert.studies.labels import labels
 from nodepert.studies.run import Run
 from nodepert.studies.setup import groups
 from nodepert.studies.stopping import STOPPING, Stopping
-from nodepert.studies.store.run_folder import FAILED, FINISHED, RUNNING
+from nodepert.studies.store.run_folder import FAILED, FINISHED, RUNNING, RunFolder
 from nodepert.studies.sweep.jobs import Launcher
 from nodepert.studies.sweep.sweep import Progress, Sweep
 from nodepert.studies.train import Result
@@ -50,7 +50,7 @@ def cost(study: Sweep, found: Sequence[Sequence[int]]) -> str:
     epochs, seconds = sum(left.values()), 0.0
     for group in found:
         unfinished = [i for i in group if i in left]
-        times = [t for i in group if (rows := study.progress[i].rows) and (t := rows[-1]["epoch_time"]) > 0]
+        times = [t for i in group if (row := study.progress[i].last) and (t := row.get("epoch_time", 0)) > 0]
         if unfinished and not times:
             return f"{epochs:,} epochs to train"
         seconds += sum(left[i] for i in unfinished) * sum(times) / len(times) if unfinished else 0
@@ -106,7 +106,7 @@ def _lines(study: Sweep, named: Sequence[str]) -> Callable[[], None]:
 
 
 def _score(progress: Progress) -> str:
-    return f", {in_words(SCORE, progress.rows[-1][SCORE])}" if progress.rows and progress.status == FINISHED else ""
+    return f", {in_words(SCORE, progress.curve[-1])}" if progress.curve and progress.status == FINISHED else ""
 
 
 def _live_lines(study: Sweep, named: Sequence[str]) -> list[live.Line]:
@@ -114,7 +114,7 @@ def _live_lines(study: Sweep, named: Sequence[str]) -> list[live.Line]:
     jobs = {i: state.word for batch in study.batches for runs, state in zip(batch.runs, batch.states, strict=True)
             for i in runs}  # fmt: skip
     statuses = [_run_status(progress, jobs.get(i, "")) for i, progress in enumerate(study.progress)]
-    return [live.Line(named[i], [row[SCORE] for row in progress.rows], progress.epoch, study.runs[i].epochs, status)
+    return [live.Line(named[i], progress.curve, progress.epoch, study.runs[i].epochs, status)
             for i, (progress, status) in enumerate(zip(study.progress, statuses, strict=True))
             if i in jobs or progress.status == RUNNING]  # fmt: skip
 
@@ -145,7 +145,8 @@ def report(study: Sweep, launcher: Launcher, command: str) -> None:
     finished = [i for i, progress in enumerate(study.progress) if progress.finished]
     if finished:
         named = labels(study.runs, apart=["seed", "lr"])
-        results = [Result(study.runs[i], list(study.progress[i].rows), study.progress[i].status) for i in finished]
+        folders = [RunFolder.read(study.folders[i]) for i in finished]
+        results = [Result(study.runs[i], f.rows(), f.status) for i, f in zip(finished, folders, strict=True)]
         display.console.print(display.results([named[i] for i in finished], results))
     for failure in study.failures:
         runs = ", ".join(dict.fromkeys(labels([study.runs[i] for i in failure.runs])))

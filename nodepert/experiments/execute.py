@@ -101,7 +101,7 @@ def locked(folder: Path, name: str) -> Iterator[Callable[[], None]]:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = Lock(folder / f".{name}.owner")
-        if not lock.acquired():
+        if not lock.acquired(patient=True):
             raise occupied
     try:
         yield check

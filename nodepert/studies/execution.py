@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -67,9 +66,6 @@ class Execution:
 def execution_of(base: Execution | None = None, **options: Any) -> Execution:
     """An `Execution` with some options changed. Raises UserError for an option that does not exist."""
     known = [f.name for f in fields(Execution)]
-    if options.pop("on", None) is not None:
-        warnings.warn("on= is spread_batch=True now", DeprecationWarning, stacklevel=3)
-        options["spread_batch"] = True
     for name in options:
         if name not in known:
             raise UserError(f"unknown option '{name}'{did_you_mean(name, known)}; there are: {', '.join(known)}")

@@ -13,7 +13,7 @@ from nodepert.registry.catalogue import ALIASES
 from nodepert.registry.spec import parse, show
 from nodepert.studies.grid import parsed_seeds
 from nodepert.studies.results import OPTIONS, SPECS, SavedRun, known, rank
-from nodepert.training.metrics import SCORE, columns_of, metric_of
+from nodepert.training.metrics import SCORE, columns_of, measured, metric_of
 
 OWN = ("study", "id", "status")  # columns beside options, arguments and metrics
 SHOWN = 12  # values in a complaint
@@ -81,7 +81,8 @@ def ordered(runs: Sequence[SavedRun], column: str) -> list[SavedRun]:
 
     Raises UserError, with the columns that exist, for one that does not.
     """
-    columns = (*OWN, *_keys(runs), *metrics_of(runs))
+    metrics = metrics_of(runs)
+    columns = (*OWN, *_keys(runs), *metrics)
     if column not in columns:
         raise UserError(f"no column {column}; there are: {', '.join(columns)}")
     sign = -1 if metric_of(column).better == "higher" else 1
@@ -90,14 +91,14 @@ def ordered(runs: Sequence[SavedRun], column: str) -> list[SavedRun]:
         found = value(run, column)
         if found is None or found != found:
             return (1,)
-        return (0, rank(column, sign * found if column in metrics_of(runs) else found))
+        return (0, rank(column, sign * found if column in metrics else found))
 
     return sorted(runs, key=place)
 
 
 def metrics_of(runs: Sequence[SavedRun]) -> list[str]:
-    """epoch, and the metrics that these runs have."""
-    return ["epoch", *columns_of(run.rows[-1] for run in runs if run.rows)]
+    """epoch, the metrics that are always measured, and those that these runs have."""
+    return ["epoch", *columns_of([measured(), *(run.rows[-1] for run in runs if run.rows)])]
 
 
 def value(run: SavedRun, column: str) -> Any:

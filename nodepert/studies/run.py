@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import numbers
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 
 from nodepert.errors import UserError
 from nodepert.registry import entry, full, shortened, to_float
+from nodepert.registry.ranges import check_numbers
 from nodepert.registry.spec import Spec
 
 SPECS = ("dataset", "network", "rule", "loss", "optimizer")  # the options that are specs, in the order of columns
@@ -42,7 +42,8 @@ class Run(Task):
     """One training run: a task, a rule and an optimizer.
 
     A `Run` is valid from its construction: names, arguments and ranges are checked there. Every field has a default.
-    `run.id` is its identity, a hash of the full configuration; `dataclasses.replace(run, seed=1)` makes a variant.
+    `run.id` is its identity, a hash of the full configuration; `dataclasses.replace(run, seed=1)` makes a variant
+    (with another network: `replace(run, network=..., loss="auto")`).
 
     Raises:
         UserError: For an unknown name or argument, a wrong type, or a number out of range.
@@ -78,9 +79,9 @@ class Run(Task):
     @property
     def specs(self) -> dict[str, Spec]:
         """{kind: spec} of data set, network, loss, rule and optimizer, parsed, every default written out."""
-        return self.__dict__["_specs"]
+        return dict(self.__dict__["_specs"])
 
-    @cached_property
+    @property
     def config(self) -> dict[str, Any]:
         """The full configuration as plain values, every default written out."""
         return asdict(self) | {kind: str(spec) for kind, spec in self.specs.items()}
@@ -136,9 +137,4 @@ def _check_ranges(run: Run) -> None:
         raise UserError(f"batchsize must be at least 1; got {run.batchsize}")
     if run.epochs < 0:
         raise UserError(f"epochs must not be negative; got {run.epochs}")
-    if not 0 <= run.lr < math.inf:
-        raise UserError(f"lr (learning rate) must be finite and not negative; got {run.lr}")
-    if not 0 <= run.wd < 1:
-        raise UserError(f"wd (weight shrinkage per update) must be at least 0 and below 1; got {run.wd}")
-    if not 0 <= run.seed < 2**31:
-        raise UserError(f"seed must be in 0..2147483647; got {run.seed}")
+    check_numbers(run.lr, run.wd, run.seed)

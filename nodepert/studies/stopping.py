@@ -35,15 +35,15 @@ class Stopping:
         return self.count > 0
 
     @contextmanager
-    def listening(self, *numbers: signal.Signals) -> Iterator[Stopping]:
+    def listening(self, *numbers: signal.Signals, ignored: bool = False) -> Iterator[Stopping]:
         """Count these signals (Ctrl-C and SIGTERM by default), in place of ending the process.
 
-        Ignored signals stay ignored, as in background jobs of a shell. Outside of the main
+        Ignored signals stay ignored, as in background jobs of a shell, unless `ignored`. Outside of the main
         thread, where Python handles none, nothing is counted.
         """
         main = threading.current_thread() is threading.main_thread()
         numbers = numbers or (signal.SIGINT, signal.SIGTERM)
-        heard = [number for number in numbers if main and signal.getsignal(number) is not signal.SIG_IGN]
+        heard = [number for number in numbers if main and (ignored or signal.getsignal(number) is not signal.SIG_IGN)]
         before = {number: signal.signal(number, self._count) for number in heard}
         try:
             yield self

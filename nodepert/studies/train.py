@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -92,24 +93,25 @@ def train(
         UserError: For whatever the user can fix in a run, the data or an option.
 
     Example:
-        >>> import nodepert as npt
         >>> result = npt.train(npt.Run(dataset="digits", network="fc(width=10)", epochs=1))
         >>> result.status
         'finished'
     """
     several = [runs] if isinstance(runs, Run) else list(runs)
+    if options.pop("on", None) is not None:
+        warnings.warn("on= is spread_batch=True now; several runs are spread anyway", DeprecationWarning, stacklevel=2)
+        options["spread_batch"] = len(several) == 1
     execution = execution_of(execution, **options)
-    for run in several:
-        if not isinstance(run, Run):
-            raise UserError(f"train takes a run, as in npt.train(npt.Run(rule='np')); got {type(run).__name__}")
+    if wrong := [run for run in several if not isinstance(run, Run)]:
+        raise UserError(f"train takes a run, as in npt.train(npt.Run(rule='np')); got {type(wrong[0]).__name__}")
     if len({run.id for run in several}) < len(several):
         raise UserError("two of these runs are the same")
     execution.check_runs(several)
     keep_programs()
     if len(several) > 1:
         devices.cores_apart(len(several))
-    groups = prepare(several, data, execution.data_dir)
-    work = _Work(several, groups, execution, _callbacks(callbacks, execution), stop)
+    called = _callbacks(callbacks, execution)  # a missing tracker is found before data are loaded
+    work = _Work(several, prepare(several, data, execution.data_dir), execution, called, stop)
     found = work.results_of_all(name, out, skip)
     return found[0] if isinstance(runs, Run) else found
 
@@ -226,7 +228,7 @@ class _Work:
                 raise Stopped(f"the same command {'resumes' if alone and recorder.folders else 'starts again'}")
 
     def set_result(self, i: int, rows: list[Row], status: str, params: Params, folder: RunFolder | None) -> None:
-        params = jax.tree.map(jnp.asarray, jax.device_get(params))  # not bound to the devices of the group
+        params = jax.tree.map(jnp.asarray, jax.device_get(params))  # not bound to devices of the group
         self.results[i] = Result(self.runs[i], rows, status, params, folder and folder.path)
 
 
@@ -235,9 +237,8 @@ def _callbacks(callbacks: Iterable[Callback], execution: Execution) -> Callbacks
     if not isinstance(callbacks, Iterable):
         raise UserError(f"callbacks is a list, as in callbacks=[Show()]; got {type(callbacks).__name__}")
     callbacks = list(callbacks)
-    for one in callbacks:
-        if not isinstance(one, Callback):
-            raise UserError(f"callbacks are instances of npt.Callback; got {type(one).__name__}")
+    if wrong := [one for one in callbacks if not isinstance(one, Callback)]:
+        raise UserError(f"callbacks are instances of npt.Callback; got {type(wrong[0]).__name__}")
     sent = processes.by_first(lambda: trackers(execution.log)) or []
     return Callbacks([*callbacks, *sent] if processes.writes() else ())
 

@@ -35,7 +35,9 @@ def code_of(runs: Sequence[Run]) -> list[dict[str, str]]:
 def source_of(factory: Any) -> str:
     """The source of a factory; of a partial, its function's and what is bound; "" where there is none to read."""
     if isinstance(factory, functools.partial):
-        return f"{source_of(factory.func)} {factory.args!r} {sorted(factory.keywords.items())!r}"
+        bound = [*enumerate(factory.args), *sorted(factory.keywords.items())]
+        values = [(key, source_of(value) if callable(value) else repr(value)) for key, value in bound]
+        return f"{source_of(factory.func)} {values}"
     try:
         return inspect.getsource(inspect.unwrap(factory))
     except (OSError, TypeError):

@@ -5,7 +5,7 @@ import re
 import struct
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import fields
 
 import matplotlib
 import numpy as np
@@ -30,6 +30,7 @@ from nodepert.training.replicas import Epoch
 matplotlib.get_cachedir()  # fixed here, once: a list of fonts takes seconds to make, and every test has its own HOME
 
 pytestmark = pytest.mark.usefixtures("work")
+DEFAULTS = {f.name: f.default for f in fields(Run)}
 TINY = ["--dataset", "digits(train=200, test=50)", "--network", "fc(width=8, depth=1)"]
 ROWS = [
     {"epoch": e, "epoch_time": 0.5, "train_acc": 9.0, "test_acc": 8.0, "train_loss": 0.2, "test_loss": 0.3}
@@ -58,7 +59,7 @@ def files(folder):
     ("command", "parts"),
     [
         ([], ["train", "compare", "list", "data", "nodepert COMMAND --help", "two or more rules on one task"]),
-        (["train"], [f"--{f} {default}" for f, default in asdict(Run()).items()] + ["--out runs", "--name default"]),
+        (["train"], [f"--{f} {default}" for f, default in DEFAULTS.items()] + ["--out runs", "--name default"]),
         (["compare"], ["--rules", "--lr 0.0003", "--epochs 10", "--optimizer adam(schedule=cosine)"]),
         (["list"], ["rules", "networks", "losses", "datasets", "optimizers"]),
         (["data"], ["status", "fetch", "NODEPERT_DATA_DIR"]),
@@ -385,3 +386,10 @@ def test_a_reader_that_closes_the_pipe_is_no_error(command, work):
         started.stdout.close()
         assert started.stderr.read() == ""
     assert started.returncode == 141
+
+
+def test_the_loss_is_the_networks_own_unless_it_is_given(work):
+    """As before: this run's id is that of version 0.1."""
+    cli.main(["train", "--dataset", "digits(train=200, test=50)", "--network", "linfc(width=8)", "--rule", "sgd",
+              "--epochs", "1"])  # fmt: skip
+    assert [path.name for path in (work / "runs" / "default").iterdir()] == ["6d296ea4e298"]

@@ -5,11 +5,12 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import jax
 import pytest
 from small import RUN
 
 import nodepert as npt
-from nodepert.studies.execution import Execution, execution_of
+from nodepert.studies.execution import Execution
 from nodepert.studies.sweep.jobs import Job, read_job, write_jobs
 
 BAD = {
@@ -67,7 +68,7 @@ def test_a_wrong_option_is_one_line(options, says):
 
 def test_the_old_spelling_of_devices_is_deprecated():
     with pytest.warns(DeprecationWarning, match="spread_batch=True"):
-        assert execution_of(on=["a device"]).spread_batch
+        assert npt.train(replace(RUN, epochs=0), on=jax.devices()).status == "finished"
 
 
 def test_a_worker_imports_nothing_of_the_terminal():

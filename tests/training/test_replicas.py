@@ -214,7 +214,7 @@ def test_seeds_that_diverge_are_told_in_the_table_and_drawn(command, capsys):
 
 
 def test_options_of_several_values_are_all_combinations():
-    grid = grid_of(BASE)(seed=("0..2", "7"), lr=(0.1, 0.2), rule=("np", "sgd"))
+    grid = grid_of(vars(BASE))(seed=("0..2", "7"), lr=(0.1, 0.2), rule=("np", "sgd"))
     runs = combinations(grid)
     assert len(runs) == len(set(runs)) == 16
     assert [run.seed for run in runs[:5]] == [0, 1, 2, 7, 0]

@@ -10,7 +10,9 @@ from nodepert.core import Loss, Model
 from nodepert.data.dataset import Dataset
 from nodepert.experiments.experiment import Load, Row
 from nodepert.registry import full, make, make_loss
+from nodepert.registry.ranges import check_numbers
 from nodepert.training.hyper import Hyper
+from nodepert.training.program import rehearse
 from nodepert.training.replicas import Epoch, fit_all
 
 
@@ -31,11 +33,13 @@ def make_task(load: Load, dataset: str, network: str, loss: str = "mse", batchsi
 
 def make_hyper(rule: str, lr: float, seed: int = 0, optimizer: str = "sgd", wd: float = 0.0) -> Hyper:
     """What differs between replicas; those that differ in numbers only train together."""
+    check_numbers(lr, wd, seed)
     return Hyper(full("rule", rule), full("optimizer", optimizer), float(lr), float(wd), int(seed))
 
 
 def train(task: Task, hypers: Sequence[Hyper], epochs: int) -> Iterator[Epoch]:
     """The epochs of replicas (`replicas.fit_all`)."""
+    rehearse(task.model, task.loss, hypers, task.data.train_x.shape[1:])  # complain now, not at the first row
     return fit_all(task.model, task.loss, task.data, hypers, batchsize=task.batchsize, epochs=epochs)
 
 

@@ -46,8 +46,12 @@ class Locked(UserError):
 class RunFolder:
     """The folder of one run, as this process sees it."""
 
-    def __init__(self, path: Path, record: dict[str, Any], held: Callable[[], bool] = lambda: True):
-        self.path, self.record, self.held = path, record, held  # False once the lock is lost: then nothing is written
+    def __init__(
+        self, path: Path, record: dict[str, Any], held: Callable[[], bool] = lambda: True,
+        code: dict[str, str] | None = None,
+    ):  # fmt: skip
+        self.path, self.record, self.code = path, record, code or {}
+        self.held = held  # False once the lock is lost: then nothing is written
 
     @classmethod
     def read(cls, path: Path) -> RunFolder:
@@ -94,6 +98,8 @@ class RunFolder:
         the epoch after which each attempt started. Raises UserError."""
         before = self.record.get("attempts")
         attempts = [*(before if isinstance(before, list) else []), epoch]
+        if not epoch:  # nothing of an earlier attempt remains
+            facts["code"] = self.code
         self.set_status(RUNNING, versions=versions(), attempts=attempts, **facts)
 
     def end(self, status: str, rows: Sequence[Row]) -> None:
@@ -174,7 +180,7 @@ def _opened(path: Path, run: Run, data: str, code: dict[str, str], held: Callabl
                 file.replace(aside)
         except Foreign as error:
             raise UserError(f"{error}; move it away: this run needs its folder") from None
-    return RunFolder(path, record | {"version": VERSION}, held)
+    return RunFolder(path, record | {"version": VERSION}, held, code)
 
 
 def _matching(record: dict[str, Any], path: Path, new: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Execute the runs of a grid, in jobs, until each has its result or has failed.
 
-A sweep looks at nothing but the store: a run with a result is not computed again, a run locked by another process is
-waited for, and a run whose process died resumes from its checkpoint.
+A sweep looks only at the store: finished runs are not computed again, locked ones are waited for, and those whose
+process died resume from their checkpoint.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -22,30 +23,29 @@ from nodepert.studies.run import Run
 from nodepert.studies.setup import groups
 from nodepert.studies.stopping import Stopping
 from nodepert.studies.store import lock
-from nodepert.studies.store.records import Damaged, writing
+from nodepert.studies.store.records import Damaged, Foreign, writing
 from nodepert.studies.store.run_folder import FAILED, RUNNING, RunFolder, has_result, now
 from nodepert.studies.sweep.jobs import Job, JobState, Launcher, job_folders, tail, write_jobs
-from nodepert.training.metrics import Row
+from nodepert.training.metrics import SCORE, Row
 
 PAUSE = 1.0  # seconds between looks at the store
 log = logging.getLogger("nodepert")
 
 
 class Progress(NamedTuple):
-    """How far a run is, by its folder: its status ("" before it starts) and its rows."""
+    """How far a run is, by its folder: status ("" before it starts), last row, scores of all epochs."""
 
     status: str = ""
-    rows: tuple[Row, ...] = ()
+    last: Row | None = None
+    curve: tuple[float, ...] = ()
 
     @property
     def finished(self) -> bool:
-        """Whether it has its result."""
         return has_result(self.status)
 
     @property
     def epoch(self) -> int:
-        """The last epoch."""
-        return self.rows[-1]["epoch"] if self.rows else 0
+        return self.last["epoch"] if self.last else 0
 
 
 @dataclass
@@ -121,7 +121,7 @@ class Sweep:
         self.batches.append(Batch(launcher, paths, parts, [JobState("waiting")] * len(parts)))
 
     def attach(self, spec: Spec) -> list[Batch]:
-        """Follow the jobs that earlier sweeps left with such a launcher and that are not over. Raises UserError."""
+        """Follow the jobs that earlier sweeps left with such a launcher. Raises UserError."""
         number = {folder: i for i, folder in enumerate(self.folders)}
         for record in self._job_files("launch.json"):
             if record.with_name("over").exists():
@@ -131,15 +131,15 @@ class Sweep:
             launcher = make("launcher", spec, self.name)
             try:
                 active = launcher.attach(record.parent, [k for k, own in runs.items() if own])
-            except Damaged as error:
+            except (Damaged, Foreign) as error:
                 log.warning("%s; its jobs are not followed", error)
                 continue
-            if not active:  # so that its scheduler is not asked again
+            if active:
+                paths, parts = [record.with_name(f"{k}.json") for k in active], [runs[k] for k in active]
+                self.batches.append(Batch(launcher, paths, parts, [JobState("waiting")] * len(active)))
+            else:
                 with suppress(OSError):
-                    record.with_name("over").touch()
-                continue
-            paths = [record.with_name(f"{k}.json") for k in active]
-            self.batches.append(Batch(launcher, paths, [runs[k] for k in active], [JobState("waiting")] * len(active)))
+                    record.with_name("over").touch()  # so that its scheduler is not asked again
         return self.batches
 
     def follow(self) -> Iterator[None]:
@@ -220,7 +220,7 @@ def progress_of(folder: Path) -> Progress:
     status, rows = found.status, found.rows()
     if has_result(status) and not found.is_done_with(rows):
         status = RUNNING  # its table is corrupt
-    return Progress(status, tuple(rows))
+    return Progress(status, rows[-1] if rows else None, tuple(row.get(SCORE, math.nan) for row in rows))
 
 
 def mark_failed(folder: Path, why: str, since: str) -> str:
@@ -242,7 +242,7 @@ def mark_failed(folder: Path, why: str, since: str) -> str:
 
 
 def _stamp(path: Path) -> Any:
-    """What tells whether a file was written again."""
+    """Changes when a file is written again."""
     try:
         stat = path.stat()
         return stat.st_mtime_ns, stat.st_size, stat.st_ino

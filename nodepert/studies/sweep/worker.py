@@ -59,18 +59,18 @@ def on_slurm(path: str) -> None:
     has trained at least an epoch."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     stopping, epochs = Stopping(say_stop), CountEpochs()
-    try:
-        with stopping.listening(signal.SIGTERM, signal.SIGUSR2):
+    with stopping.listening(signal.SIGTERM, signal.SIGUSR2, ignored=True):
+        try:
             train_job(read_job(Path(path)), stopping, [epochs])
-    except Stopped:
-        if stopping.last == signal.SIGUSR2:
-            if not epochs.count:
-                raise UserError("no epoch was trained within the time limit; give the jobs more time") from None
-            array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-            number = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
-            print(f"checkpoints are written; job {number} is queued again", flush=True)
-            subprocess.run(["scontrol", "requeue", number], check=True, timeout=60)
-        sys.exit(STOPPED)  # not an Exception: for submitit the job has no result yet
+        except Stopped:
+            if stopping.last == signal.SIGUSR2:
+                if not epochs.count:
+                    raise UserError("no epoch was trained within the time limit; give the jobs more time") from None
+                array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+                number = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
+                print(f"checkpoints are written; job {number} is queued again", flush=True)
+                subprocess.run(["scontrol", "requeue", number], check=True, timeout=60)
+            sys.exit(STOPPED)  # not an Exception: for submitit the job has no result yet
 
 
 def with_parent(end: Callable[[], None]) -> None:
@@ -95,7 +95,7 @@ def main(path: str, *tied: str) -> None:
     status = 0
     try:
         stopping = Stopping(say_stop)
-        with stopping.listening(signal.SIGTERM):
+        with stopping.listening(signal.SIGTERM, ignored=True):
             train_job(read_job(Path(path)), stopping)
     except Stopped:
         status = STOPPED

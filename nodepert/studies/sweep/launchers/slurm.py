@@ -56,6 +56,10 @@ def slurm(
     numbers = {"time": time, "cpus": cpus, "gpus": gpus, "memory": memory, "parallel": parallel, "warning": warning}
     for name, value in numbers.items():
         positive(name, value)
+    if not all(isinstance(line, str) for line in setup or []):
+        raise ValueError(f"setup is a list of texts; got {setup!r}")
+    if not all(type(value) in (str, int, float) for value in (extra or {}).values()):
+        raise ValueError(f"extra is a table of texts and numbers; got {extra!r}")
     if not shutil.which("sbatch"):
         raise UserError("sbatch not found: --launcher slurm needs a machine that submits to Slurm")
     try:
