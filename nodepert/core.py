@@ -162,7 +162,7 @@ def pullback(model: Model, params: Params, x: Array, signals: Signals, inner: No
     Raises:
         ValueError: A signal is missing, or differs from its node's pre-activation in shape or dtype.
 
-    Example:
+    Examples:
         >>> import jax, nodepert as npt
         >>> model, x = npt.make_model("fc(depth=0)", (4,), 3), jax.numpy.ones((5, 4))
         >>> grads = npt.pullback(model, model.init(jax.random.key(0)), x, {"out": jax.numpy.ones((5, 3))})
@@ -234,7 +234,7 @@ def backprop(model: Model, loss: Loss) -> Rule:
     Raises:
         ValueError: At the first step, the loss is not per example.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> rule = npt.backprop(npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse"))
 

@@ -86,13 +86,11 @@ def examples(data: Any, batchsize: int, seed: int) -> tuple[Any, Any]:
     """A random batch of training examples, (x, y), standardised as in training."""
     import numpy as np
 
-    from nodepert.training.program import standardised
-
     n = len(data.train_y)
     if not 1 <= batchsize <= n:
         raise UserError(f"batchsize must be in 1..{n:,}, the training examples; got {batchsize}")
     chosen = np.random.default_rng(seed).permutation(n)[:batchsize]
-    return standardised({"mean": data.mean, "std": data.std}, data.train_x[chosen]), data.train_y[chosen]
+    return data.standardised(data.train_x[chosen]), data.train_y[chosen]
 
 
 def measured(rule: str, model: Any, loss: Any, batch: tuple[Any, Any], draws: int | None, seed: int) -> Any:

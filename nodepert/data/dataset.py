@@ -47,7 +47,12 @@ class Dataset(NamedTuple):
 
     def standardised(self, x: np.ndarray) -> np.ndarray:
         """Inputs as the network receives them: (x - mean) / std, float32."""
-        return (x.astype(np.float32) - self.mean) / self.std
+        return standardise(x, self.mean, self.std)
+
+
+def standardise(x: Any, mean: Any, std: Any) -> Any:
+    """(x - mean) / std in float32, channel by channel, of arrays on the host or a device."""
+    return (x.astype(np.float32) - mean) / std
 
 
 def load_dataset(spec: str | Spec, data_dir: str | Path | None = None) -> Dataset:
@@ -65,7 +70,7 @@ def load_dataset(spec: str | Spec, data_dir: str | Path | None = None) -> Datase
         DataNotFound: The data set is not on this machine and cannot be downloaded.
         DataError: Its files are corrupt.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> npt.load_dataset("digits(train=500)").train_x.shape
         (500, 8, 8, 1)
@@ -96,7 +101,7 @@ def make_dataset(
     Raises:
         DataError: Shapes or dtypes do not match, a value is not finite, or a label is out of range.
 
-    Example:
+    Examples:
         >>> import numpy as np, nodepert as npt
         >>> x, y = np.random.default_rng(0).normal(size=(20, 5)), np.arange(20) % 3
         >>> npt.make_dataset(x[:15], y[:15], x[15:], y[15:]).classes

@@ -28,7 +28,7 @@ def mnist(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Data
         DataError: The files are missing or corrupt.
         UserError: train or test is larger than its split.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> run = npt.Run(dataset="mnist(train=1000)")
     """
@@ -41,7 +41,7 @@ def fmnist(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dat
 
     Arguments, return value and errors as for `mnist`.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> run = npt.Run(dataset="fmnist(train=1000)")
     """
@@ -54,7 +54,7 @@ def cifar10(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Da
 
     Arguments, return value and errors as for `mnist`.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> run = npt.Run(dataset="cifar10(train=1000)")
     """
@@ -68,7 +68,7 @@ def cifar100(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> D
 
     Arguments, return value and errors as for `mnist`.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> run = npt.Run(dataset="cifar100(train=1000)")
     """
@@ -82,7 +82,7 @@ def tiny_imagenet(data_dir: str | None = None, *, train: int = 0, test: int = 0)
 
     Arguments, return value and errors as for `mnist`.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> run = npt.Run(dataset="tiny-imagenet(train=1000)")
     """
@@ -96,7 +96,7 @@ def mnist5k(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Da
 
     Arguments, return value and errors as for `mnist`. `data_dir` is not used.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> run = npt.Run(dataset="mnist5k(train=1000)")
     """
@@ -109,7 +109,7 @@ def digits(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dat
 
     Arguments, return value and errors as for `mnist`. `data_dir` is not used.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> run = npt.Run(dataset="digits(train=1000)")
     """

@@ -85,7 +85,7 @@ def check(
             finite.
         ValueError: If model or loss break their contract.
 
-    Example:
+    Examples:
         >>> import jax, nodepert as npt
         >>> x, y = jax.random.normal(jax.random.key(0), (20, 8)), jax.numpy.arange(20) % 3
         >>> model = npt.make_model("fc(width=16)", (8,), 3)

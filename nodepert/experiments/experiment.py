@@ -180,7 +180,7 @@ Returns:
 Raises:
     UserError: for unknown options, and values that the experiment refuses.
 
-Example:
+Examples:
     rows = list(npt.experiments.{rows.__name__}(scale="smoke"))
 """
     of_rows, defaults = inspect.signature(rows, eval_str=True), options(name)

@@ -33,7 +33,7 @@ def conv(input_shape: tuple[int, ...], classes: int) -> Model:
     Raises:
         ValueError: The input shape is not (H, W, C).
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> model = npt.make_model("conv", (32, 32, 3), 10)
     """
@@ -55,7 +55,7 @@ def conv_large(input_shape: tuple[int, ...], classes: int) -> Model:
     Raises:
         ValueError: The input shape is not (H, W, C).
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> model = npt.make_model("conv-large", (32, 32, 3), 10)
     """

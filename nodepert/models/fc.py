@@ -37,7 +37,7 @@ def fc(
     Raises:
         ValueError: width < 1 or depth < 0.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> model = npt.make_model("fc(width=100, depth=3)", (28, 28, 1), 10)
     """
@@ -59,7 +59,7 @@ def linfc(input_shape: tuple[int, ...], classes: int, *, width: int = 500, depth
     Raises:
         ValueError: width < 1 or depth < 0.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> model = npt.make_model("linfc(width=100)", (28, 28, 1), 10)
     """

@@ -39,7 +39,7 @@ def precision(
     Raises:
         UserError: The network cannot be built.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> model = npt.make_model("precision(fc(width=100))", (28, 28, 1), 10)
     """

@@ -52,7 +52,7 @@ def make_model(spec: str | Spec, input_shape: tuple[int, ...], classes: int) -> 
     Raises:
         UserError: The spec is invalid, or the network does not accept this input shape.
 
-    Example:
+    Examples:
         >>> import jax, nodepert as npt
         >>> model = npt.make_model("fc(width=100)", (28, 28, 1), 10)
         >>> params = model.init(jax.random.key(0))
@@ -76,7 +76,7 @@ def make_rule(spec: str | Spec, model: Model, loss: Loss) -> Rule:
     Raises:
         UserError: The spec is invalid, or an argument is out of range.
 
-    Example:
+    Examples:
         >>> import jax, nodepert as npt
         >>> model = npt.make_model("fc(width=20)", (4,), 3)
         >>> rule = npt.make_rule("np(sigma=1e-3)", model, npt.make_loss("mse"))
@@ -101,7 +101,7 @@ def make_loss(spec: str | Spec) -> Callable[..., Any]:
     Raises:
         UserError: The spec is invalid.
 
-    Example:
+    Examples:
         >>> import jax, nodepert as npt
         >>> npt.make_loss("mse")(jax.numpy.zeros((2, 3)), jax.numpy.array([0, 2]))
         Array([0.25, 0.25], dtype=float32)

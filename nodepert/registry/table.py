@@ -114,7 +114,7 @@ def register(kind: str, name: str, factory: Callable[..., Any], *, loss: str = "
     Raises:
         UserError: The kind is unknown, the name is invalid or taken, or `factory` is not such a function.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> npt.register("rule", "exact-again", lambda model, loss: npt.backprop(model, loss), passes=3)
         >>> npt.Run(rule="exact-again").rule

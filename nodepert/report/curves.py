@@ -26,7 +26,7 @@ def learning_curves(runs: Mapping[str, Sequence[Any]], path: str | Path, title: 
     Raises:
         UserError: If `path` cannot be written.
 
-    Example:
+    Examples:
         >>> result = npt.train(npt.Run(dataset="digits", network="fc(width=10)", epochs=2))
         >>> npt.learning_curves({"np": result.rows}, "curves.png")
         PosixPath('curves.png')

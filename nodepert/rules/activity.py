@@ -61,7 +61,7 @@ def layerwise_perturbation(
     Raises:
         ValueError: sigma is not positive and finite, samples < 1, or, at the first step, the loss is not per example.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
         >>> rule = npt.make_rule("inp(samples=4)", model, loss)
@@ -128,7 +128,7 @@ def activity_perturbation(
     Raises:
         ValueError: sigma is not positive and finite, samples < 1, or, at the first step, the loss is not per example.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
         >>> rule = npt.make_rule("anp(samples=4)", model, loss)

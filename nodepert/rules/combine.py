@@ -39,7 +39,7 @@ def by_node(model: Model, loss: Loss, **rules: Spec) -> Rule:
         UserError: A rule changes the whole network (decorrelate); at the first step, a pattern matches no node, or a
             node matches no pattern.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
         >>> rule = npt.make_rule("np; out=exact", model, loss)

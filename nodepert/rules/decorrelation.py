@@ -47,7 +47,7 @@ def decorrelate(model: Model, loss: Loss, rule: Spec, *, rate: float = 1e-3) -> 
         UserError: The rule changes the network itself; at the first step, a node has an unknown operator on an input
             other than (B, m), or the params lack R.
 
-    Example:
+    Examples:
         >>> import jax, nodepert as npt
         >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
         >>> rule = npt.make_rule("decorrelate(np(sigma=1e-3))", model, loss)

@@ -49,7 +49,7 @@ def direct_feedback_alignment(
     Raises:
         ValueError: scale is not positive and finite.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
         >>> rule = npt.make_rule("dfa(error=softmax)", model, loss)

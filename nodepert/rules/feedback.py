@@ -75,7 +75,7 @@ def feedback_alignment(model: Model, loss: Loss, *, scale: float = 1.0, seed: in
     Raises:
         ValueError: scale is not positive and finite.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
         >>> rule = npt.make_rule("fa(scale=0.5)", model, loss)
@@ -119,7 +119,7 @@ def sign_symmetry(model: Model, loss: Loss, *, scale: float = 0.05) -> Rule:
     Raises:
         ValueError: scale is not positive and finite.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
         >>> rule = npt.make_rule("usf(scale=0.1)", model, loss)
@@ -165,7 +165,7 @@ def kolen_pollack(model: Model, loss: Loss, *, decay: float = 1e-3, scale: float
     Raises:
         ValueError: scale is not positive and finite, or decay is outside 0 <= decay < 1.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
         >>> rule = npt.make_rule("kp(decay=1e-2)", model, loss)

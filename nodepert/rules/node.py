@@ -75,7 +75,7 @@ def node_perturbation(
         ValueError: sigma is not positive and finite, samples < 1, two options exclude each other, or, at the first
             step, the loss is not per example.
 
-    Example:
+    Examples:
         >>> import jax, nodepert as npt
         >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
         >>> rule = npt.node_perturbation(model, loss, sigma=1e-3, samples=4)

@@ -77,7 +77,7 @@ def difference_target_propagation(
         UserError: At the first step: the network is not a chain, or a node to be inverted has another number of units
             than the next one has inputs (pooling).
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
         >>> rule = npt.make_rule("dtp(inverse_lr=1e-2)", model, loss)

@@ -63,7 +63,7 @@ def weight_perturbation(
             example.
         UserError: At the first step, rank > 0 and a node's operator is neither `dense` nor `conv2d`.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> model, loss = npt.make_model("fc(width=20)", (4,), 3), npt.make_loss("mse")
         >>> rule = npt.make_rule("wp(rank=1, sharing=example)", model, loss)

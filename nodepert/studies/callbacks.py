@@ -49,7 +49,7 @@ class Callback:
 
     An exception in a method ends the training, with status "failed"; the rows so far and the checkpoints stay.
 
-    Example:
+    Examples:
         >>> class Show(npt.Callback):
         ...     def on_epoch(self, run, row, state):
         ...         print(run.rule, row["epoch"], row["test_acc"])

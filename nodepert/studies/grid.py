@@ -69,7 +69,7 @@ def load_grid(path: str | Path) -> Grid:
     Raises:
         UserError: As `make_grid`, with the name of the file.
 
-    Example:
+    Examples:
         >>> npt.load_grid("grids/first.toml").name  # doctest: +SKIP
         'first'
     """
@@ -97,7 +97,7 @@ def make_grid(table: Mapping[str, Any]) -> Grid:
     Raises:
         UserError: For unknown names, wrong values, and no or too many runs.
 
-    Example:
+    Examples:
         >>> len(npt.make_grid({"seeds": 2, "grid": {"rule": ["np", "sgd"]}}).runs)
         4
     """

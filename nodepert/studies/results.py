@@ -62,7 +62,7 @@ def load_results(name: str | None = None, out: str | Path = "runs", *, last: boo
     Raises:
         UserError: For a study that does not exist, with the names of those that do.
 
-    Example:
+    Examples:
         >>> npt.load_results("compare").groupby("rule").test_acc.max()  # doctest: +SKIP
     """
     return table(saved_runs(None if name is None else [name], out), last)

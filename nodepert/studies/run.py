@@ -48,7 +48,7 @@ class Run(Task):
     Raises:
         UserError: For an unknown name or argument, a wrong type, or a number out of range.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> npt.Run(dataset="mnist5k", rule="np(samples=4)", lr=1e-3).id
         '5b0c995b590e'

@@ -92,7 +92,7 @@ def train(
     Raises:
         UserError: For whatever the user can fix in a run, the data or an option.
 
-    Example:
+    Examples:
         >>> result = npt.train(npt.Run(dataset="digits", network="fc(width=10)", epochs=1))
         >>> result.status
         'finished'

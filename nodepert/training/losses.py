@@ -18,7 +18,7 @@ def mse(outputs: Array, targets: Array) -> Array:
     Returns:
         Losses, (B,), one per example.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, nodepert as npt
         >>> npt.make_loss("mse")(jnp.array([[0.0, 2.0]]), jnp.array([1])).shape
         (1,)
@@ -36,7 +36,7 @@ def linear_mse(outputs: Array, targets: Array) -> Array:
     Returns:
         Losses, (B,), one per example.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, nodepert as npt
         >>> npt.make_loss("linear-mse")(jnp.array([[0.0, 2.0]]), jnp.array([1])).shape
         (1,)
@@ -54,7 +54,7 @@ def cross_entropy(outputs: Array, targets: Array) -> Array:
     Returns:
         Losses, (B,), one per example.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, nodepert as npt
         >>> npt.make_loss("cross-entropy")(jnp.array([[0.0, 2.0]]), jnp.array([1])).shape
         (1,)

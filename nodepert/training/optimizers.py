@@ -26,7 +26,7 @@ def sgd(lr: float, steps: int, *, schedule: Schedule = "constant") -> optax.Grad
     Returns:
         An optax.GradientTransformation.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> run = npt.Run(optimizer="sgd(schedule=cosine)")
     """
@@ -51,7 +51,7 @@ def momentum(
     Raises:
         ValueError: momentum is outside 0 <= momentum < 1.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> run = npt.Run(optimizer="momentum(momentum=0.5)")
     """
@@ -78,7 +78,7 @@ def adam(
     Raises:
         ValueError: b1 or b2 is outside [0, 1), or eps is not positive and finite.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> run = npt.Run(optimizer="adam(b1=0.5)")
     """
@@ -106,7 +106,7 @@ def rmsprop(
     Raises:
         ValueError: decay is outside [0, 1), or eps is not positive and finite.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> run = npt.Run(optimizer="rmsprop(decay=0.99)")
     """
@@ -132,7 +132,7 @@ def normalise(lr: float, steps: int, optimizer: Spec) -> optax.GradientTransform
     Returns:
         An optax.GradientTransformation.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> run = npt.Run(optimizer="normalise(sgd)")
     """

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from nodepert.core import Array, Info, Loss, Model, Params, Rule, node_shapes, per_example
-from nodepert.data.dataset import Dataset
+from nodepert.data.dataset import Dataset, standardise
 from nodepert.errors import UserError
 from nodepert.registry import make
 from nodepert.training.hyper import Hyper
@@ -173,8 +173,8 @@ def task_data(data: Dataset) -> dict[str, Any]:
 
 
 def standardised(data: Mapping[str, Any], pixels: Array) -> Array:
-    """(pixels - mean) / std in float32, channel by channel, with the training split's statistics."""
-    return (pixels.astype(jnp.float32) - data["mean"]) / data["std"]
+    """Inputs standardised with the statistics of the training split."""
+    return standardise(pixels, data["mean"], data["std"])
 
 
 def rehearse(model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int, ...], of: str = "") -> None:

@@ -23,7 +23,7 @@ def test_a_public_function_documents_arguments_and_result_and_its_example_runs(n
     function = FUNCTIONS[name]
     doc = inspect.getdoc(function)
     arguments = "Args:" in doc or "Arguments, return value and errors as for `mnist`." in doc
-    assert arguments and "Example:\n    >>> " in doc and ("Returns:" in doc or name == "register" or "Args:" not in doc)
+    assert arguments and "Examples:\n    >>> " in doc and ("Returns:" in doc or name == "register" or "Args:" not in doc)
     if "Args:" in doc:
         listed = re.split(r"\n(?:Returns|Raises|Example):\n", doc.partition("Args:\n")[2])[0]
         assert [p for p in inspect.signature(function).parameters if f"    {p}: " not in listed] == []

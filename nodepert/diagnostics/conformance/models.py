@@ -33,7 +33,7 @@ def check_model(model: str | Model, input_shape: tuple[int, ...], *, seed: int =
     Raises:
         AssertionError: A violation, in one sentence: where it is, what it is, what to do.
 
-    Example:
+    Examples:
         >>> from nodepert.testing import check_model
         >>> check_model("fc(width=9)", (8, 8, 3))
     """

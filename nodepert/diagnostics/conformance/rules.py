@@ -65,7 +65,7 @@ def check_rule(
         AssertionError: A violation, in one sentence: where it is, what it is, what to do.
         ValueError: If `bias` is another word.
 
-    Example:
+    Examples:
         >>> from nodepert.testing import check_rule
         >>> check_rule("np(samples=2)")
     """

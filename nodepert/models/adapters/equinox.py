@@ -34,7 +34,7 @@ def from_equinox(module: Any) -> Model:
             arrays used outside a layer of their own, layers called under jit, scan, grad or checkpoint inside the
             module, layers with several inputs or outputs.
 
-    Example:
+    Examples:
         >>> import equinox as eqx, jax, nodepert as npt
         >>> model = npt.from_equinox(lambda key: eqx.nn.MLP(4, 3, width_size=8, depth=1, key=key))
         >>> list(model.init(jax.random.key(0)))
@@ -94,7 +94,7 @@ def with_params(module: Any, params: Params) -> Any:
     Raises:
         UserError: Equinox is not installed.
 
-    Example:
+    Examples:
         >>> import equinox as eqx, jax, nodepert as npt
         >>> mlp = eqx.nn.MLP(4, 3, width_size=8, depth=1, key=jax.random.key(0))
         >>> params = npt.from_equinox(mlp).init(jax.random.key(1))

@@ -33,7 +33,7 @@ def from_flax(module: Any, example: Any = None, **kwargs: Any) -> Model:
             change state, active dropout, parameters used outside a layer of their own, layers called under jit, scan,
             vmap or remat inside the module, layers with several inputs or outputs.
 
-    Example:
+    Examples:
         >>> import nodepert as npt
         >>> from flax import linen as nn
         >>> model = npt.from_flax(nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(3)]), (4,))

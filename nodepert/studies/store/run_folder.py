@@ -215,7 +215,7 @@ def load_run(path: str | Path) -> Run:
     Raises:
         UserError: Where there is no such file, or it is corrupt.
 
-    Example:
+    Examples:
         >>> npt.load_run("runs/default/5b0c995b590e").rule  # doctest: +SKIP
         'np(samples=4)'
     """
