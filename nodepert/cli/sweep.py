@@ -77,7 +77,6 @@ def sweep(
     """
     from nodepert.cli import sweep_view
     from nodepert.studies.grid import load_grid
-    from nodepert.studies.stopping import Stopping
     from nodepert.studies.sweep.sweep import Sweep
 
     name, runs, tables = load_grid(grid)
@@ -101,6 +100,14 @@ def sweep(
     if not (numbers or study.batches):
         return
     check_first(study, numbers, launcher)
+    follow(study, launcher, numbers)
+
+
+def follow(study: Sweep, launcher: Launcher, numbers: Sequence[int]) -> None:
+    """Execute these runs, or follow jobs, and report; exit with 130 after Ctrl-C, with 1 after a failure."""
+    from nodepert.cli import sweep_view
+    from nodepert.studies.stopping import Stopping
+
     study.stopping = Stopping(sweep_view.on_signal(launcher))
     listening = nullcontext() if launcher.in_process else study.stopping.listening()
     with listening, sweep_view.shown(study) as show:

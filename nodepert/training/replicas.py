@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -132,17 +133,6 @@ class Group:
         self.alive = devices.placed(np.arange(len(filled)) < self.count, spread)
         self.data = devices.placed(task_data(data), copy)
 
-        def epoch(state, hyper, alive, data):
-            unchanged = state, {"finite": jnp.bool_(False)} | dict.fromkeys(task.of_updates, jnp.float32(jnp.nan))
-            return jax.lax.cond(alive, lambda: task.epoch(state, hyper, data), lambda: unchanged)
-
-        def evaluate(params, hyper, alive, updates, data):
-            nothing = dict.fromkeys(task.of_examples, jnp.zeros(()))
-            metrics = jax.lax.cond(alive, lambda: task.evaluate(params, hyper, data), lambda: nothing)
-            metrics["train_loss"] = jnp.where(updates["finite"], metrics["train_loss"], jnp.nan)
-            metrics |= {name: updates[name] for name in task.of_updates}
-            return metrics, alive & jnp.isfinite(metrics["train_loss"] + metrics["test_loss"])
-
         def compiled(f, *arguments, outputs: Any = spread, donate: Any = ()):
             together = devices.over_replicas(f, mesh, lanes)
             inputs = (spread,) * (len(arguments) - 1) + (copy,)
@@ -160,9 +150,15 @@ class Group:
         flags, numbers = (jax.ShapeDtypeStruct(self.alive.shape, dtype) for dtype in (bool, np.float32))
         updates = {"finite": flags} | dict.fromkeys(task.of_updates, numbers)
         self._init = compiled(task.init, self.hyper, self.data)
-        self._epoch = compiled(epoch, states, self.hyper, flags, self.data, donate=0)
+        self._epoch = compiled(partial(epoch_if_alive, task), states, self.hyper, flags, self.data, donate=0)
         self._evaluate = compiled(
-            evaluate, states.params, self.hyper, flags, updates, self.data, outputs=(copy, spread)
+            partial(evaluate_if_alive, task),
+            states.params,
+            self.hyper,
+            flags,
+            updates,
+            self.data,
+            outputs=(copy, spread),
         )
         unmeasured = dict.fromkeys(task.of_updates, np.full(self.alive.shape, np.nan, np.float32))
         self._before = {"finite": self.alive} | devices.placed(unmeasured, spread)  # epoch 0 has no updates
@@ -203,6 +199,23 @@ class Group:
             name: round(values.get(name, math.nan), 4) if metric.unit == "%" else values.get(name, math.nan)
             for name, metric in self.metrics.items()
         }
+
+
+def epoch_if_alive(task: Program, state: State, hyper: Hyper, alive: Any, data: Any) -> tuple[State, dict[str, Any]]:
+    """`task.epoch`; of a replica that has diverged the state as it is."""
+    unchanged = state, {"finite": jnp.bool_(False)} | dict.fromkeys(task.of_updates, jnp.float32(jnp.nan))
+    return jax.lax.cond(alive, lambda: task.epoch(state, hyper, data), lambda: unchanged)
+
+
+def evaluate_if_alive(
+    task: Program, params: Any, hyper: Hyper, alive: Any, updates: dict[str, Any], data: Any
+) -> tuple[dict[str, Any], Any]:
+    """All metrics of an epoch, and whether the replica is alive after it."""
+    nothing = dict.fromkeys(task.of_examples, jnp.zeros(()))
+    metrics = jax.lax.cond(alive, lambda: task.evaluate(params, hyper, data), lambda: nothing)
+    metrics["train_loss"] = jnp.where(updates["finite"], metrics["train_loss"], jnp.nan)
+    metrics |= {name: updates[name] for name in task.of_updates}
+    return metrics, alive & jnp.isfinite(metrics["train_loss"] + metrics["test_loss"])
 
 
 def fetched(tree: Any) -> Any:
