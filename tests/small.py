@@ -1,8 +1,9 @@
-"""Small runs, a callback that calls a function, and a rule of the user's own: what several tests share."""
+"""Small runs, comparisons of results, a callback that calls a function, a rule of the user's own: shared by tests."""
 
 from dataclasses import replace
 
 import jax
+import numpy as np
 import pytest
 
 import nodepert as npt
@@ -22,6 +23,20 @@ class Told(Callback):
 
     def on_epoch(self, run, row, state):
         self.f(run, row)
+
+
+def _without_time(result):
+    return [{k: v for k, v in row.items() if k != "epoch_time"} for row in result.rows]
+
+
+def same_rows(a, b):
+    return str(_without_time(a)) == str(_without_time(b))  # of nan too
+
+
+def distance(a, b):
+    """Largest difference of parameters, of NaN to NaN none."""
+    leaves = zip(*(jax.tree.leaves(r.params) for r in (a, b)), strict=True)
+    return max(float(np.nanmax(np.abs(np.nan_to_num(x) - np.nan_to_num(y)))) for x, y in leaves)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from nodepert.rules.activity import layerwise_perturbation
 from nodepert.rules.node import node_perturbation
 from nodepert.rules.weight import weight_perturbation
 
-pytestmark = pytest.mark.usefixtures("strict_dtypes")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "strict_dtypes")
 
 N, M, S, SIGMA = 8, 3, 0.5, 1.0  # inputs, outputs, std of the target noise, a sigma whose effect can be seen
 LINEAR = Model(lambda key: jnp.zeros((N, M)), lambda p, x, node=plain: node("w", lambda p, h: h @ p, p, x))

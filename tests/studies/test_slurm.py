@@ -46,12 +46,12 @@ def epochs(out):
     }
 
 
-def test_a_grid_of_12_runs_gives_what_the_local_launcher_gives(tmp_path):
-    path = grid(tmp_path, seeds=3, rates=(1e-3, 1e-2))
+def test_a_grid_gives_what_this_process_gives(tmp_path):
+    path = grid(tmp_path, seeds=3)
     said = sweep(path, tmp_path / "slurm", *SLURM, "--runs-per-job", 3)
-    assert "12 of 12 runs have finished" in said
+    assert "6 of 6 runs have finished" in said
     cli.main(["sweep", str(path), "--out", str(tmp_path / "here"), "--launcher", "debug", "--checkpoint-every", "0"])
-    assert len(results(tmp_path / "here")) == 12 and results(tmp_path / "slurm") == results(tmp_path / "here")
+    assert len(results(tmp_path / "here")) == 6 and results(tmp_path / "slurm") == results(tmp_path / "here")
 
 
 @pytest.mark.slow
