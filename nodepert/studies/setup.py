@@ -95,7 +95,7 @@ def _rehearse(runs: Sequence[Run], shape: tuple[int, ...], classes: int) -> None
     run = runs[0]
     model = make_model(run.specs["network"], shape, classes)
     rehearse(model, make_loss(run.specs["loss"]), [hyper_of(run) for run in runs], shape,
-             f" (network {run.network}, rule {run.rule}, loss {run.loss}, inputs of shape {shape})")  # fmt: skip
+             f" (network {run.network}, rule {run.rule}, loss {run.loss}, inputs of shape {shape})", classes)  # fmt: skip
 
 
 def _built(numbers: list[int], runs: list[Run], sets: Mapping[str, Dataset]) -> Group:

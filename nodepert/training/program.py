@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nodepert.contract.mixing import check_network
 from nodepert.core import Array, Info, Loss, Model, Params, Rule, node_shapes, per_example
 from nodepert.data.dataset import Dataset, standardise
 from nodepert.errors import UserError
@@ -177,7 +178,9 @@ def standardised(data: Mapping[str, Any], pixels: Array) -> Array:
     return standardise(pixels, data["mean"], data["std"])
 
 
-def rehearse(model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int, ...], of: str = "") -> None:
+def rehearse(
+    model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int, ...], of: str = "", classes: int = 1
+) -> None:
     """Trace one step of replicas of one structure, on inputs of this shape, without computing anything.
 
     Finds what is wrong with a network, a rule, a loss or their numbers before anything is written.
@@ -186,6 +189,7 @@ def rehearse(model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int
         model, loss, hypers: As `fit_all` takes them.
         shape: Of one input.
         of: What the step belongs to, for the message; by default the shape of its inputs.
+        classes: Number of classes of the data: labels are in 0..classes-1.
 
     Raises:
         UserError: For whatever the network, the rule, the loss or the optimizer refuses, or fails with.
@@ -194,15 +198,19 @@ def rehearse(model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int
         make("optimizer", hyper.optimizer, hyper.lr, 1)
         rule = make("rule", hyper.rule, model, loss)
 
+    labels = jnp.array([0, classes - 1])  # concrete, so that one without an output is found
+
     def step(key, x, y):
         key, weights = jax.random.split(key)
         network = rule.model(x) if rule.model else model
         params = network.init(weights)
-        node_shapes(network, params, x)  # every node has its own name, and keeps its examples apart
+        node_shapes(network, params, x)  # every node has its own name, and the examples on its first axis
+        per_example(loss, network.apply(params, x), labels)
         return rule.grads(key, rule.init(key, params, x), params, (x, y))[0]
 
     batch = jax.ShapeDtypeStruct((2, *shape), "float32"), jax.ShapeDtypeStruct((2,), "int32")
     try:
+        check_network(model, batch[0])
         jax.eval_shape(step, jax.random.key(0), *batch)
     except UserError:
         raise

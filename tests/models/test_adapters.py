@@ -195,7 +195,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "nnx-cnn": lambda: of_nnx(NnxCnn, IMAGES, {"blocks.first.conv", "out"}, train=False),
     "eqx-mlp": lambda: of_eqx(
         lambda key: eqx.nn.MLP(4, 3, 4, 2, key=key), VECTORS, {"layers.0", "layers.1", "layers.2"}),
-    "eqx-cnn": lambda: of_eqx(EqxCnn, IMAGES, {"conv", "act", "out"}, instance=False),
+    "eqx-cnn": lambda: of_eqx(lambda key: eqx.nn.inference_mode(EqxCnn(key)), IMAGES, {"conv", "act", "out"}, instance=False),
     "eqx-attending": lambda: of_eqx(
         Attending, TOKENS, {"place", *ATTENTION, "mlp.layers.0", "mlp.layers.1", "mlp.layers.2", "mlp.activation",
                             "mlp.activation:1"}),
@@ -409,13 +409,13 @@ def linear(inputs=4):
 
 R, KEY = nnx.Rngs, lambda: jax.random.key(0)
 REFUSALS = {
-    "linen batch norm": (lambda: refused_linen(lambda m, x: nn.BatchNorm(use_running_average=True)(x)),
+    "linen batch norm": (lambda: refused_linen(lambda m, x: nn.BatchNorm(use_running_average=False)(x)),
                          "'BatchNorm_0' mixes the examples of a batch"),
     "linen dropout": (lambda: from_flax(Compact(), (6, 6, 1)), "'Dropout_0' draws random numbers.*train=False"),
     "linen parameter beside modules": (lambda: refused_linen(own_param), "parameter 'gain' is used outside a layer"),
     "linen parameter read elsewhere": (lambda: refused_linen(tied), "parameter .*Embed_0.*embedding.* outside a la"),
     "linen spectral norm": (lambda: refused_linen(lambda m, x: nn.SpectralNorm(nn.Dense(4))(x, update_stats=False)),
-                            "mixes|state"),
+                            "must be called with one array"),
     "linen cache": (lambda: refused_linen(lambda m, x: nn.Dense(3)(x + m.variable("cache", "a", jnp.zeros, 4).value)),
                     "'this module' has state in the collection 'cache'"),
     "linen jit": (lambda: refused_linen(lambda m, x: nn.jit(nn.Dense)(4)(x)), "is called under jit"),
