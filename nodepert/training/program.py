@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from nodepert.contract.mixing import check_network
 from nodepert.core import Array, Info, Loss, Model, Params, Rule, node_shapes, per_example
-from nodepert.data.dataset import Dataset, standardise
+from nodepert.data.dataset import Dataset, is_wide, standardise
 from nodepert.errors import UserError
 from nodepert.registry import make
 from nodepert.training.hyper import Hyper
@@ -165,12 +166,11 @@ def over_batches(f: Callable[[Any, Any], Any], carry: Any, arrays: Any, batchsiz
 
 def task_data(data: Dataset) -> dict[str, Any]:
     """The data as a program takes them: pixels stay uint8, and are standardised batch by batch."""
-    return {
-        "train": (data.train_x, data.train_y),
-        "test": (data.test_x, data.test_y),
-        "mean": data.mean,
-        "std": data.std,
-    }
+    train, test, mean, std = data.train_x, data.test_x, data.mean, data.std
+    if is_wide(mean):  # only the host has the precision
+        train, test = data.standardised(train), data.standardised(test)
+        mean, std = np.zeros(mean.shape, np.float32), np.ones(std.shape, np.float32)
+    return {"train": (train, data.train_y), "test": (test, data.test_y), "mean": mean, "std": std}
 
 
 def standardised(data: Mapping[str, Any], pixels: Array) -> Array:
@@ -180,7 +180,7 @@ def standardised(data: Mapping[str, Any], pixels: Array) -> Array:
 
 def rehearse(
     model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int, ...], of: str = "", classes: int = 1
-) -> None:
+) -> int:
     """Trace one step of replicas of one structure, on inputs of this shape, without computing anything.
 
     Finds what is wrong with a network, a rule, a loss or their numbers before anything is written.
@@ -190,6 +190,9 @@ def rehearse(
         shape: Of one input.
         of: What the step belongs to, for the message; by default the shape of its inputs.
         classes: Number of classes of the data: labels are in 0..classes-1.
+
+    Returns:
+        The bytes of the parameters of one replica.
 
     Raises:
         UserError: For whatever the network, the rule, the loss or the optimizer refuses, or fails with.
@@ -211,7 +214,8 @@ def rehearse(
     batch = jax.ShapeDtypeStruct((2, *shape), "float32"), jax.ShapeDtypeStruct((2,), "int32")
     try:
         check_network(model, batch[0])
-        jax.eval_shape(step, jax.random.key(0), *batch)
+        params = jax.eval_shape(step, jax.random.key(0), *batch)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     except UserError:
         raise
     except ValueError as error:  # of the network, the rule or the loss, against its contract

@@ -86,10 +86,12 @@ def fit_all(
         task = Program(model, loss, batchsize, epochs, devices.over_batch(mesh), metrics)
         chosen = [hypers[i] for i in numbers]
         width = lanes or (1 if replays(chosen[0].rule) else side_by_side(len(chosen)))
-        group = Group(task, data, chosen, mesh, width)
+        with devices.one_line_if_full():
+            group = Group(task, data, chosen, mesh, width)
         size = fitting(group, limit)
         if size == len(numbers):
-            yield from group.train(numbers, epochs, begin, states and [states[i] for i in numbers])
+            with devices.one_line_if_full(group.bytes):
+                yield from group.train(numbers, epochs, begin, states and [states[i] for i in numbers])
             return
         log.warning("%d replicas in one program need %.2g GB of the %.2g GB there are: training %d at a time",
                     len(numbers), group.bytes / 1e9, limit / 1e9, size)  # fmt: skip
