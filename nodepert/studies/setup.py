@@ -72,10 +72,9 @@ def prepare(runs: Sequence[Run], data: Dataset | None = None, data_dir: str | Pa
 
 
 def _fits(needed: int) -> None:
-    """Raises UserError if parameters of so many bytes are more than there is memory."""
-    if needed > (free := devices.memory_free()):
-        raise UserError(f"the parameters alone need {needed / 1e9:,.2g} GB of the {free / 1e9:,.2g} GB of free memory; "
-                        "use a smaller network, or fewer classes")  # fmt: skip
+    """Raises UserError if parameters of so many bytes do not fit into memory."""
+    if needed > devices.memory_free():
+        raise devices.full(needed)
 
 
 def check_runs(runs: Sequence[Run]) -> None:

@@ -171,5 +171,10 @@ def one_line_if_full(needed: int = 0) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
             raise
-        size = f": one program needs {needed / 1e9:,.2g} GB" * bool(needed)
-        raise UserError(f"memory is exhausted{size}; use a smaller network, batchsize, or number of classes") from error
+        raise full(needed) from error
+
+
+def full(needed: int = 0) -> UserError:
+    """The error for a program that needs more bytes than there are, if it is known how many."""
+    size = f"training needs {needed / 1e9:,.2g} GB, and " * bool(needed)
+    return UserError(f"{size}memory is exhausted; use a smaller network, batchsize, or number of classes")
