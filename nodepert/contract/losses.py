@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from nodepert.contract.mixing import check_loss
 
@@ -78,7 +79,7 @@ def is_integer(targets: Any) -> bool:
 
 def check_range(labels: Array, outputs: Array) -> None:
     """Raises ValueError for labels outside 0..n-1, of n outputs, where they are concrete."""
-    if isinstance(labels, jax.core.Tracer) or not labels.size or not getattr(labels, "is_fully_addressable", True):
+    if isinstance(labels, Tracer) or not labels.size or not getattr(labels, "is_fully_addressable", True):
         return
     values, n = np.asarray(labels), outputs.shape[-1]  # of numpy: while a step is traced, jnp would trace this too
     low, high = int(values.min()), int(values.max())

@@ -1,6 +1,7 @@
 """Losses and networks of the user's own that mix examples are found at their first use; no sound one is."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +132,7 @@ def test_a_function_is_tested_once_per_shape_and_forgotten_with_it(monkeypatch):
     loss = Focal()
     for n in (3, 3, 4):
         per_example(loss, outputs_of(n), LABELS)
-    jax.jit(lambda o: per_example(loss, o, LABELS))(outputs_of(3))
+    jax.eval_shape(partial(per_example, loss), outputs_of(3), LABELS)
     per_example(npt.make_loss("mse"), outputs_of(3), LABELS)  # has tests of its own
     key = id(loss)
     assert len(tested) == 2 and key in mixing._tested
@@ -183,6 +184,9 @@ def test_check_and_train_refuse_it(own):
 
 @pytest.mark.parametrize("zero", [False, True])
 def test_no_sound_network_is_refused(zero):
-    for how in (lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True), lambda x: jax.nn.softmax(x).astype("bfloat16")):
+    for how in (
+        lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True),
+        lambda x: jax.nn.softmax(x).astype("bfloat16"),
+    ):
         model = through(lambda x, how=how: how(x).astype(x.dtype), zero)
         mixing.check_network(model, X)

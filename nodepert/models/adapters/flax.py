@@ -31,9 +31,10 @@ def from_flax(module: Any, example: Any = None, **kwargs: Any) -> Model:
         `nnx.update(module, params)`.
 
     Raises:
-        UserError: flax is not installed, or per-example credit is impossible: layers or code that mix examples (batch norm,
-            unless it uses its running averages), layers that change state, active dropout, parameters used outside a layer of their own, layers called under jit, scan,
-            vmap or remat inside the module, layers with several inputs or outputs.
+        UserError: flax is not installed, or per-example credit is impossible: layers or code that mix examples (such as
+            batch norm, unless it uses its running averages), layers that change state, active dropout, parameters used
+            outside a layer of their own, layers called under jit, scan, vmap or remat inside the module, layers with
+            several inputs or outputs.
 
     Examples:
         >>> import nodepert as npt
