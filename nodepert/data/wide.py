@@ -14,7 +14,7 @@ NOISE = 4  # units in the last place of float64: a std below this is rounding it
 
 
 def loses_spread(x: np.ndarray, rounded: np.ndarray, std: np.ndarray) -> bool:
-    """Whether float32 loses the spread of a channel of inputs x; `rounded` are x as float32, std that of its channels."""
+    """Whether float32 loses the spread of a channel of x; `rounded` are x as float32, std that of its channels."""
     others = tuple(range(x.ndim - 1))
     low, high = rounded.min(others), rounded.max(others)
     rounding = np.maximum(np.abs(low), np.abs(high)) * 2.0**-24

@@ -181,7 +181,7 @@ def standardised(data: Mapping[str, Any], pixels: Array) -> Array:
 def rehearse(
     model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int, ...], of: str = "", classes: int = 1
 ) -> int:
-    """Trace one step of replicas of one structure, on inputs of this shape, without computing anything.
+    """Trace one step of replicas of one structure, on inputs of this shape, without computing it.
 
     Finds what is wrong with a network, a rule, a loss or their numbers before anything is written.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -68,7 +70,7 @@ def interception(leaves: set[Path], params: Any, calls: Calls, root: str) -> Any
         name = "/".join(module.path) or root
         if inside:
             return next_function(*args, **kwargs)
-        try:
+        with explained(name):
             if module.path not in leaves:
                 return next_function(*args, **kwargs)
             if method == "setup":
@@ -82,21 +84,28 @@ def interception(leaves: set[Path], params: Any, calls: Calls, root: str) -> Any
                 return one_array(f"layer '{name}'", out)
 
             return calls(f"{name}.{method}" if method != "__call__" else name, op, at(params, module.path), h)
-        except errors.InvalidRngError as error:
-            raise UserError(
-                f"layer '{name}' draws random numbers at every call (dropout?), so that a change in the loss would not "
-                "be due to the perturbation; disable that, as in from_flax(module, example, deterministic=True) or "
-                "train=False, whichever argument the module's call takes"
-            ) from error
-        except errors.ModifyScopeVariableError as error:
-            raise UserError(f"layer '{name}' {MIXES}{AVERAGES}") from error
-        except (errors.ScopeParamNotFoundError, errors.ScopeCollectionNotFound) as error:
-            raise UserError(
-                f"layer '{name}' uses parameters of another module, where no error signal reaches them; a layer must "
-                "own all parameters that it uses"
-            ) from error
 
     return intercept
+
+
+@contextlib.contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Errors of flax in a call of a layer, as a UserError with the reason."""
+    try:
+        yield
+    except errors.InvalidRngError as error:
+        raise UserError(
+            f"layer '{name}' draws random numbers at every call (dropout?), so that a change in the loss would not "
+            "be due to the perturbation; disable that, as in from_flax(module, example, deterministic=True) or "
+            "train=False, whichever argument the module's call takes"
+        ) from error
+    except errors.ModifyScopeVariableError as error:
+        raise UserError(f"layer '{name}' {MIXES}{AVERAGES}") from error
+    except (errors.ScopeParamNotFoundError, errors.ScopeCollectionNotFound) as error:
+        raise UserError(
+            f"layer '{name}' uses parameters of another module, where no error signal reaches them; a layer must "
+            "own all parameters that it uses"
+        ) from error
 
 
 def survey(module: nn.Module, x: jax.Array, kwargs: dict[str, Any]) -> tuple[Any, set[Path]]:
