@@ -19,8 +19,8 @@ import numpy as np
 SIZE = 3  # examples of a stand-in batch
 DRAWS = (0, 1, -1)  # batches without a common example: of middle, larger and smaller values
 SAME = 1e-4  # relative: the same program on the same values
-LARGEST = 10**8  # parameters of a network that is tested
 ALONE = 1e-2  # relative: a batch of one may round otherwise
+LARGEST = 10**8  # parameters of a network that is tested
 
 _tested: dict[int, tuple[Any, set[Any]]] = {}  # id of a function -> a weak reference to it, the cases that it passed
 
@@ -57,7 +57,7 @@ def check_network(model: Any, x: Any) -> None:
             return False
         random = np.random.default_rng(0)
         params = jax.tree.map(lambda s: parameter(random, s), shapes)
-        return mixes(partial(observed, model.apply, params), [stand_in((draw, 0), *case) for draw in DRAWS])
+        return mixes(partial(observed, model.apply), [stand_in((draw, 0), *case) for draw in DRAWS], (params,))
 
     if _found(model.apply, case, mixing):
         raise ValueError(
@@ -78,12 +78,13 @@ def observed(apply: Callable[..., Any], params: Any, x: Any) -> Any:
     return apply(params, x, node), seen
 
 
-def mixes(f: Callable[[Any], Any], batches: list[Any], alone: bool = False) -> bool:
+def mixes(f: Callable[..., Any], batches: list[Any], fixed: tuple[Any, ...] = (), alone: bool = False) -> bool:
     """Whether a row of what f returns depends on another example than its own.
 
     Args:
-        f: A function of arrays, (3, ...), that returns arrays, (3, ...).
-        batches: Arguments of f: the first is compared with mixtures of it and each of the others.
+        f: A function (*fixed, batch) of arrays, (3, ...), that returns arrays, (3, ...).
+        batches: The first is compared with mixtures of it and each of the others.
+        fixed: The other arguments of f.
         alone: Whether f is also compared for the first example in a batch of one.
     """
     batch, *others = batches
@@ -92,7 +93,7 @@ def mixes(f: Callable[[Any], Any], batches: list[Any], alone: bool = False) -> b
         return jax.tree.map(lambda a, b: np.concatenate([a[:k], b[k : k + 1], a[k + 1 :]]), batch, other)
 
     with jax.ensure_compile_time_eval():  # also while a step is traced
-        run = jax.jit(f)
+        run = partial(jax.jit(f), *fixed)
         whole = run(batch)
         if _differ(run(batch), whole, slice(None), SAME):  # it draws at random, so that nothing can be said
             return False
