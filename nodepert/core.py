@@ -18,7 +18,9 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
-import jax.numpy as jnp
+
+from nodepert.contract.losses import as_values as as_values
+from nodepert.contract.losses import per_example as per_example
 
 try:
     from jax.extend.core import get_opaque_trace_state
@@ -173,29 +175,6 @@ def pullback(model: Model, params: Params, x: Array, signals: Signals, inner: No
         if expected != got:
             raise ValueError(f"the error signal of node '{name}' must be {expected}, as its pre-activation; got {got}")
     return vjp(signals)[0]
-
-
-def per_example(loss: Loss, outputs: Array, targets: Array) -> Array:
-    """The loss of every example, (B,), in float32 or better. Raises ValueError for a loss that is not per example."""
-    losses = loss(outputs if outputs.dtype == jnp.float64 else outputs.astype(jnp.float32), targets)
-    if losses is None or callable(losses):
-        raise ValueError(f"a loss must return one number per example; this one returned {type(losses).__name__}")
-    losses = jnp.asarray(losses)
-    if jnp.shape(losses) != outputs.shape[:1]:
-        raise ValueError(
-            f"a loss must return one number per example, shape {outputs.shape[:1]}; this one returned shape "
-            f"{jnp.shape(losses)}. Average over outputs, not over the batch: `.mean(-1)`, not `.mean()`"
-        )
-    if not jnp.issubdtype(losses.dtype, jnp.floating):
-        raise ValueError(f"a loss must return real numbers; this one returned {losses.dtype}")
-    return losses
-
-
-def as_values(targets: Array, outputs: Array) -> Array:
-    """Class indices as one-hot rows; other targets unchanged."""
-    if jnp.issubdtype(targets.dtype, jnp.integer):
-        return jax.nn.one_hot(targets, outputs.shape[-1], dtype=outputs.dtype)
-    return targets
 
 
 def expand(v: Array, like: Array) -> Array:

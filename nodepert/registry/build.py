@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from nodepert.errors import UserError
 from nodepert.registry.catalogue import GIVES
 from nodepert.registry.spec import Spec
-from nodepert.registry.table import imported, resolve
-from nodepert.registry.validate import check
+from nodepert.registry.table import entry, imported, resolve
+from nodepert.registry.validate import check, within
 
 if TYPE_CHECKING:
     from nodepert.core import Loss, Model, Rule
@@ -35,6 +35,8 @@ def make(kind: str, spec: str | Spec, *context: Any) -> Any:
     if kind in GIVES and not isinstance(made, imported(GIVES[kind])):
         expected = re.sub(r"[.:].*:|:", ".", GIVES[kind]).replace("nodepert", "npt")
         raise UserError(f"{kind} '{spec}' returns {type(made).__name__}; its factory must return {expected}")
+    if kind == "network" and not own(kind, spec):
+        imported("nodepert.contract.mixing:accept")(made.apply)
     return made
 
 
@@ -75,6 +77,7 @@ def make_rule(spec: str | Spec, model: Model, loss: Loss) -> Rule:
 
     Raises:
         UserError: The spec is invalid, or an argument is out of range.
+        ValueError: At the first step, the network or the loss mixes the examples of a batch.
 
     Examples:
         >>> import jax, nodepert as npt
@@ -86,7 +89,13 @@ def make_rule(spec: str | Spec, model: Model, loss: Loss) -> Rule:
         >>> info.loss.shape
         (5,)
     """
-    return make("rule", spec, model, loss)
+    rule = make("rule", spec, model, loss)
+
+    def grads(key, state, params, batch):
+        imported("nodepert.contract.mixing:check_network")(model, batch[0])
+        return rule.grads(key, state, params, batch)
+
+    return rule._replace(grads=grads)
 
 
 def make_loss(spec: str | Spec) -> Callable[..., Any]:
@@ -107,4 +116,12 @@ def make_loss(spec: str | Spec) -> Callable[..., Any]:
         Array([0.25, 0.25], dtype=float32)
     """
     spec = check("loss", spec)
-    return functools.partial(resolve("loss", spec.name), **dict(spec.kwargs))
+    loss = functools.partial(resolve("loss", spec.name), **dict(spec.kwargs))
+    if not own("loss", spec):
+        imported("nodepert.contract.mixing:accept")(loss)
+    return loss
+
+
+def own(kind: str, spec: Spec) -> bool:
+    """Whether a spec names anything that does not come with NodePert."""
+    return any(entry(kind, name).own for name in within(kind, spec))

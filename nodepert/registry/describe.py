@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from nodepert.registry.catalogue import CONTEXT
 from nodepert.registry.signatures import Described, described, read
-from nodepert.registry.spec import parse, show
+from nodepert.registry.spec import Spec, parse, show
 from nodepert.registry.table import entry, resolve
 
 
@@ -64,8 +64,26 @@ def said(docstring: str) -> dict[str, str]:
 
 
 def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
-    """The parameters of a factory that belong to the spec, by name."""
-    return {p.name: p for p in _described(kind, name).parameters[CONTEXT[kind] :]}
+    """The parameters of a factory that belong to the spec, by name.
+
+    Positional ones that are annotated Spec are the specs that it wraps; all others are given by name. A parameter whose
+    default no spec can express, as in `lambda data_dir, data=data: data`, is the factory's own.
+    """
+    found = {}
+    for p in _described(kind, name).parameters[CONTEXT[kind] :]:
+        if expressible(p.default):
+            option = p.kind is p.POSITIONAL_OR_KEYWORD and p.annotation is not Spec
+            found[p.name] = p.replace(kind=p.KEYWORD_ONLY) if option else p
+    return found
+
+
+def expressible(default: Any) -> bool:
+    """Whether a spec can have this value, or none is given."""
+    if type(default) in (list, tuple):
+        return all(map(expressible, default))
+    if type(default) is dict:
+        return all(map(expressible, default.values()))
+    return default is None or default is inspect.Parameter.empty or isinstance(default, bool | int | float | str | Spec)
 
 
 def _described(kind: str, name: str) -> Described:

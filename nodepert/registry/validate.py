@@ -36,6 +36,9 @@ def check(kind: str, spec: str | Spec) -> Spec:
         values[key] = _coerce(kind, f"{kind} '{spec.name}': {key}", parameter.annotation, value, parameter.default)
     if not values.keys() >= set(wrapped):
         raise UserError(f"{kind} '{spec.name}' wraps another {kind}, as in {name}({next(iter(names(kind)))})")
+    required = (key for key, p in takes.items() if p.kind is p.KEYWORD_ONLY and p.default is p.empty)
+    if missing := [key for key in required if key not in values]:
+        raise UserError(f"{kind} '{spec.name}' needs the argument '{missing[0]}', as in {name}({missing[0]}=...)")
     args = tuple(values.pop(key) for key in wrapped)
     return Spec(name, args, tuple(values.items()))
 

@@ -62,13 +62,19 @@ def prepare(runs: Sequence[Run], data: Dataset | None = None, data_dir: str | Pa
     parts = groups(runs)
     for numbers in parts:
         if shape := shapes[runs[numbers[0]].dataset]:
-            _rehearse([runs[i] for i in numbers], *shape)
+            _fits(_rehearse([runs[i] for i in numbers], *shape))
     sets = {spec: data or load_dataset(spec, data_dir) for spec in shapes}
     found = [_built(numbers, [runs[i] for i in numbers], sets) for numbers in parts]
     for group in found:
         if not shapes[group.runs[0].dataset]:
-            _rehearse(group.runs, *shape_of(group.data))
+            _fits(_rehearse(group.runs, *shape_of(group.data)))
     return found
+
+
+def _fits(needed: int) -> None:
+    """Raises UserError if parameters of so many bytes do not fit into memory."""
+    if needed > devices.memory_free():
+        raise devices.full(needed)
 
 
 def check_runs(runs: Sequence[Run]) -> None:
@@ -91,11 +97,11 @@ def shape_of(data: Dataset) -> tuple[tuple[int, ...], int]:
     return data.train_x.shape[1:], data.classes
 
 
-def _rehearse(runs: Sequence[Run], shape: tuple[int, ...], classes: int) -> None:
+def _rehearse(runs: Sequence[Run], shape: tuple[int, ...], classes: int) -> int:
     run = runs[0]
-    model = make_model(run.specs["network"], shape, classes)
-    rehearse(model, make_loss(run.specs["loss"]), [hyper_of(run) for run in runs], shape,
-             f" (network {run.network}, rule {run.rule}, loss {run.loss}, inputs of shape {shape})")  # fmt: skip
+    model, loss = make_model(run.specs["network"], shape, classes), make_loss(run.specs["loss"])
+    of = f" (network {run.network}, rule {run.rule}, loss {run.loss}, inputs of shape {shape})"
+    return rehearse(model, loss, [hyper_of(run) for run in runs], shape, of, classes)
 
 
 def _built(numbers: list[int], runs: list[Run], sets: Mapping[str, Dataset]) -> Group:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +161,20 @@ def memory_free(job: Path = Path("/sys/fs/cgroup")) -> int:
         cached = int((job / "memory.stat").read_text().split("inactive_file ")[1].split()[0])  # given back when asked
         free = min(free, limit - used + cached)
     return free // jax.local_device_count()
+
+
+@contextlib.contextmanager
+def one_line_if_full(needed: int = 0) -> Iterator[None]:
+    """Turn XLA's error that memory is exhausted into a UserError, which names the bytes that the program needs."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
+            raise
+        raise full(needed) from error
+
+
+def full(needed: int = 0) -> UserError:
+    """The error for a program that needs more bytes than there are, if it is known how many."""
+    size = f"training needs {needed / 1e9:,.2g} GB, and " * bool(needed)
+    return UserError(f"{size}memory is exhausted; use a smaller network, batchsize, or number of classes")

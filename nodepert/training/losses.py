@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from nodepert.contract.losses import are_classes
 from nodepert.core import Array, as_values
 
 
@@ -60,7 +61,7 @@ def cross_entropy(outputs: Array, targets: Array) -> Array:
         (1,)
     """
     surprise = jax.nn.logsumexp(outputs, axis=-1, keepdims=True) - outputs
-    if jnp.issubdtype(targets.dtype, jnp.integer):  # not a product with one_hot: under vmap, for more than 32,768 rows,
+    if are_classes(targets, outputs):  # not a product with one_hot: under vmap, for more than 32,768 rows,
         classes = jnp.arange(outputs.shape[-1], dtype=jnp.int32)  # jax 0.10 compiles that wrongly on CPU
         return jnp.where(targets.astype(jnp.int32)[..., None] == classes, surprise, 0).sum(-1)
     return (targets * surprise).sum(-1)

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from nodepert.contract.mixing import check_network
 from nodepert.core import Array, Info, Loss, Model, Params, Rule, node_shapes, per_example
-from nodepert.data.dataset import Dataset, standardise
+from nodepert.data.dataset import Dataset, is_wide, standardise
 from nodepert.errors import UserError
 from nodepert.registry import make
 from nodepert.training.hyper import Hyper
@@ -164,12 +166,11 @@ def over_batches(f: Callable[[Any, Any], Any], carry: Any, arrays: Any, batchsiz
 
 def task_data(data: Dataset) -> dict[str, Any]:
     """The data as a program takes them: pixels stay uint8, and are standardised batch by batch."""
-    return {
-        "train": (data.train_x, data.train_y),
-        "test": (data.test_x, data.test_y),
-        "mean": data.mean,
-        "std": data.std,
-    }
+    train, test, mean, std = data.train_x, data.test_x, data.mean, data.std
+    if is_wide(mean):  # only the host has the precision
+        train, test = data.standardised(train), data.standardised(test)
+        mean, std = np.zeros(mean.shape, np.float32), np.ones(std.shape, np.float32)
+    return {"train": (train, data.train_y), "test": (test, data.test_y), "mean": mean, "std": std}
 
 
 def standardised(data: Mapping[str, Any], pixels: Array) -> Array:
@@ -177,8 +178,10 @@ def standardised(data: Mapping[str, Any], pixels: Array) -> Array:
     return standardise(pixels, data["mean"], data["std"])
 
 
-def rehearse(model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int, ...], of: str = "") -> None:
-    """Trace one step of replicas of one structure, on inputs of this shape, without computing anything.
+def rehearse(
+    model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int, ...], of: str = "", classes: int = 1
+) -> int:
+    """Trace one step of replicas of one structure, on inputs of this shape, without computing it.
 
     Finds what is wrong with a network, a rule, a loss or their numbers before anything is written.
 
@@ -186,6 +189,10 @@ def rehearse(model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int
         model, loss, hypers: As `fit_all` takes them.
         shape: Of one input.
         of: What the step belongs to, for the message; by default the shape of its inputs.
+        classes: Number of classes of the data: labels are in 0..classes-1.
+
+    Returns:
+        The bytes of the parameters of one replica.
 
     Raises:
         UserError: For whatever the network, the rule, the loss or the optimizer refuses, or fails with.
@@ -194,16 +201,21 @@ def rehearse(model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int
         make("optimizer", hyper.optimizer, hyper.lr, 1)
         rule = make("rule", hyper.rule, model, loss)
 
+    labels = jnp.array([0, classes - 1])  # concrete, so that one without an output is found
+
     def step(key, x, y):
         key, weights = jax.random.split(key)
         network = rule.model(x) if rule.model else model
         params = network.init(weights)
-        node_shapes(network, params, x)  # every node has its own name, and keeps its examples apart
+        node_shapes(network, params, x)  # every node has its own name, and the examples on its first axis
+        per_example(loss, network.apply(params, x), labels)
         return rule.grads(key, rule.init(key, params, x), params, (x, y))[0]
 
     batch = jax.ShapeDtypeStruct((2, *shape), "float32"), jax.ShapeDtypeStruct((2,), "int32")
     try:
-        jax.eval_shape(step, jax.random.key(0), *batch)
+        check_network(model, batch[0])
+        params = jax.eval_shape(step, jax.random.key(0), *batch)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     except UserError:
         raise
     except ValueError as error:  # of the network, the rule or the loss, against its contract

@@ -81,15 +81,20 @@ def fit_all(
     metrics = measured() if metrics is None else metrics
 
     def trained(numbers: Sequence[int]) -> Iterator[Epoch]:
-        limit = processes.least(devices.memory_free() * (1 - SPARE) if memory is None else memory)
+        free = processes.least(devices.memory_free())
+        limit = free * (1 - SPARE) if memory is None else processes.least(memory)
         mesh = devices.mesh(len(numbers), on)
         task = Program(model, loss, batchsize, epochs, devices.over_batch(mesh), metrics)
         chosen = [hypers[i] for i in numbers]
         width = lanes or (1 if replays(chosen[0].rule) else side_by_side(len(chosen)))
-        group = Group(task, data, chosen, mesh, width)
+        with devices.one_line_if_full():
+            group = Group(task, data, chosen, mesh, width)
         size = fitting(group, limit)
+        if group.count == 1 and group.bytes > free:  # to try might end the process
+            raise devices.full(group.bytes)
         if size == len(numbers):
-            yield from group.train(numbers, epochs, begin, states and [states[i] for i in numbers])
+            with devices.one_line_if_full(group.bytes):
+                yield from group.train(numbers, epochs, begin, states and [states[i] for i in numbers])
             return
         log.warning("%d replicas in one program need %.2g GB of the %.2g GB there are: training %d at a time",
                     len(numbers), group.bytes / 1e9, limit / 1e9, size)  # fmt: skip

@@ -195,7 +195,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "nnx-cnn": lambda: of_nnx(NnxCnn, IMAGES, {"blocks.first.conv", "out"}, train=False),
     "eqx-mlp": lambda: of_eqx(
         lambda key: eqx.nn.MLP(4, 3, 4, 2, key=key), VECTORS, {"layers.0", "layers.1", "layers.2"}),
-    "eqx-cnn": lambda: of_eqx(EqxCnn, IMAGES, {"conv", "act", "out"}, instance=False),
+    "eqx-cnn": lambda: of_eqx(
+        lambda key: eqx.nn.inference_mode(EqxCnn(key)), IMAGES, {"conv", "act", "out"}, instance=False),
     "eqx-attending": lambda: of_eqx(
         Attending, TOKENS, {"place", *ATTENTION, "mlp.layers.0", "mlp.layers.1", "mlp.layers.2", "mlp.activation",
                             "mlp.activation:1"}),
@@ -407,15 +408,20 @@ def linear(inputs=4):
     return eqx.nn.Linear(inputs, 4, key=jax.random.key(0))
 
 
+def centred(h):
+    return h - h.mean(0)
+
+
+MIXES = "this network mixes the examples of a batch: .*LayerNorm and GroupNorm normalise each example"
 R, KEY = nnx.Rngs, lambda: jax.random.key(0)
 REFUSALS = {
-    "linen batch norm": (lambda: refused_linen(lambda m, x: nn.BatchNorm(use_running_average=True)(x)),
+    "linen batch norm": (lambda: refused_linen(lambda m, x: nn.BatchNorm(use_running_average=False)(x)),
                          "'BatchNorm_0' mixes the examples of a batch"),
     "linen dropout": (lambda: from_flax(Compact(), (6, 6, 1)), "'Dropout_0' draws random numbers.*train=False"),
     "linen parameter beside modules": (lambda: refused_linen(own_param), "parameter 'gain' is used outside a layer"),
     "linen parameter read elsewhere": (lambda: refused_linen(tied), "parameter .*Embed_0.*embedding.* outside a la"),
     "linen spectral norm": (lambda: refused_linen(lambda m, x: nn.SpectralNorm(nn.Dense(4))(x, update_stats=False)),
-                            "mixes|state"),
+                            "must be called with one array"),
     "linen cache": (lambda: refused_linen(lambda m, x: nn.Dense(3)(x + m.variable("cache", "a", jnp.zeros, 4).value)),
                     "'this module' has state in the collection 'cache'"),
     "linen jit": (lambda: refused_linen(lambda m, x: nn.jit(nn.Dense)(4)(x)), "is called under jit"),
@@ -450,6 +456,20 @@ REFUSALS = {
                        r"'parts.norm' \(BatchNorm\) mixes the examples"),
     "eqx spectral norm": (lambda: refused_eqx(lambda x, norm: norm(x), norm=eqx.nn.SpectralNorm(
                               linear(), "weight", key=jax.random.key(0))), "'parts.norm' .* has state"),
+    "linen mixing": (lambda: refused_linen(lambda m, x: nn.Dense(4)(centred(nn.Dense(4)(x)))), MIXES),
+    "linen mixing outputs": (lambda: refused_linen(lambda m, x: nn.softmax(nn.Dense(4)(x), 0)), MIXES),
+    "nnx mixing": (lambda: refused_nnx(lambda m, x: m.lin(centred(x)), lin=nnx.Linear(4, 4, rngs=R(0))), MIXES),
+    "nnx batch norm without parameters": (
+        lambda: refused_nnx(lambda m, x: m.lin(m.norm(x)), lin=nnx.Linear(4, 4, rngs=R(0)), norm=nnx.BatchNorm(
+            4, use_scale=False, use_bias=False, rngs=R(0))), "'norm' mixes the examples"),
+    "nnx without example": (
+        lambda: jax.eval_shape(from_flax(NnxCalls(lambda m, x: m.norm(x), norm=nnx.BatchNorm(4, rngs=R(0)))).apply,
+                               {"norm": {"scale": jnp.ones(4), "bias": jnp.ones(4)}}, VECTORS),
+        "'norm' mixes the examples.*use_running_average=True"),
+    "eqx dropout": (lambda: refused_eqx(lambda x, drop: drop(x), drop=eqx.nn.Dropout(0.5)),
+                    r"'parts.drop' \(Dropout\) draws random numbers .*inference_mode\(module\)"),
+    "eqx dropout in attention": (lambda: refused_eqx(lambda x, a: x, a=eqx.nn.MultiheadAttention(
+        2, 4, dropout_p=0.1, key=KEY())), "'parts.a.dropout' .* draws random numbers"),
     "eqx shared": (lambda: refused_eqx(lambda x, pair: pair()(x), pair=eqx.nn.Shared(
                        (linear(), linear()), lambda p: p[0].weight, lambda p: p[1].weight)), "shares arrays"),
     "eqx parameter beside modules": (lambda: refused_eqx(lambda x, mix: x, mix=EqxCalls(abs, {
@@ -479,6 +499,53 @@ def test_what_would_give_wrong_credit_is_refused(what):
     attempt, message = REFUSALS[what]
     with pytest.raises(UserError, match=message):
         attempt()
+
+
+# --------------------------------------------------------------------- what looks like mixing, and is not
+
+
+def averaged_linen(m, x):
+    return nn.Dense(3)(nn.relu(nn.BatchNorm(use_running_average=True)(nn.Dense(4)(x))))
+
+
+def averaged_nnx(**how):
+    parts = {"lin": nnx.Linear(4, 4, rngs=R(0)), "norm": nnx.BatchNorm(4, rngs=R(1), **how)}
+    module = NnxCalls(lambda m, x: m.lin(nnx.relu(m.norm(m.lin(x)))), **parts)
+    module.norm.mean[...], module.norm.var[...] = jnp.full(4, 0.3), jnp.full(4, 4.0)
+    return module
+
+
+def test_batch_norm_on_its_running_averages_is_a_layer_like_others():
+    linen_module = LinenCalls(averaged_linen)
+    variables = linen_module.init(KEY(), VECTORS)
+    variables = {**variables, "batch_stats": jax.tree.map(lambda a: a + 2.0, variables["batch_stats"])}  # as trained
+    model = from_flax(linen_module.bind(variables), VECTORS)
+    params = model.init(jax.random.key(5))
+    assert close(model.apply(params, VECTORS), linen_module.apply(variables, VECTORS))
+    assert set(preactivations(model, params, VECTORS)) == {"Dense_0", "BatchNorm_0", "Dense_1"}
+    new = from_flax(linen_module, (4,))  # with the averages of init
+    assert close(new.apply(params, VECTORS), linen_module.apply(linen_module.init(KEY(), VECTORS) | {"params": params},
+                                                                VECTORS))  # fmt: skip
+    evaluated = averaged_nnx()
+    evaluated.eval()
+    for how in (None, {}, {"use_scale": False, "use_bias": False}):
+        module = evaluated if how is None else averaged_nnx(use_running_average=True, **how)
+        model = from_flax(module)
+        params = model.init(KEY())
+        assert close(model.apply(params, VECTORS), module(VECTORS))
+        grads, _, _ = backprop(model, cross_entropy).grads(KEY(), (), params, (VECTORS, Y))
+        assert all(leaf.any() for leaf in jax.tree.leaves(grads))
+
+
+def test_a_mean_over_the_first_axis_of_an_equinox_network_is_one_over_features():
+    model = from_equinox(EqxCalls(lambda x, lin: lin(centred(x)), {"lin": linear()}))
+    rule = npt.make_rule("sgd", model, cross_entropy)
+    rule.grads(KEY(), (), model.init(KEY()), (VECTORS, Y))
+
+
+def test_dropout_that_is_off_is_no_layer_of_an_equinox_network():
+    for off in (eqx.nn.inference_mode(eqx.nn.Dropout(0.5)), eqx.nn.Dropout(0.0)):
+        refused_eqx(lambda x, lin, drop: drop(lin(x)), lin=linear(), drop=off)
 
 
 @pytest.mark.parametrize(("library", "adapt"), [("flax", lambda: from_flax(Compact(), (6, 6, 1))),

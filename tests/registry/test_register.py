@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from small import RUN, half
 
 import nodepert as npt
 from nodepert import registry
 from nodepert.registry import catalogue
+from nodepert.registry.spec import Spec
 
 
 def test_a_registered_factory_can_be_named_in_specs_and_trains_in_replicas(own):
@@ -36,6 +38,51 @@ def test_a_registered_rule_declares_its_cost(own, monkeypatch):
     monkeypatch.setattr(half, "passes", 5, raising=False)  # an attribute, as in a package
     npt.register("rule", "half", half)
     assert registry.passes("half") == 5
+
+
+def captured():
+    data = npt.load_dataset("digits(train=60,test=20)")
+    model, loss = npt.make_model("fc(width=4)", (8, 8, 1), 10), npt.make_loss("mse")
+    return {
+        "dataset": lambda data_dir, d=data: d,
+        "network": lambda shape, classes, m=model: m,
+        "rule": lambda model, loss, make=npt.backprop: make(model, loss),
+        "loss": lambda outputs, targets, *, f=loss: f(outputs, targets),
+        "optimizer": lambda lr, steps, *, makers=(optax.sgd, optax.adam): makers[0](lr),
+    }
+
+
+def test_a_captured_default_is_the_factorys_own(own):
+    factories = captured()
+    for kind, factory in factories.items():
+        npt.register(kind, "mine", factory)
+        assert registry.usage(kind, "mine") == ""
+    run = npt.Run(**dict.fromkeys(factories, "mine"), batchsize=20, epochs=1)
+    assert {run.config[kind] for kind in factories} == {"mine"}
+    assert npt.train(run).status == "finished"
+    with pytest.raises(npt.UserError, match="dataset 'mine' has no argument 'd'"):
+        npt.Run(dataset="mine(d=3)")
+
+
+def test_a_captured_number_is_an_argument_and_a_positional_spec_is_wrapped(own):
+    def wraps(model, loss, inner: Spec, note: str = "none", *, extra=None):
+        return registry.make("rule", inner, model, loss)
+
+    npt.register("dataset", "part", lambda data_dir, n=60: npt.load_dataset(f"digits(train={n})"))
+    npt.register("rule", "wraps", wraps)
+    run = npt.Run(dataset="part(n=50)", network="fc(width=4)", rule="wraps(sgd, note=x)", batchsize=20, epochs=1)
+    assert run.config["dataset"] == "part(n=50)" and npt.Run(dataset="part").config["dataset"] == "part(n=60)"
+    assert run.config["rule"] == "wraps(sgd, note=x, extra=None)" and npt.train(run).status == "finished"
+    with pytest.raises(npt.UserError, match="rule 'wraps' wraps another rule, as in wraps"):
+        npt.Run(rule="wraps")
+
+
+@pytest.mark.parametrize("factory", [lambda model, loss, strength: None, lambda model, loss, *, strength: None])
+def test_an_argument_without_default_must_be_given(factory, own):
+    npt.register("rule", "mine", factory)
+    assert npt.Run(rule="mine(strength=2)").config["rule"] == "mine(strength=2)"
+    with pytest.raises(npt.UserError, match=r"rule 'mine' needs the argument 'strength', as in mine\(strength="):
+        npt.Run(rule="mine")
 
 
 BAD = {

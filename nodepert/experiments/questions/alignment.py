@@ -18,7 +18,6 @@ from nodepert.experiments.shared.tables import where
 from nodepert.models.fc import fc
 from nodepert.registry import make, make_loss
 from nodepert.registry.spec import Spec
-from nodepert.training.program import standardised, task_data
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"dataset": "digits", "batchsize": 20, "width": 20, "widths": (10,), "depths": (1,), "draws": 32,
@@ -111,7 +110,7 @@ class Alignment(Experiment):
         model = fc(data.train_x.shape[1:], data.classes, **part)
         params = model.init(weights)
         chosen = np.asarray(jax.random.permutation(examples, len(data.train_y)))[: self.batchsize]
-        batch = standardised(task_data(data), jnp.asarray(data.train_x[chosen])), jnp.asarray(data.train_y[chosen])
+        batch = jnp.asarray(data.standardised(data.train_x[chosen])), jnp.asarray(data.train_y[chosen])
         about = known(model, loss, params, batch)
         main = part == self.parts[0]
         most = self.draws if main else self.axis_draws

@@ -39,7 +39,8 @@ def make_hyper(rule: str, lr: float, seed: int = 0, optimizer: str = "sgd", wd: 
 
 def train(task: Task, hypers: Sequence[Hyper], epochs: int) -> Iterator[Epoch]:
     """The epochs of replicas (`replicas.fit_all`)."""
-    rehearse(task.model, task.loss, hypers, task.data.train_x.shape[1:])  # complain now, not at the first row
+    data = task.data
+    rehearse(task.model, task.loss, hypers, data.train_x.shape[1:], classes=data.classes)  # complain now
     return fit_all(task.model, task.loss, task.data, hypers, batchsize=task.batchsize, epochs=epochs)
 
 

@@ -23,7 +23,8 @@ def from_equinox(module: Any) -> Model:
     Args:
         module: An instance, to be called as `jax.vmap(module)(x)`, or a function key -> module (such as a class that
             takes only a key). With an instance `init(key)` returns its weights, whatever the key; with a function it
-            draws new ones. Integer arrays are constant (from a function: those of key 0). Dropout is disabled.
+            draws new ones. Integer arrays are constant (from a function: those of key 0). Dropout must be disabled, by
+            `equinox.nn.inference_mode`.
 
     Returns:
         The `Model`; its params are {path of layer: the layer without everything but its floating-point arrays}, which
@@ -31,8 +32,9 @@ def from_equinox(module: Any) -> Model:
 
     Raises:
         UserError: Equinox is not installed, or per-example credit is impossible: batch norm and other stateful layers,
-            arrays used outside a layer of their own, layers called under jit, scan, grad or checkpoint inside the
-            module, layers with several inputs or outputs.
+            active dropout, arrays used outside a layer of their own, layers called under jit, scan, grad or checkpoint
+            inside the module, layers with several inputs or outputs; at the first training step, code that mixes the
+            examples of a batch.
 
     Examples:
         >>> import equinox as eqx, jax, nodepert as npt
@@ -53,7 +55,7 @@ def from_equinox(module: Any) -> Model:
             raise UserError(
                 f"from_equinox: this function must return an equinox.Module; it returned {type(made).__name__}"
             )
-        return eqx.nn.inference_mode(made)
+        return made
 
     template = make(jax.random.key(0))
     refuse_state(eqx, template)
@@ -133,17 +135,24 @@ def dotted(path: tuple[Any, ...]) -> str:
 
 
 def refuse_state(eqx: Any, module: Any) -> None:
-    """Raises UserError for batch norm, other stateful layers, and weights shared by reference."""
+    """Raises UserError for batch norm, other stateful layers, active dropout, and weights shared by reference."""
     nn = eqx.nn
 
     def is_refused(part):
         stateful = isinstance(part, nn.StatefulLayer) and not isinstance(part, nn.Sequential)
-        return stateful or isinstance(part, nn.StateIndex | nn.Shared)
+        return stateful or isinstance(part, nn.StateIndex | nn.Shared | nn.Dropout)
 
     for path, part in jax.tree_util.tree_flatten_with_path(module, is_leaf=is_refused)[0]:
         name = f"layer '{dotted(path) or 'this module'}' ({type(part).__name__})"
         if isinstance(part, nn.BatchNorm):
             raise UserError(f"{name} {MIXES}")
+        if isinstance(part, nn.Dropout):
+            if part.inference or part.p == 0:
+                continue
+            raise UserError(
+                f"{name} draws random numbers at every call, so that a change in the loss would not be due to the "
+                "perturbation; disable that: from_equinox(equinox.nn.inference_mode(module))"
+            )
         if isinstance(part, nn.Shared):
             raise UserError(
                 f"{name} shares arrays between layers, which is not supported; call one layer twice instead"

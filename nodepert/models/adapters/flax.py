@@ -18,8 +18,10 @@ def from_flax(module: Any, example: Any = None, **kwargs: Any) -> Model:
 
     Args:
         module: A `flax.linen` module, a `flax.nnx` module, or a function rngs -> nnx module (such as an nnx class that
-            takes only rngs). With an nnx module `init(key)` returns its weights, whatever the key, else it draws new
-            ones. Other state of an nnx module is constant (from a function: that of `nnx.Rngs(0)`).
+            takes only rngs). With an nnx module, or a linen module that is bound to its variables, `init(key)`
+            returns its weights, whatever the key, else it draws new ones. Other state of an nnx module is constant
+            (from a function: that of `nnx.Rngs(0)`), and so are the running averages of batch norm in linen (of a
+            module that is not bound: those before training).
         example: A batch of inputs, (B, ...), or the shape of one input, as in (28, 28, 1). Required for linen; with nnx
             it moves errors from the first call to this one.
         kwargs: Passed to every call of the module, such as `train=False` or `deterministic=True`.
@@ -29,9 +31,10 @@ def from_flax(module: Any, example: Any = None, **kwargs: Any) -> Model:
         `nnx.update(module, params)`.
 
     Raises:
-        UserError: flax is not installed, or per-example credit is impossible: layers that mix examples (batch norm) or
-            change state, active dropout, parameters used outside a layer of their own, layers called under jit, scan,
-            vmap or remat inside the module, layers with several inputs or outputs.
+        UserError: flax is not installed, or per-example credit is impossible: layers or code that mix examples (such as
+            batch norm, unless it uses its running averages), layers that change state, active dropout, parameters used
+            outside a layer of their own, layers called under jit, scan, vmap or remat inside the module, layers with
+            several inputs or outputs.
 
     Examples:
         >>> import nodepert as npt

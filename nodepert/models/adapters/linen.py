@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,26 +12,41 @@ from flax import linen as nn
 
 from nodepert.core import Model, plain
 from nodepert.errors import UserError
-from nodepert.models.adapters.nodes import MIXES, Calls, bypasses, example_batch, one_array, presynaptic, verify
+from nodepert.models.adapters.nodes import (
+    AVERAGES,
+    MIXES,
+    Calls,
+    bypasses,
+    example_batch,
+    fresh,
+    one_array,
+    presynaptic,
+    verify,
+)
 
 Path = tuple[str, ...]
+AVERAGED = "batch_stats"  # the collection of running averages, which may be read but not updated
 
 
 def from_linen(module: nn.Module, example: Any, **kwargs: Any) -> Model:
     """A model from a linen module; see `nodepert.models.adapters.flax.from_flax`."""
     x = example_batch(example)
+    module, bound = module.unbind() if module.scope else (module, None)
     variables, modules = survey(module, x, kwargs)
     refuse_state(variables)
     params = variables.get("params", {})
     leaves = leaf_modules(params, modules)
+    averages = {}  # of batch norm: constants
+    if AVERAGED in variables:
+        averages = {AVERAGED: fresh((bound or module.init(jax.random.key(0), x, **kwargs))[AVERAGED])}
 
     def init(key):
-        return module.init(key, x, **kwargs)["params"]
+        return fresh(bound["params"]) if bound else module.init(key, x, **kwargs)["params"]
 
     def apply(params, x, node=plain):
         interceptor = interception(leaves, params, Calls(node, x), type(module).__name__)
         with nn.intercept_methods(interceptor):
-            return one_array("the network", module.apply({"params": params}, x, **kwargs))
+            return one_array("the network", module.apply({"params": params, **averages}, x, **kwargs))
 
     model = Model(init, apply)
     verify(model, params, x)
@@ -51,32 +68,44 @@ def interception(leaves: set[Path], params: Any, calls: Calls, root: str) -> Any
     def intercept(next_function, args, kwargs, context):
         module, method = context.module, context.method_name
         name = "/".join(module.path) or root
-        try:
-            if inside or module.path not in leaves:
+        if inside:
+            return next_function(*args, **kwargs)
+        with explained(name):
+            if module.path not in leaves:
                 return next_function(*args, **kwargs)
             if method == "setup":
                 return enter(next_function, *args, **kwargs)
             h, others = presynaptic(name, args, kwargs)
-            bare, _ = module.unbind()
+            bare, held = module.unbind()
+            averages = {AVERAGED: held[AVERAGED]} if AVERAGED in held else {}
 
             def op(own, h):
-                out = enter(bare.apply, {"params": own}, h, *others, method=method, **kwargs)
+                out = enter(bare.apply, {"params": own, **averages}, h, *others, method=method, **kwargs)
                 return one_array(f"layer '{name}'", out)
 
             return calls(f"{name}.{method}" if method != "__call__" else name, op, at(params, module.path), h)
-        except errors.InvalidRngError as error:
-            raise UserError(
-                f"layer '{name}' draws random numbers at every call (dropout?), so that a change in the loss would not "
-                "be due to the perturbation; disable that, as in from_flax(module, example, deterministic=True) or "
-                "train=False, whichever argument the module's call takes"
-            ) from error
-        except (errors.ScopeParamNotFoundError, errors.ScopeCollectionNotFound) as error:
-            raise UserError(
-                f"layer '{name}' uses parameters of another module, where no error signal reaches them; a layer must "
-                "own all parameters that it uses"
-            ) from error
 
     return intercept
+
+
+@contextlib.contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Errors of flax in a call of a layer, as a UserError with the reason."""
+    try:
+        yield
+    except errors.InvalidRngError as error:
+        raise UserError(
+            f"layer '{name}' draws random numbers at every call (dropout?), so that a change in the loss would not "
+            "be due to the perturbation; disable that, as in from_flax(module, example, deterministic=True) or "
+            "train=False, whichever argument the module's call takes"
+        ) from error
+    except errors.ModifyScopeVariableError as error:
+        raise UserError(f"layer '{name}' {MIXES}{AVERAGES}") from error
+    except (errors.ScopeParamNotFoundError, errors.ScopeCollectionNotFound) as error:
+        raise UserError(
+            f"layer '{name}' uses parameters of another module, where no error signal reaches them; a layer must "
+            "own all parameters that it uses"
+        ) from error
 
 
 def survey(module: nn.Module, x: jax.Array, kwargs: dict[str, Any]) -> tuple[Any, set[Path]]:
@@ -92,14 +121,12 @@ def survey(module: nn.Module, x: jax.Array, kwargs: dict[str, Any]) -> tuple[Any
 
 
 def refuse_state(variables: Any) -> None:
-    """Raises UserError for a variable that is not a parameter."""
+    """Raises UserError for a variable that is neither a parameter nor a running average."""
     for collection in variables:
-        if collection == "params":
+        if collection in ("params", AVERAGED):
             continue
         path, _ = jax.tree_util.tree_flatten_with_path(variables[collection])[0][0]
         layer = "/".join(str(key.key) for key in path[:-1]) or "this module"
-        if collection == "batch_stats":
-            raise UserError(f"layer '{layer}' {MIXES}")
         raise UserError(
             f"layer '{layer}' has state in the collection '{collection}'; the outputs of a model must depend on its "
             "parameters and inputs only"

@@ -11,6 +11,7 @@ from flax import nnx
 from nodepert.core import Model, plain
 from nodepert.errors import UserError
 from nodepert.models.adapters.nodes import (
+    AVERAGES,
     MIXES,
     Calls,
     StandIn,
@@ -77,15 +78,13 @@ def from_nnx(module: Any, example: Any = None, **kwargs: Any) -> Model:
 
 
 def survey(module: nnx.Module) -> dict[Path, Layer]:
-    """All layers by path. Raises UserError for batch norm, and for a module with parameters and such sub-modules."""
+    """All layers by path. Raises UserError for a module with both parameters and sub-modules that have some."""
     places = {id(part): path for path, part in nnx.iter_graph(module)}
     layers: dict[Path, Layer] = {}
     for path, part in nnx.iter_graph(module):
         if not isinstance(part, nnx.Pytree) or isinstance(part, nnx.List | nnx.Dict):
             continue
         held = list(holdings(part))
-        if any(isinstance(p, nnx.BatchStat) for p in held):
-            raise UserError(f"layer '{dotted(path, part)}' {MIXES}")
         own = [p for p in held if isinstance(p, nnx.Param)]
         if not own:
             continue
@@ -159,7 +158,10 @@ def unchanged(module: Any, name: str = "") -> Any:
         for path, variable, value in before:
             if raw(variable) is value or isinstance(variable, nnx.Intermediate):
                 continue
-            place = ".".join([*([name] if name else []), *map(str, path)])
+            *layer, last = [*([name] if name else []), *map(str, path)]
+            if isinstance(variable, nnx.BatchStat):
+                raise UserError(f"layer '{'.'.join(layer) or type(module).__name__}' {MIXES}{AVERAGES}")
+            place = ".".join([*layer, last])
             if isinstance(variable, nnx.RngState):
                 raise UserError(
                     f"'{place}' draws random numbers at every call (dropout?), so that a change in the loss would not "

@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nodepert.contract.mixing import check_network
 from nodepert.core import Array, Model, Node, Op, Params, get_opaque_trace_state
 from nodepert.errors import UserError
 from nodepert.models.wiring import wiring
 
 MIXES = "mixes the examples of a batch: per-example credit would be wrong; use LayerNorm or GroupNorm, or none"
+AVERAGES = ", or batch norm on its running averages (use_running_average=True)"
 
 
 class Calls:
@@ -89,7 +91,10 @@ def example_batch(example: Any) -> Array:
 
 
 def verify(model: Model, params: Params, x: Array) -> None:
-    """Trace the model for two batch sizes. Raises UserError if a node has no batch axis, or a parameter no node."""
+    """Trace the model for two batch sizes, and test that it keeps examples apart.
+
+    Raises UserError if a node has no batch axis, a parameter no node, or if examples mix.
+    """
     for size in (2, 3):  # another axis than the batch has the same length in both
         try:
             found = wiring(model, params, jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype))  # pyright: ignore[reportArgumentType]
@@ -99,6 +104,10 @@ def verify(model: Model, params: Params, x: Array) -> None:
             raise UserError(f"this network cannot be adapted: {error}") from error
         if found.bypassing:
             raise bypasses(found.bypassing[0])
+    try:
+        check_network(model, x)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def needed(library: str, by: str) -> Any:

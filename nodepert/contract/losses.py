@@ -1,0 +1,90 @@
+"""One loss per example, and what targets are: class indices, or values shaped as the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from nodepert.contract.mixing import check_loss
+
+Array: TypeAlias = jax.Array
+
+
+def per_example(loss: Callable[..., Any], outputs: Array, targets: Array) -> Array:
+    """The loss of every example, (B,), in float32 or better.
+
+    Raises ValueError for a loss that is not per example, and for labels that no output stands for.
+    """
+    outputs = outputs if outputs.dtype == jnp.float64 else outputs.astype(jnp.float32)
+    if outputs.shape[-1:] != (1,) and is_integer(targets) and targets.shape == outputs.shape[:-1]:
+        check_range(targets, outputs)  # not for one output: a loss of the user's own may take labels 0 and 1
+    losses = loss(outputs, targets)
+    if losses is None or callable(losses):
+        raise ValueError(f"a loss must return one number per example; this one returned {type(losses).__name__}")
+    losses = jnp.asarray(losses)
+    if jnp.shape(losses) != outputs.shape[:1]:
+        raise ValueError(
+            f"a loss must return one number per example, shape {outputs.shape[:1]}; this one returned shape "
+            f"{jnp.shape(losses)}. Average over outputs, not over the batch: `.mean(-1)`, not `.mean()`"
+        )
+    if not jnp.issubdtype(losses.dtype, jnp.floating):
+        raise ValueError(f"a loss must return real numbers; this one returned {losses.dtype}")
+    check_loss(loss, outputs, targets)
+    return losses
+
+
+def as_values(targets: Array, outputs: Array) -> Array:
+    """Targets as values shaped as the outputs; class indices become one-hot rows. Raises as `are_classes` does."""
+    targets = jnp.asarray(targets)
+    if are_classes(targets, outputs):
+        return jax.nn.one_hot(targets, outputs.shape[-1], dtype=outputs.dtype)
+    return targets.astype(outputs.dtype) if targets.dtype == jnp.bool_ else targets
+
+
+def are_classes(targets: Array, outputs: Array) -> bool:
+    """Whether targets are class indices, integers (B, ...), and not values, (B, ..., n), for outputs (B, ..., n).
+
+    Raises ValueError for targets of another shape, and for concrete labels that no output stands for.
+    """
+    classes = is_integer(targets)
+    if targets.shape != (outputs.shape[:-1] if classes else outputs.shape):
+        raise ValueError(
+            f"targets are class indices, integers of shape {outputs.shape[:-1]}, or values shaped as the outputs, "
+            f"{outputs.shape}; got {targets.dtype} of shape {targets.shape}{_advice(targets, outputs)}"
+        )
+    if classes:
+        check_range(targets, outputs)
+    return classes
+
+
+def _advice(targets: Array, outputs: Array) -> str:
+    """What to do about targets that are neither class indices nor values."""
+    if targets.shape == outputs.shape:
+        return ". Convert values to floats: y.astype(float)"
+    if targets.shape == outputs.shape[:-1]:
+        return ". Give values a last axis: y[..., None]" if outputs.shape[-1] == 1 else (
+            ". Convert class indices to integers: y.astype(int)")  # fmt: skip
+    return ". Reshape the targets, or give the network another number of outputs"
+
+
+def is_integer(targets: Any) -> bool:
+    """Whether targets are an array of integers, as class indices are."""
+    return hasattr(targets, "dtype") and bool(jnp.issubdtype(targets.dtype, jnp.integer))
+
+
+def check_range(labels: Array, outputs: Array) -> None:
+    """Raises ValueError for labels outside 0..n-1, of n outputs, where they are concrete."""
+    if isinstance(labels, Tracer) or not labels.size or not getattr(labels, "is_fully_addressable", True):
+        return
+    values, n = np.asarray(labels), outputs.shape[-1]  # of numpy: while a step is traced, jnp would trace this too
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= n:
+        raise ValueError(
+            f"label {low if low < 0 else high} has no output: with {n} output{'s' * (n > 1)} labels must be in "
+            f"0..{n - 1}; number the classes from 0, and give the network an output for each"
+        )

@@ -1,0 +1,39 @@
+"""What labels and images of the user's own imply: the number of classes, and remarks on what looks like a mistake."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+MANY = 10_000  # classes that labels may imply, whatever their number
+log = logging.getLogger("nodepert")
+
+
+def classes_implied(train_y: np.ndarray, test_y: np.ndarray) -> int:
+    """The largest label + 1. Raises ValueError if that is far more than there are labels."""
+    labels = [y for y in (train_y, test_y) if y.size and y.dtype.kind in "iu"]
+    classes = 1 + max((int(y.max()) for y in labels), default=0)
+    examples = sum(y.size for y in labels)
+    if classes > max(MANY, examples):
+        raise ValueError(
+            f"the largest of {examples:,} labels is {classes - 1:,}, which would be {classes:,} classes; number the "
+            "classes 0, 1, 2, ..., as np.unique(y, return_inverse=True)[1] does, or give their number by classes="
+        )
+    return classes
+
+
+def remark_unused(name: str, train_y: np.ndarray, test_y: np.ndarray, classes: int) -> None:
+    """A warning if some classes have no example: each is an output of the network that enters the loss."""
+    unused = np.flatnonzero(np.bincount(np.concatenate([train_y, test_y]), minlength=classes) == 0)
+    if len(unused):
+        shown = ", ".join(map(str, unused[:5])) + ", ..." * (len(unused) > 5)
+        log.warning("%s: %d of %d classes have no example (%s); number the classes from 0 without gaps, or give their "
+                    "number by classes=", name, len(unused), classes, shown)  # fmt: skip
+
+
+def remark_channels(name: str, shape: tuple[int, ...]) -> None:
+    """A warning if inputs of this shape look like images whose first axis is the channels."""
+    if len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4) and min(shape[1:]) > 4:
+        log.warning("%s: inputs of shape %s look like images with the channels first; channels are the last axis, as "
+                    "np.moveaxis(x, 1, -1) makes them", name, shape)  # fmt: skip

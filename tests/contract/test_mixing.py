@@ -1,0 +1,192 @@
+"""Losses and networks of the user's own that mix examples are found at their first use; no sound one is."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import nodepert as npt
+from nodepert import registry
+from nodepert.contract import mixing
+from nodepert.core import Model, per_example, plain
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+X, VALUES, LABELS = jax.random.normal(jax.random.key(0), (5, 4)), jnp.arange(5.0), jnp.arange(5) % 3
+MIXING_LOSSES = {
+    "broadcast": (1, VALUES, lambda o, y: jnp.square(o - y).mean(-1)),
+    "centred outputs": (3, LABELS, lambda o, y: jnp.square(o - o.mean(0)).mean(-1)),
+    "running sum": (1, VALUES, lambda o, y: jnp.cumsum(o[:, 0]) - y),
+    "divided by the batch": (1, VALUES, lambda o, y: jnp.square(o[:, 0] - y) / len(o)),
+    "largest target": (1, VALUES, lambda o, y: jnp.square(o[:, 0] - y) / jnp.abs(y).max()),
+    "class frequencies": (3, LABELS, lambda o, y: o[:, 0] * (y[:, None] == y).mean(1)),
+    "mean added": (3, LABELS, lambda o, y: o[:, 0] + 0.01 * o.mean()),
+    "ranks": (3, LABELS, lambda o, y: jnp.argsort(o[:, 0]).astype(float)),
+}
+
+
+def outputs_of(n):
+    return jax.random.normal(jax.random.key(1), (5, n))
+
+
+@pytest.mark.parametrize("name", MIXING_LOSSES)
+def test_a_loss_that_mixes_examples_is_an_error_at_its_first_use_and_later(name):
+    n, targets, loss = MIXING_LOSSES[name]
+    uses = [lambda o: per_example(loss, o, targets), jax.jit(lambda o: per_example(loss, o, targets))]
+    for use in uses:
+        with pytest.raises(ValueError, match="a loss must be that of each example alone; this one mixes"):
+            use(outputs_of(n))
+
+
+def test_it_is_found_under_every_transformation_and_in_a_step_of_the_users_own():
+    _, targets, loss = MIXING_LOSSES["broadcast"]
+    model = npt.make_model("fc(width=4)", (4,), 1)
+    rule, params = npt.make_rule("np(samples=2)", model, loss), model.init(jax.random.key(0))
+
+    def step(key):
+        return rule.grads(key, (), params, (X, targets))[0]
+
+    key = jax.random.key(1)
+    for run in (jax.jit(step), jax.vmap(lambda i: step(jax.random.fold_in(key, i))), jax.checkpoint(step)):
+        with pytest.raises(ValueError, match="this one mixes"):
+            run(jnp.arange(2) if run.__name__ == "<lambda>" else jax.random.clone(key))
+    with pytest.raises(npt.UserError, match="this one mixes"):
+        npt.check(model, "np", loss, (X, targets), study=False)
+
+
+def test_train_refuses_a_loss_that_mixes_before_anything_is_written(own, tmp_path):
+    npt.register("loss", "centred", MIXING_LOSSES["centred outputs"][2])
+    with pytest.raises(npt.UserError, match=r"this one mixes .*loss centred"):
+        npt.train(npt.Run(dataset="digits", network="fc(width=5)", loss="centred"), name="study")
+    assert not (tmp_path / "runs").exists()
+
+
+@dataclass  # it has no hash
+class Focal:
+    gamma: float = 2.0
+
+    def __call__(self, outputs, targets):
+        share = jnp.take_along_axis(jax.nn.softmax(outputs), targets[:, None], 1)[:, 0]
+        return -((1 - share) ** self.gamma) * jnp.log(share)
+
+
+def on_the_host(outputs, targets):
+    def loss(o, y):
+        return np.square(np.asarray(o) - np.eye(3)[np.asarray(y)]).mean(-1).astype(o.dtype)
+
+    kind = jax.ShapeDtypeStruct(outputs.shape[:1], outputs.dtype)
+    return jax.pure_callback(loss, kind, outputs, targets, vmap_method="sequential")
+
+
+@jax.custom_jvp
+def without_derivative(outputs):
+    return outputs
+
+
+@without_derivative.defjvp
+def _(primals, tangents):
+    raise AssertionError("the loss was differentiated")
+
+
+def one_hot(targets):
+    return jax.nn.one_hot(targets, 3)
+
+
+SOUND_LOSSES = {
+    "focal": Focal(),
+    "on the host": on_the_host,
+    "hinge": lambda o, y: optax.hinge_loss(o, 2 * one_hot(y) - 1).sum(-1),
+    "smoothed": lambda o, y: optax.softmax_cross_entropy(o, optax.smooth_labels(one_hot(y), 0.1)),
+    "huber": jax.jit(lambda o, y: optax.huber_loss(o, one_hot(y)).mean(-1)),
+    "kl": lambda o, y: optax.kl_divergence(jax.nn.log_softmax(o), one_hot(y)),
+    "errors": lambda o, y: (o.argmax(-1) != y).astype(jnp.float32),
+    "low precision": lambda o, y: jnp.square((o - one_hot(y)).astype(jnp.bfloat16)).mean(-1),
+    "each alone": jax.vmap(lambda o, y: -jax.nn.log_softmax(o)[y]),
+    "not a number": lambda o, y: jnp.sqrt(-o).mean(-1),
+    "no derivative": lambda o, y: without_derivative(o)[:, 0],
+    "weights of this batch": lambda o, y: o[:, 0] * jnp.arange(5.0),
+    "fixed noise": lambda o, y: (o + jax.random.normal(jax.random.key(0), o.shape)).mean(-1),
+} | {name: registry.resolve("loss", name) for name in registry.names("loss")}
+
+
+@pytest.mark.parametrize("name", SOUND_LOSSES)
+def test_no_sound_loss_is_refused(name):
+    for outputs in (outputs_of(3), outputs_of(3).astype(jnp.bfloat16)):
+        assert per_example(SOUND_LOSSES[name], outputs, LABELS).shape == (5,)
+
+
+def test_no_loss_is_refused_in_64_bits():
+    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
+        for name in ("hinge", "low precision", "cross-entropy"):
+            outputs = jnp.ones((5, 3), jnp.float64)
+            assert per_example(SOUND_LOSSES[name], outputs, LABELS).shape == (5,)
+
+
+def test_a_function_is_tested_once_per_shape_and_forgotten_with_it(monkeypatch):
+    tested = []
+    monkeypatch.setattr(mixing, "mixes", lambda *a, **k: tested.append(1) or False)
+    loss = Focal()
+    for n in (3, 3, 4):
+        per_example(loss, outputs_of(n), LABELS)
+    jax.eval_shape(partial(per_example, loss), outputs_of(3), LABELS)
+    per_example(npt.make_loss("mse"), outputs_of(3), LABELS)  # has tests of its own
+    key = id(loss)
+    assert len(tested) == 2 and key in mixing._tested
+    del loss
+    assert key not in mixing._tested
+
+
+# ----------------------------------------------------------------------------------------------- networks
+
+
+def through(how, zero=False):
+    """A network that is sound but for `how`, of its inputs; with weights of zero nothing of it reaches the outputs."""
+    base = npt.make_model("fc(width=4)", (4,), 3)
+
+    def init(key):
+        return jax.tree.map(jnp.zeros_like, base.init(key)) if zero else base.init(key)
+
+    return Model(init, lambda params, x, node=plain: base.apply(params, how(x), node))
+
+
+MIXING_NETWORKS = {
+    "centred": lambda x: x - x.mean(0),
+    "running sum": lambda x: jnp.cumsum(x, 0),
+    "shifted": lambda x: jnp.roll(x, 1, 0),
+    "largest": lambda x: x / jnp.abs(x).max(),
+    "attention": lambda x: jax.nn.softmax(x @ x.T) @ x,
+}
+
+
+@pytest.mark.parametrize("how", MIXING_NETWORKS)
+def test_a_network_that_mixes_examples_is_an_error_at_its_first_use(how, own):
+    model = through(MIXING_NETWORKS[how], zero=how == "centred")
+    rule = npt.make_rule("np", model, npt.make_loss("mse"))
+    for grads in (rule.grads, jax.jit(rule.grads)):
+        with pytest.raises(ValueError, match="this network mixes the examples of a batch"):
+            grads(jax.random.key(0), (), model.init(jax.random.key(1)), (X, LABELS))
+
+
+def test_check_and_train_refuse_it(own):
+    model = through(MIXING_NETWORKS["centred"])
+    with pytest.raises(npt.UserError, match="this network mixes"):
+        npt.check(model, "sgd", "mse", (X, LABELS), study=False)
+    npt.register("network", "mixer", lambda shape, classes: model)
+    x, y = np.asarray(X), np.asarray(LABELS)
+    npt.register("dataset", "five", lambda data_dir: npt.make_dataset(x, y, x, y))
+    with pytest.raises(npt.UserError, match=r"this network mixes .*\(network precision\(mixer\)"):
+        npt.train(npt.Run(dataset="five", network="precision(mixer)", batchsize=5))
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_no_sound_network_is_refused(zero):
+    for how in (
+        lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True),
+        lambda x: jax.nn.softmax(x).astype("bfloat16"),
+    ):
+        model = through(lambda x, how=how: how(x).astype(x.dtype), zero)
+        mixing.check_network(model, X)

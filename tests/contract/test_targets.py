@@ -1,0 +1,81 @@
+"""Targets have one meaning: class indices within the outputs, or values shaped as the outputs."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nodepert as npt
+from nodepert import registry
+from nodepert.core import as_values, per_example
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+WRONG = {  # shapes of outputs and targets, and what the message says
+    "a value per example": ((5, 1), jnp.ones(5), "(5, 1); got float32 of shape (5,). Give values a last axis"),
+    "class indices as floats": ((5, 3), jnp.ones(5), "Convert class indices to integers: y.astype(int)"),
+    "values as integers": ((5, 3), jnp.ones((5, 3), int), "got int32 of shape (5, 3). Convert values to floats"),
+    "a column of indices": ((5, 3), jnp.ones((5, 1), int), "integers of shape (5,)"),
+    "a column of values": ((5, 3), jnp.ones((5, 1)), "give the network another number of outputs"),
+    "transposed": ((5, 3), jnp.ones((3, 5)), "shaped as the outputs, (5, 3)"),
+    "another batch": ((5, 3), jnp.ones(4, int), "integers of shape (5,)"),
+    "one row for all": ((5, 3), jnp.ones((1, 3)), "got float32 of shape (1, 3)"),
+    "steps as values": ((5, 2, 3), jnp.ones((5, 2)), "integers of shape (5, 2)"),
+}
+
+
+@pytest.mark.parametrize("name", registry.names("loss"))
+@pytest.mark.parametrize("what", WRONG)
+def test_targets_that_do_not_fit_are_an_error_with_both_shapes(what, name):
+    shape, targets, message = WRONG[what]
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        jax.eval_shape(npt.make_loss(name), jnp.zeros(shape), targets)
+    assert "\n" not in str(error.value)
+
+
+def test_an_output_error_takes_no_other_targets_than_a_loss():
+    model = npt.make_model("fc(width=4)", (3,), 1)
+    rule = npt.make_rule("dfa(error=linear)", model, lambda outputs, targets: jnp.square(outputs[:, 0] - targets))
+    params, x = model.init(jax.random.key(0)), jnp.ones((5, 3))
+    state = rule.init(jax.random.key(1), params, x)
+    with pytest.raises(ValueError, match="Give values a last axis"):
+        jax.eval_shape(rule.grads, jax.random.key(2), state, params, (x, jnp.ones(5)))
+
+
+def test_values_of_any_rank_and_flags_are_values():
+    outputs = jnp.zeros((2, 3, 4))
+    assert as_values(jnp.zeros((2, 3), int), outputs).shape == (2, 3, 4)
+    assert as_values(np.ones((2, 3, 4), bool), outputs).dtype == jnp.float32
+    losses = npt.make_loss("cross-entropy")(outputs, jnp.zeros((2, 3), "uint8"))
+    np.testing.assert_allclose(losses, np.full((2, 3), np.log(4)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("label", [-1, 3, 100])
+def test_a_label_without_an_output_is_named_wherever_labels_are_concrete(label):
+    model, x = npt.make_model("fc(width=4)", (2,), 3), jnp.ones((4, 2))
+    labels = jnp.array([0, 1, 2, label])
+    for loss in ("mse", "cross-entropy", lambda o, y: -jnp.take_along_axis(o, y[:, None], 1)[:, 0]):
+        with pytest.raises(npt.UserError, match=rf"label {label} has no output: with 3 outputs .* 0\.\.2"):
+            npt.check(model, "sgd", loss, (x, labels), study=False)
+    with pytest.raises(ValueError, match=f"label {label} has no output"):
+        npt.make_loss("linear-mse")(jnp.zeros((4, 3)), np.asarray(labels))
+
+
+def test_one_output_stands_for_two_classes_in_a_loss_of_the_users_own_alone():
+    def logistic(outputs, targets):
+        return jax.nn.softplus(jnp.where(targets == 1, -1, 1) * outputs[:, 0])
+
+    outputs, labels = jnp.zeros((2, 1)), jnp.array([0, 1])
+    assert per_example(logistic, outputs, labels).shape == (2,)
+    with pytest.raises(ValueError, match=r"label 1 has no output: with 1 output labels"):
+        per_example(npt.make_loss("mse"), outputs, labels)
+
+
+def test_a_network_with_fewer_outputs_than_classes_is_refused_before_it_trains(own):
+    npt.register("network", "few", lambda shape, classes: npt.make_model("fc(width=5)", shape, classes - 1))
+    for network in ("few", "precision(few)"):
+        run = npt.Run(dataset="digits", network=network, loss="cross-entropy")
+        with pytest.raises(npt.UserError, match=r"label 9 has no output: with 9 outputs .*\(network .*few"):
+            npt.train(run, name="few")
