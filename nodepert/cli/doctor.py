@@ -17,7 +17,7 @@ import tyro
 
 from nodepert.errors import UserError
 
-PACKAGES = ["jax", "jaxlib", "optax", "numpy", "orbax-checkpoint", "filelock", "matplotlib", "pandas"]
+PACKAGES = ["jax", "jaxlib", "optax", "numpy", "tensorstore", "filelock", "matplotlib", "pandas"]
 EXTRAS = {"flax": "flax", "equinox": "equinox", "slurm": "submitit", "parquet": "pyarrow", "report": "plotly",
           "tensorboard": "tensorboardX", "wandb": "wandb"}  # fmt: skip
 WHAT_FOR = {"flax": "npt.from_flax", "equinox": "npt.from_equinox", "slurm": "nodepert sweep --launcher slurm",

@@ -19,6 +19,7 @@ from nodepert.core import Array, Info, Loss, Model, Params, Rule, node_shapes, p
 from nodepert.data.dataset import Dataset, standardise
 from nodepert.errors import UserError
 from nodepert.registry import make
+from nodepert.rules.noise import key_of
 from nodepert.training.hyper import Hyper
 from nodepert.training.metrics import Metric, measured
 
@@ -150,7 +151,7 @@ class Program:
 
 def _keys(hyper: Hyper) -> Array:
     """Keys of weights, rule state, noise and shuffling: one for each use, and the same ones for a seed."""
-    return jax.random.split(jax.random.key(hyper.seed), 4)
+    return jax.random.split(key_of(hyper.seed), 4)
 
 
 def over_batches(f: Callable[[Any, Any], Any], carry: Any, arrays: Any, batchsize: int) -> Any:
@@ -158,7 +159,8 @@ def over_batches(f: Callable[[Any, Any], Any], carry: Any, arrays: Any, batchsiz
     n = len(jax.tree.leaves(arrays)[0])
     full, rest = divmod(n, batchsize)
     batches = jax.tree.map(lambda a: a[: full * batchsize].reshape(full, batchsize, *a.shape[1:]), arrays)
-    carry, _ = jax.lax.scan(lambda c, b: (f(c, b), None), carry, batches)
+    if full:
+        carry, _ = jax.lax.scan(lambda c, b: (f(c, b), None), carry, batches)
     return f(carry, jax.tree.map(lambda a: a[n - rest :], arrays)) if rest else carry
 
 
@@ -203,7 +205,7 @@ def rehearse(model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int
 
     batch = jax.ShapeDtypeStruct((2, *shape), "float32"), jax.ShapeDtypeStruct((2,), "int32")
     try:
-        jax.eval_shape(step, jax.random.key(0), *batch)
+        jax.eval_shape(step, key_of(0), *batch)
     except UserError:
         raise
     except ValueError as error:  # of the network, the rule or the loss, against its contract

@@ -21,6 +21,7 @@ from nodepert.experiments.shared.tables import finite, gathered, means, where
 from nodepert.models.fc import fc
 from nodepert.registry import full, make
 from nodepert.registry.spec import Spec
+from nodepert.rules.noise import key_of
 from nodepert.training.metrics import mean_error
 
 SCALES: dict[str, dict[str, Any]] = {
@@ -107,7 +108,7 @@ class Stabilise(Experiment):
 
     def learn(self, optimizer: Spec, lr: Any, seed: Any) -> Any:
         """The error of one run at all `times`; its start depends on the seed alone."""
-        teaching, testing, examples, perturbations, weights = jax.random.split(jax.random.key(seed), 5)
+        teaching, testing, examples, perturbations, weights = jax.random.split(key_of(seed), 5)
         network, change = self.network, make("optimizer", optimizer, lr, self.steps)
         estimate = make("rule", self.rule, network, squared_error)
         teacher, x_test = network.init(teaching), jax.random.normal(testing, (TESTED, self.inputs))
