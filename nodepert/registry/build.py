@@ -35,6 +35,10 @@ def make(kind: str, spec: str | Spec, *context: Any) -> Any:
     if kind in GIVES and not isinstance(made, imported(GIVES[kind])):
         expected = re.sub(r"[.:].*:|:", ".", GIVES[kind]).replace("nodepert", "npt")
         raise UserError(f"{kind} '{spec}' returns {type(made).__name__}; its factory must return {expected}")
+    if kind == "rule":
+        from nodepert.registry.shards import per_device
+
+        return per_device(made)
     return made
 
 

@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {  # what changes bits, with JAX's defaults
     "jax_memory_fitting_effort": 0.0,
     "jax_memory_fitting_level": "O2",
 }
+REFUSED = {"jax_numpy_rank_promotion": "raise", "jax_error_checking_behavior_nan": "raise", "jax_no_tracing": True}
 FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")  # recorded for information: most change no bits
 
 
@@ -41,6 +42,13 @@ def settings() -> dict[str, Any]:
     values = {name: _value(name, default) for name, default in SETTINGS.items()}
     flags = {name: value for name in FLAGS if (value := os.environ.get(name))}
     return {name: value for name, value in values.items() if value != SETTINGS[name]} | flags
+
+
+def check_supported() -> None:
+    """Raise UserError for a setting under which NodePert's own code, or optax, cannot be traced."""
+    for name, value in REFUSED.items():
+        if _value(name, None) == value:
+            raise UserError(f"NodePert does not work with {name}={value}; unset {name.upper()}")
 
 
 def check_settings(what: str, record: Mapping[str, Any], option: str) -> None:

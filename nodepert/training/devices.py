@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import nodepert
 from nodepert.errors import UserError
+from nodepert.training import configuration
 
 try:
     from jax import shard_map
@@ -43,13 +44,17 @@ def cores_apart(replicas: int) -> None:
 
 
 def start(replicas: int = 1) -> None:
-    """Start JAX, with CPU devices for so many replicas. Raises UserError where it finds no device, and in a process
-    forked from one that has started it."""
+    """Start JAX, with CPU devices for so many replicas.
+
+    Raises UserError where it finds no device, in a process forked from one that has started it, and for a setting that
+    NodePert does not support.
+    """
     if nodepert.forked:
         raise UserError("this process was forked from one that uses JAX, and JAX would wait for threads that only its "
                         "parent has; start it anew, as by multiprocessing.get_context('spawn')")  # fmt: skip
     if replicas > 1:
         cores_apart(replicas)
+    configuration.check_supported()
     if found := trouble():
         raise UserError("; ".join(found))
 

@@ -20,6 +20,7 @@ from nodepert.data.dataset import Dataset, standardise
 from nodepert.errors import UserError
 from nodepert.registry import make
 from nodepert.rules.noise import key_of
+from nodepert.rules.update import updated
 from nodepert.training.hyper import Hyper
 from nodepert.training.metrics import Metric, measured
 
@@ -94,8 +95,8 @@ class Program:
         """One update on these examples."""
         _, optimizer = self._built(hyper, data)
         found, rule_state, info = self.grads(state, hyper, data, indices)
-        updates, opt = optimizer.update(found, state.opt, state.params)
-        after = State(optax.apply_updates(state.params, updates), rule_state, opt, state.step + 1)
+        params, updates, opt = updated(optimizer, found, state.opt, state.params)
+        after = State(params, rule_state, opt, state.step + 1)
         return after, Update(found, updates, state.params, info)
 
     def step(self, state: State, hyper: Hyper, data: Any, indices: Array) -> tuple[State, Info]:
