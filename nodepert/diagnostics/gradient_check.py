@@ -94,6 +94,7 @@ def check(
         >>> npt.check(model, "np", "cross-entropy", (x, y), draws=400).verdict
         'unbiased'
     """
+    draws, warmup, seed = map(registry.plain, (draws, warmup, seed))
     for name, value, lowest in (("draws", draws, FEWEST), ("warmup", warmup, 0), ("seed", seed, 0)):
         if value is not None and (not isinstance(value, int) or not lowest <= value < 2**31):
             raise UserError(f"{name} must be a whole number of at least {lowest}; got {value!r}")

@@ -23,7 +23,6 @@ import importlib
 import inspect
 import itertools
 import math
-import numbers
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +32,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 from nodepert.data.dataset import Dataset, load_dataset
 from nodepert.errors import UserError
 from nodepert.experiments.drawing import Picture
-from nodepert.registry import check, resolve
+from nodepert.registry import check, plain, resolve
 from nodepert.registry.describe import parameters
 from nodepert.registry.spec import Spec
 from nodepert.training import devices
@@ -121,7 +120,7 @@ def chosen_options(name: str, scale: Scale, given: dict[str, Any]) -> dict[str, 
     """The options of a scale, replaced by those given. Raises UserError for unknown options, and values of a wrong
     type; specs in them are checked here, not when the first part is computed."""
     defaults = options(name, scale)
-    given = {k: int(v) if isinstance(v, numbers.Integral) and not isinstance(v, bool) else v for k, v in given.items()}
+    given = {k: plain(v) for k, v in given.items()}
     several = {k: tuple(v) if isinstance(v, list) else v if isinstance(v, tuple) else (v,)
                for k, v in given.items() if isinstance(defaults.get(k), tuple)}  # fmt: skip
     if empty := [option for option, value in several.items() if not value and defaults[option]]:
