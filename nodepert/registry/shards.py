@@ -44,5 +44,7 @@ def _axes(leaf: Any) -> frozenset[Any]:
 def _over(leaf: Any, axes: frozenset[Any]) -> Any:
     if not axes:
         return leaf
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # itself cast, it would count as used
+        return jax.random.wrap_key_data(_over(jax.random.key_data(leaf), axes), impl=jax.random.key_impl(leaf))
     to_varying = jax.lax.pcast if hasattr(jax.lax, "pcast") else jax.lax.pvary
     return to_varying(leaf, tuple(axes), **({"to": "varying"} if hasattr(jax.lax, "pcast") else {}))

@@ -51,7 +51,7 @@ def save(run: Path, epoch: int, rows: list[Row], state: Any, data: str, keep: in
         try:
             place.mkdir(parents=True)
             with open(place / ARRAYS, "xb") as file:
-                np.savez(file, **arrays)
+                np.savez(file, **{name: _in_numpy(array) for name, array in arrays.items()})
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
@@ -135,9 +135,14 @@ def _read(place: Path, record: dict[str, Any]) -> list[np.ndarray]:
     return [arrays[name] for name in sorted(arrays)]
 
 
+def _in_numpy(array: np.ndarray) -> np.ndarray:
+    """An array in a dtype of numpy's own files: the bits of bfloat16 and the like as whole numbers."""
+    return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
+
+
 def _of_numpy(place: Path, dtypes: dict[str, str]) -> dict[str, np.ndarray]:
     with np.load(place / ARRAYS, allow_pickle=False) as found:
-        return {name: found[name].view(np.dtype(dtype)) for name, dtype in dtypes.items()}  # bfloat16 is read as void
+        return {name: found[name].view(np.dtype(dtype)) for name, dtype in dtypes.items()}
 
 
 def _of_orbax(place: Path) -> dict[str, np.ndarray]:
