@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from nodepert.core import Rule
 from nodepert.errors import UserError
@@ -44,7 +45,7 @@ def _axes(leaf: Any) -> frozenset[Any]:
 def _over(leaf: Any, axes: frozenset[Any]) -> Any:
     if not axes:
         return leaf
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # itself cast, it would count as used
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # itself cast, it would count as used
         return jax.random.wrap_key_data(_over(jax.random.key_data(leaf), axes), impl=jax.random.key_impl(leaf))
-    to_varying = jax.lax.pcast if hasattr(jax.lax, "pcast") else jax.lax.pvary
-    return to_varying(leaf, tuple(axes), **({"to": "varying"} if hasattr(jax.lax, "pcast") else {}))
+    cast: Any = getattr(jax.lax, "pcast", None)
+    return cast(leaf, tuple(axes), to="varying") if cast else getattr(jax.lax, "pvary")(leaf, tuple(axes))  # noqa: B009

@@ -112,7 +112,7 @@ def over_batch(on: Mesh) -> Callable[[Any], Any]:
 
 def eager() -> bool:
     """Whether JAX executes step by step, for a debugger: JAX_DISABLE_JIT=1 or jax.disable_jit()."""
-    return bool(jax.config.jax_disable_jit)
+    return bool(getattr(jax.config, "jax_disable_jit", False))
 
 
 def shares(on: Mesh) -> int:

@@ -5,6 +5,7 @@ import random
 import signal
 import time
 
+import jax
 import pytest
 from sweeps import grid, records, results, start, sweep
 

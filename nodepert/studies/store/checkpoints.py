@@ -51,7 +51,8 @@ def save(run: Path, epoch: int, rows: list[Row], state: Any, data: str, keep: in
         try:
             place.mkdir(parents=True)
             with open(place / ARRAYS, "xb") as file:
-                np.savez(file, **{name: _in_numpy(array) for name, array in arrays.items()})
+                saved: dict[str, Any] = {name: _in_numpy(array) for name, array in arrays.items()}
+                np.savez(file, **saved)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
