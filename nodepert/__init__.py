@@ -6,6 +6,8 @@
 Read `nodepert/core.py` first. Names are imported when they are first used, so that `import nodepert` is fast.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -67,6 +69,19 @@ if TYPE_CHECKING:
     from nodepert.studies.trackers import make_tracker as make_tracker
     from nodepert.studies.train import Result as Result
     from nodepert.studies.train import train as train
+
+
+forked = False  # whether this process was forked from one in which JAX had started
+
+
+def _mark_fork() -> None:
+    global forked
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    forked = forked or bool(getattr(bridge, "_backends", None))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mark_fork)
 
 
 def __getattr__(name: str):

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(ValueError):
     """Something the user can put right. The command line prints it as one line and exits with status 2."""
+
+
+def reason(error: OSError) -> str:
+    """Why a file cannot be read or written; of a process whose working directory was deleted, that."""
+    if not has_cwd():
+        return "the working directory no longer exists (change to another one)"
+    return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def has_cwd() -> bool:
+    """Whether the working directory exists."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def did_you_mean(word: str, there: Iterable[str]) -> str:

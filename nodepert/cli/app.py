@@ -27,7 +27,7 @@ from nodepert.cli.parser import Words
 from nodepert.cli.report import report
 from nodepert.cli.runs import results, runs
 from nodepert.cli.sweep import sweep
-from nodepert.errors import UserError
+from nodepert.errors import UserError, has_cwd, reason
 from nodepert.studies.grid import parsed_seeds
 from nodepert.studies.labels import labels
 from nodepert.studies.run import Run, Task
@@ -145,6 +145,10 @@ def reported() -> Iterator[None]:
         yield
     except UserError as error:
         fail(error)
+    except FileNotFoundError as error:
+        if has_cwd():
+            raise
+        fail(reason(error))
     except BrokenPipeError:  # nodepert ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -15,9 +15,9 @@ from typing import Annotated, Any, NamedTuple
 
 import tyro
 
-from nodepert.errors import UserError
+from nodepert.errors import UserError, reason
 
-PACKAGES = ["jax", "jaxlib", "optax", "numpy", "orbax-checkpoint", "filelock", "matplotlib", "pandas"]
+PACKAGES = ["jax", "jaxlib", "optax", "numpy", "tensorstore", "filelock", "matplotlib", "pandas"]
 EXTRAS = {"flax": "flax", "equinox": "equinox", "slurm": "submitit", "parquet": "pyarrow", "report": "plotly",
           "tensorboard": "tensorboardX", "wandb": "wandb"}  # fmt: skip
 WHAT_FOR = {"flax": "npt.from_flax", "equinox": "npt.from_equinox", "slurm": "nodepert sweep --launcher slurm",
@@ -152,7 +152,7 @@ def _directory(name: str, path: Path, fix: str, required: bool = False) -> Item:
             free = shutil.disk_usage(nearest).free / 1e9
         return Item(name, True, f"{path} ({free:.0f} GB free)")
     except OSError as error:
-        return Item(name, False, f"{path}: {(error.strerror or str(error)).lower()}", fix, required)
+        return Item(name, False, f"{path}: {reason(error)}", fix, required)
 
 
 def _slurm() -> Item:

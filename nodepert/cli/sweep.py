@@ -87,6 +87,7 @@ def sweep(
     sweep_view.show_plan(study)
     if dry_run:
         return
+    check_saved(study)
     study.tidy()
     launcher = make("launcher", spec, name)
     if watch and not launcher.attaches:
@@ -153,6 +154,17 @@ def pairs(given: Sequence[str]) -> dict[str, Any]:
 def command_line() -> str:
     """The command as it was given, without the options that choose among its runs."""
     return shlex.join(["nodepert", *(word for word in parser.given if word not in ("--retry", "--watch"))])
+
+
+def check_saved(study: Sweep) -> None:
+    """Raise UserError where a run has a result or a checkpoint of other settings of JAX."""
+    from nodepert.studies.store import checkpoints
+    from nodepert.studies.store.run_folder import RunFolder
+    from nodepert.training.configuration import check_settings
+
+    for folder, progress in zip(study.folders, study.progress, strict=True):
+        if progress.finished or (progress.status and checkpoints.exist(folder)):
+            check_settings(str(folder), RunFolder.read(folder).record, "name in the grid file")
 
 
 def check_first(study: Sweep, numbers: Sequence[int], launcher: Launcher) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from nodepert.data.dataset import DataError
 from nodepert.data.formats import IDX_FILES
-from nodepert.errors import UserError
+from nodepert.errors import UserError, reason
 
 TIMEOUT = (5, 30)  # seconds to connect, and between two packets; without a network it fails fast
 
@@ -103,7 +103,7 @@ def fetch(name: str) -> Path:
                 with suppress(OSError):  # it is not empty
                     cache.rmdir()
     except OSError as error:
-        raise DataError(f"cannot download {name}: cannot write to {cache}: {error.strerror}") from error
+        raise DataError(f"cannot download {name}: cannot write to {cache}: {reason(error)}") from error
     return folder
 
 

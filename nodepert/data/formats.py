@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from nodepert.data.dataset import Arrays, DataError
+from nodepert.errors import reason
 
 IDX_IMAGES, IDX_LABELS = "{}-images-idx3-ubyte", "{}-labels-idx1-ubyte"
 IDX_SPLITS = ("train", "t10k")
@@ -55,7 +56,7 @@ def guarded(path: Path) -> Iterator[None]:
     except (gzip.BadGzipFile, zlib.error, tarfile.TarError, ValueError, OverflowError, MemoryError) as error:
         raise bad(path, "corrupt: it cannot be decompressed") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or type(error).__name__}") from error
+        raise DataError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 def opened(path: Path) -> BufferedIOBase:

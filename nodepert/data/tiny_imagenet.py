@@ -19,6 +19,7 @@ import numpy as np
 
 from nodepert.data.dataset import Arrays, DataError
 from nodepert.data.formats import bad
+from nodepert.errors import reason
 
 SIDE = 64
 FILE_MOST = 1 << 20  # bytes; the authors' images have about 2,000
@@ -88,7 +89,7 @@ def _folder(place: Path) -> tuple[set[str], Read]:
             with open(place / name, "rb") as file:
                 return _small(place / name, file.read(FILE_MOST + 1))
         except OSError as error:
-            raise DataError(f"{place / name}: cannot be read: {error.strerror}") from error
+            raise DataError(f"{place / name}: cannot be read: {reason(error)}") from error
 
     images = chain(place.glob("train/*/images/*.JPEG"), place.glob("val/images/*.JPEG"))
     return {path.relative_to(place).as_posix() for path in images}, read

@@ -32,6 +32,8 @@ from nodepert.diagnostics.verdict import ALL, judged
 from nodepert.errors import UserError
 from nodepert.registry.spec import Spec
 from nodepert.rules.directional import loss_along
+from nodepert.rules.noise import key_of
+from nodepert.training import devices
 
 FEWEST = 5 * GROUPS  # draws
 Batch = tuple[Array, Array]
@@ -93,15 +95,17 @@ def check(
         >>> npt.check(model, "np", "cross-entropy", (x, y), draws=400).verdict
         'unbiased'
     """
+    draws, warmup, seed = map(registry.plain, (draws, warmup, seed))
     for name, value, lowest in (("draws", draws, FEWEST), ("warmup", warmup, 0), ("seed", seed, 0)):
         if value is not None and (not isinstance(value, int) or not lowest <= value < 2**31):
             raise UserError(f"{name} must be a whole number of at least {lowest}; got {value!r}")
+    devices.start()
     batch = checked(batch)
     spec = None if isinstance(rule, Rule) else registry.check("rule", rule)
     loss = loss if callable(loss) else registry.make_loss(loss)
     made = rule if isinstance(rule, Rule) else registry.make("rule", rule, model, loss)
     network = made.model(batch[0]) if made.model else model
-    init, first, estimates, along = jax.random.split(jax.random.key(seed), 4)
+    init, first, estimates, along = jax.random.split(key_of(seed), 4)
     params = network.init(init) if params is None else params
     state = made.init(first, params, batch[0][:1])
     exact, mix, dtype = reference(network, loss, params, batch)

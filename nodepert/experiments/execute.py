@@ -21,8 +21,9 @@ from nodepert.studies.store.lock import Lock
 from nodepert.studies.store.records import write_whole, writing
 from nodepert.studies.store.run_folder import versions
 from nodepert.studies.store.tables import to_csv
+from nodepert.training import devices
 from nodepert.training.compile_cache import keep_programs
-from nodepert.training.devices import device_name
+from nodepert.training.configuration import check_settings, settings
 
 # Figures are 7 inches wide; in a column of 9 cm, half of that, letters of 12 points are as large as a footnote's.
 TYPE: Any = {"font.size": 12, "axes.titlesize": 12, "legend.fontsize": 11}
@@ -53,6 +54,7 @@ def execute(
     holds the same experiment with other options.
     """
     experiment = build(name, scale, data_dir, **given)
+    devices.start()
     chosen = json.loads(json.dumps(chosen_options(name, scale, given)))
     with locked(Path(out), name) as check_lock:
         stem = Path(out) / name
@@ -124,14 +126,17 @@ def drawn(experiment: Experiment, rows: Sequence[Row], stem: Path) -> Path:
 def _record(path: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """The saved record of this experiment, or a new one. Raises UserError for one with other options."""
     if not path.exists():
-        return {**asked, "done": [], "seconds": 0.0, "device": device_name(), "versions": versions()}
+        return {**asked, "done": [], "seconds": 0.0, "device": devices.device_name(), "versions": versions(),
+                "settings": settings()}  # fmt: skip
     record = read_record(path)
     if differing := _differing(record, asked):
         raise UserError(f"{path} has {record.get('experiment')} with other options ({differing}); give another --out, "
                         "or move it away")  # fmt: skip
     if not (isinstance(record.get("done"), list) and isinstance(record.get("seconds"), float)):
         raise UserError(f"{path} is corrupt; move it away")
-    return record
+    if record["done"]:
+        check_settings(str(path), record, "--out")
+    return record | {"settings": settings()} if not record["done"] else record
 
 
 def _differing(record: dict[str, Any], asked: dict[str, Any]) -> str:

@@ -23,7 +23,6 @@ import importlib
 import inspect
 import itertools
 import math
-import numbers
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,9 +32,11 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 from nodepert.data.dataset import Dataset, load_dataset
 from nodepert.errors import UserError
 from nodepert.experiments.drawing import Picture
-from nodepert.registry import check, resolve
+from nodepert.registry import check, plain, resolve
 from nodepert.registry.describe import parameters
 from nodepert.registry.spec import Spec
+from nodepert.training import devices
+from nodepert.training.configuration import pinned
 
 Row: TypeAlias = dict[str, Any]  # str, int or float (nan: no value); all rows of an experiment have the same keys
 Part: TypeAlias = dict[str, Any]  # {column: value}, which identify a part of an experiment
@@ -119,7 +120,7 @@ def chosen_options(name: str, scale: Scale, given: dict[str, Any]) -> dict[str, 
     """The options of a scale, replaced by those given. Raises UserError for unknown options, and values of a wrong
     type; specs in them are checked here, not when the first part is computed."""
     defaults = options(name, scale)
-    given = {k: int(v) if isinstance(v, numbers.Integral) and not isinstance(v, bool) else v for k, v in given.items()}
+    given = {k: plain(v) for k, v in given.items()}
     several = {k: tuple(v) if isinstance(v, list) else v if isinstance(v, tuple) else (v,)
                for k, v in given.items() if isinstance(defaults.get(k), tuple)}  # fmt: skip
     if empty := [option for option, value in several.items() if not value and defaults[option]]:
@@ -151,8 +152,11 @@ def build(name: str, scale: Scale = "small", data_dir: str | Path | None = None,
 
 
 def of_part(experiment: Experiment, part: Part) -> Iterator[Row]:
-    """The rows of one part, its own columns first."""
-    return (part | row for row in experiment.rows(part))
+    """The rows of one part, its own columns first. Raises UserError where JAX does not start."""
+    devices.start()
+    with pinned():  # not while the caller has a row
+        rows = [part | row for row in experiment.rows(part)]
+    yield from rows
 
 
 def as_function(attribute: str) -> Callable[..., Iterator[Row]]:

@@ -18,6 +18,7 @@ from nodepert.registry.table import register as register
 from nodepert.registry.table import resolve as resolve
 from nodepert.registry.validate import check as check
 from nodepert.registry.validate import full as full
+from nodepert.registry.validate import plain as plain
 from nodepert.registry.validate import short as short
 from nodepert.registry.validate import shortened as shortened
 from nodepert.registry.validate import to_float as to_float

@@ -37,6 +37,10 @@ def make(kind: str, spec: str | Spec, *context: Any) -> Any:
         raise UserError(f"{kind} '{spec}' returns {type(made).__name__}; its factory must return {expected}")
     if kind == "network" and not own(kind, spec):
         imported("nodepert.contract.mixing:accept")(made.apply)
+    if kind == "rule":
+        from nodepert.registry.shards import per_device
+
+        return per_device(made)
     return made
 
 

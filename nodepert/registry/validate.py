@@ -80,6 +80,7 @@ def within(kind: str, spec: str | Spec) -> list[str]:
 
 def _coerce(kind: str, what: str, annotation: Any, value: Any, default: Any = ...) -> Any:
     """Check and convert a value by its annotation: float (may be traced), int, bool, str, Literal, list, dict, Spec."""
+    value = plain(value)
     if value is None and default is None:
         return None
     if annotation is Spec:
@@ -103,6 +104,24 @@ def _coerce(kind: str, what: str, annotation: Any, value: Any, default: Any = ..
     if isinstance(value, int) and abs(value) >= 2**31:
         raise UserError(f"{what} must be below 2**31; got {value}")
     return value
+
+
+def plain(value: Any) -> Any:
+    """A scalar of numpy or JAX as a Python value of the same shortest decimal: np.float32(1e-3) is 1e-3.
+
+    Everything else, traced numbers among them, is returned as it is.
+    """
+    if getattr(value, "shape", None) != () or not hasattr(value, "dtype"):
+        return value
+    import numpy as np
+
+    try:
+        scalar = np.asarray(value)[()]
+    except Exception:  # traced, or a key
+        return value
+    if not isinstance(scalar, np.generic):
+        return value
+    return float(str(scalar)) if isinstance(scalar, np.floating) or scalar.dtype.kind == "V" else scalar.item()
 
 
 def to_float(what: str, value: Any) -> float:

@@ -19,6 +19,12 @@ from jax.extend.random import threefry2x32_p
 
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array
+GENERATOR = "threefry2x32"  # of all keys that NodePert makes: results do not depend on jax_default_prng_impl
+
+
+def key_of(seed: Any) -> Key:
+    """The key of a seed, of one generator whatever JAX's configuration is."""
+    return jax.random.key(seed, impl=GENERATOR)
 
 
 def draw(key: Key, shapes: Mapping[str, Any], noise: str = "gaussian") -> dict[str, Array]:
@@ -77,7 +83,7 @@ def random_words(key: Key, examples: int, words: int, reused: bool = True) -> Ar
     reused: whether a word is used for more than one value. If not, the cipher is fused with what follows, which saves
     memory traffic; fused, a word used 32 times would be computed 32 times.
     """
-    if str(jax.random.key_impl(key)) != "threefry2x32":
+    if str(jax.random.key_impl(key)) != GENERATOR:
         return jax.random.bits(key, (examples, words), jnp.uint32)
     blocks = -(-words // 2)
     example = jax.lax.broadcasted_iota(jnp.uint32, (examples, blocks), 0)

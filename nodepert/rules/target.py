@@ -15,6 +15,7 @@ from nodepert.rules.directional import scaled
 from nodepert.rules.feedback import random_like
 from nodepert.rules.inverses import ACTIVATIONS, Feedback, Pass, between, clean, inverse, inverted
 from nodepert.rules.noise import draw
+from nodepert.rules.update import updated
 
 
 class Inverses(NamedTuple):
@@ -160,6 +161,5 @@ def reconstruction(
 
 def learned(optimizer: optax.GradientTransformation, state: Inverses, loss_of: Callable[[Feedback], Any]) -> Inverses:
     """The inverses after one step on their loss."""
-    updates, opt = optimizer.update(jax.grad(loss_of)(state.feedback), state.optimizer, state.feedback)
-    feedback: Any = optax.apply_updates(state.feedback, updates)
+    feedback, _, opt = updated(optimizer, jax.grad(loss_of)(state.feedback), state.optimizer, state.feedback)
     return Inverses(feedback, opt)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nodepert.errors import UserError, did_you_mean
-from nodepert.registry import check
+from nodepert.registry import check, plain
 from nodepert.training.metrics import measured
 
 
@@ -37,6 +37,8 @@ class Execution:
     """For one large run: spread each batch over all devices. (Several runs are spread over them anyway.)"""
 
     def __post_init__(self):
+        for f in fields(self):
+            object.__setattr__(self, f.name, plain(getattr(self, f.name)))
         for name in ("log", "metrics"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))

@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 
 from nodepert.errors import UserError
 from nodepert.registry import names as registered
+from nodepert.registry import plain
 from nodepert.studies.run import Run
 from nodepert.studies.store.records import read_text
 from nodepert.studies.store.run_folder import checked_name
@@ -102,7 +103,7 @@ def make_grid(table: Mapping[str, Any]) -> Grid:
         4
     """
     table = {OLD_NAMES.get(key, key): value for key, value in table.items()}
-    name, seeds = table.pop("name", "sweep"), table.pop("seeds", None)
+    name, seeds = table.pop("name", "sweep"), plain(table.pop("seeds", None))
     if not isinstance(name, str):
         raise UserError(f"name must be a string; got {name!r}")
     launchers = {name: table.pop(name) for name in registered("launcher") if isinstance(table.get(name), dict)}
@@ -169,8 +170,9 @@ def _axes(where: str, table: Any) -> dict[str, list[Any]]:
     if not isinstance(table, Mapping):
         raise UserError(f"{where} is a table of options, as in rule = ['np', 'sgd']")
     axes = {
-        OLD_NAMES.get(str(key), str(key)): value if isinstance(value, list) else [value] for key, value in table.items()
-    }
+        OLD_NAMES.get(str(key), str(key)): list(value) if isinstance(value, list) or (hasattr(value, "__array__")
+        and getattr(value, "ndim", 0)) else [value] for key, value in table.items()
+    }  # fmt: skip
     if unknown := [key for key in axes if key not in OPTIONS]:
         shape = "; width and depth are written into the network, as in 'fc(width=500, depth=2)'"
         raise UserError(f"{where} has an unknown option {unknown[0]}; there are: {', '.join(OPTIONS)}"

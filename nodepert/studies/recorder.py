@@ -20,6 +20,7 @@ from nodepert.studies.store import checkpoints, open_files
 from nodepert.studies.store.checkpoints import Checkpoint
 from nodepert.studies.store.run_folder import FAILED, FINISHED, INTERRUPTED, Locked, RunFolder, open_run
 from nodepert.studies.user_code import code_of
+from nodepert.training.configuration import check_settings, settings
 from nodepert.training.hyper import stacked
 from nodepert.training.metrics import Row, diverged
 from nodepert.training.program import Program, State, task_data
@@ -32,19 +33,23 @@ def open_folders(
 ) -> dict[int, RunFolder]:
     """{i: the folder of run i}, locked until the stack is closed; if `skip`, without those that others have locked.
 
-    Raises Locked and UserError as `open_run`, and UserError if the limit on open files is too low.
+    Raises Locked and UserError as `open_run`, and UserError if the limit on open files is too low, or for a result of
+    other settings of JAX.
     """
     open_files.make_room(len(runs))
     prints = {spec: fingerprint(data) for spec, data in sets.items()}
     folders: dict[int, RunFolder] = {}
     for i, (run, code) in enumerate(zip(runs, code_of(runs), strict=True)):
+        origin = {"code": code, "settings": settings()}
         try:
-            folder = stack.enter_context(open_run(Path(out), name, run, prints[run.dataset], not skip, code))
+            folder = stack.enter_context(open_run(Path(out), name, run, prints[run.dataset], not skip, origin))
         except Locked:
             if not skip:
                 raise
             continue
         folders[i] = folder
+        if folder.done or checkpoints.exist(folder.path):
+            check_settings(str(folder.path), folder.record, "--name")
         _restore_table(folder)
     return folders
 

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nodepert.errors import UserError, did_you_mean
+from nodepert.errors import UserError, did_you_mean, reason
 from nodepert.registry import full, short
 from nodepert.registry.spec import BY_NODE, Spec, show
 from nodepert.studies.run import SPECS, Run, from_config
@@ -73,7 +73,7 @@ def studies(out: str | Path = "runs") -> list[str]:
     try:
         return sorted(p.name for p in Path(out).iterdir() if p.is_dir() and _is_name(p.name) and run_folders(p))
     except OSError as error:
-        raise UserError(f"no runs in {out}: {(error.strerror or str(error)).lower()}; "
+        raise UserError(f"no runs in {out}: {reason(error)}; "
                         "nodepert train puts them into OUT/NAME/ID/") from None  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from nodepert.errors import UserError
-from nodepert.registry import entry, full, shortened, to_float
+from nodepert.registry import entry, full, plain, shortened, to_float
 from nodepert.registry.ranges import check_numbers
 from nodepert.registry.spec import Spec
 
@@ -114,7 +114,8 @@ _NOUNS = {"str": "a string", "int": "a whole number", "float": "a number"}
 
 
 def _converted(name: str, kind: str, value: Any) -> Any:
-    """A field's value in its declared type; numbers of numpy are numbers."""
+    """A field's value in its declared type; numbers of numpy and JAX are numbers."""
+    value = plain(value)
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if kind == "float" and real:
         return to_float(name, value)

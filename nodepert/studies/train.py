@@ -27,6 +27,7 @@ from nodepert.studies.store.run_folder import FINISHED, RunFolder
 from nodepert.studies.trackers import trackers
 from nodepert.training import devices, processes
 from nodepert.training.compile_cache import keep_programs
+from nodepert.training.configuration import pinned
 from nodepert.training.metrics import Row, measured
 from nodepert.training.program import State
 from nodepert.training.replicas import Epoch, fit_all
@@ -72,8 +73,7 @@ def train(
     share a computation, only the first writes files and calls the callbacks.
 
     With a `name` runs are saved in `<out>/<name>/<id>/`: metrics.csv is complete after every epoch, and a run that has
-    finished there is read back. An interrupted run resumes from its last checkpoint, with bit-identical
-    results.
+    finished there is read back. An interrupted run resumes from its last checkpoint, with bit-identical results.
 
     Args:
         runs: A `Run`, or a sequence of runs.
@@ -127,7 +127,7 @@ class _Work:
     def results_of_all(self, name: str | None, out: str | Path, skip: bool) -> list[Result]:
         """Execute the runs; their results in order."""
         try:
-            with ExitStack() as stack:
+            with pinned(), ExitStack() as stack:
                 folders = {} if name is None else self.open_folders(stack, name, out, skip)
                 for group in self.groups:
                     left = [i for i in group.numbers if i not in self.results]
@@ -211,7 +211,7 @@ class _Work:
         for new, state in self.epochs(group, found):
             stopping = processes.agreed([self.stop()])[0]
             trained = any(row["epoch"] for row in new.values())
-            alone = jax.process_count() == 1  # orbax waits for all processes, and several start again anyway
+            alone = jax.process_count() == 1  # several processes start again anyway
             checkpoint = alone and trained and (stopping or recorder.checkpoint_is_due())
             for k, row in new.items():
                 i = group.numbers[k]

@@ -13,7 +13,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+import nodepert
 from nodepert.errors import UserError
+from nodepert.training import configuration
 
 try:
     from jax import shard_map
@@ -42,9 +44,17 @@ def cores_apart(replicas: int) -> None:
 
 
 def start(replicas: int = 1) -> None:
-    """Start JAX, with CPU devices for so many replicas. Raises UserError where it finds no device."""
+    """Start JAX, with CPU devices for so many replicas.
+
+    Raises UserError where it finds no device, in a process forked from one that has started it, and for a setting that
+    NodePert does not support.
+    """
+    if nodepert.forked:
+        raise UserError("this process was forked from one that uses JAX, and JAX would wait for threads that only its "
+                        "parent has; start it anew, as by multiprocessing.get_context('spawn')")  # fmt: skip
     if replicas > 1:
         cores_apart(replicas)
+    configuration.check_supported()
     if found := trouble():
         raise UserError("; ".join(found))
 
@@ -87,7 +97,7 @@ def over_replicas(f: Callable[..., Any], on: Mesh, lanes: int) -> Callable[[Any,
     def share(stacked, shared):
         return jax.lax.map(lambda one: f(*one, shared), stacked, batch_size=lanes if lanes > 1 else None)
 
-    if on.axis_names == (BATCH,) or on.size == 1:
+    if on.axis_names == (BATCH,) or on.size == 1 or eager():
         return share
     each = PartitionSpec(REPLICAS)
     return shard_map(share, mesh=on, in_specs=(each, PartitionSpec()), out_specs=each)
@@ -95,9 +105,14 @@ def over_replicas(f: Callable[..., Any], on: Mesh, lanes: int) -> Callable[[Any,
 
 def over_batch(on: Mesh) -> Callable[[Any], Any]:
     """A function that spreads a batch over a mesh for batches; the identity for a mesh of replicas."""
-    if on.axis_names != (BATCH,):
+    if on.axis_names != (BATCH,) or eager():
         return lambda batch: batch
     return functools.partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(on, PartitionSpec(BATCH)))
+
+
+def eager() -> bool:
+    """Whether JAX executes step by step, for a debugger: JAX_DISABLE_JIT=1 or jax.disable_jit()."""
+    return bool(getattr(jax.config, "jax_disable_jit", False))
 
 
 def shares(on: Mesh) -> int:
@@ -141,7 +156,7 @@ def compiler_options() -> dict[str, str]:
 
 def memory_needed(compiled: Any) -> int:
     """Bytes that a compiled program needs on each device, by XLA's analysis: arguments, results, temporaries."""
-    found = compiled.memory_analysis()
+    found = compiled.memory_analysis() if isinstance(compiled, jax.stages.Compiled) else None
     if not found:
         return 0
     parts = found.argument_size_in_bytes, found.output_size_in_bytes, found.temp_size_in_bytes

@@ -21,6 +21,8 @@ from nodepert.core import Array, Info, Loss, Model, Params, Rule, node_shapes, p
 from nodepert.data.dataset import Dataset, is_wide, standardise
 from nodepert.errors import UserError
 from nodepert.registry import make
+from nodepert.rules.noise import key_of
+from nodepert.rules.update import updated
 from nodepert.training.hyper import Hyper
 from nodepert.training.metrics import Metric, measured
 
@@ -95,8 +97,8 @@ class Program:
         """One update on these examples."""
         _, optimizer = self._built(hyper, data)
         found, rule_state, info = self.grads(state, hyper, data, indices)
-        updates, opt = optimizer.update(found, state.opt, state.params)
-        after = State(optax.apply_updates(state.params, updates), rule_state, opt, state.step + 1)
+        params, updates, opt = updated(optimizer, found, state.opt, state.params)
+        after = State(params, rule_state, opt, state.step + 1)
         return after, Update(found, updates, state.params, info)
 
     def step(self, state: State, hyper: Hyper, data: Any, indices: Array) -> tuple[State, Info]:
@@ -152,7 +154,7 @@ class Program:
 
 def _keys(hyper: Hyper) -> Array:
     """Keys of weights, rule state, noise and shuffling: one for each use, and the same ones for a seed."""
-    return jax.random.split(jax.random.key(hyper.seed), 4)
+    return jax.random.split(key_of(hyper.seed), 4)
 
 
 def over_batches(f: Callable[[Any, Any], Any], carry: Any, arrays: Any, batchsize: int) -> Any:
@@ -160,7 +162,8 @@ def over_batches(f: Callable[[Any, Any], Any], carry: Any, arrays: Any, batchsiz
     n = len(jax.tree.leaves(arrays)[0])
     full, rest = divmod(n, batchsize)
     batches = jax.tree.map(lambda a: a[: full * batchsize].reshape(full, batchsize, *a.shape[1:]), arrays)
-    carry, _ = jax.lax.scan(lambda c, b: (f(c, b), None), carry, batches)
+    if full:
+        carry, _ = jax.lax.scan(lambda c, b: (f(c, b), None), carry, batches)
     return f(carry, jax.tree.map(lambda a: a[n - rest :], arrays)) if rest else carry
 
 
@@ -214,7 +217,7 @@ def rehearse(
     batch = jax.ShapeDtypeStruct((2, *shape), "float32"), jax.ShapeDtypeStruct((2,), "int32")
     try:
         check_network(model, batch[0])
-        params = jax.eval_shape(step, jax.random.key(0), *batch)
+        params = jax.eval_shape(step, key_of(0), *batch)
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     except UserError:
         raise

@@ -140,6 +140,8 @@ class Group:
 
         def compiled(f, *arguments, outputs: Any = spread, donate: Any = ()):
             together = devices.over_replicas(f, mesh, lanes)
+            if devices.eager():
+                return lambda *a: together(a[:-1], a[-1])
             inputs = (spread,) * (len(arguments) - 1) + (copy,)
             jitted = jax.jit(
                 lambda *a: together(a[:-1], a[-1]),

@@ -393,3 +393,16 @@ def test_the_loss_is_the_networks_own_unless_it_is_given(work):
     cli.main(["train", "--dataset", "digits(train=200, test=50)", "--network", "linfc(width=8)", "--rule", "sgd",
               "--epochs", "1"])  # fmt: skip
     assert [path.name for path in (work / "runs" / "default").iterdir()] == ["6d296ea4e298"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["train --dataset digits", "check --dataset digits", "runs", "sweep grid.toml", "doctor",
+     "experiment linear-theory --scale smoke"],
+)  # fmt: skip
+def test_a_deleted_working_directory_is_the_reason(command, work, capsys):
+    work.rmdir()
+    with pytest.raises(SystemExit) as stop:
+        cli.main(command.split())
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and "the working directory no longer exists" in err and err.count("\n") == 1

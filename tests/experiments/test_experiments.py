@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 from toy import Toy
 
@@ -273,3 +274,14 @@ def test_a_process_that_lost_its_lock_writes_nothing(tmp_path, toy):
     with pytest.raises(npt.UserError, match="is locked by another process"):
         execute(toy, "smoke", out=tmp_path, on_part=taken)
     assert read_record(tmp_path / f"{toy}.json")["done"] == [{"size": 1}]
+
+
+def test_an_experiment_of_other_settings_of_jax_is_not_completed(toy, tmp_path, capsys):
+    with jax.default_matmul_precision("float32"):
+        execute(toy, "smoke", out=tmp_path)
+    assert read_record(tmp_path / f"{toy}.json")["settings"]["jax_default_matmul_precision"] == "float32"
+    assert "jax_default_matmul_precision=float32, and here it is None" in refused(
+        capsys, toy, "--scale", "smoke", "--out", str(tmp_path)
+    )
+    with jax.default_matmul_precision("float32"):
+        execute(toy, "smoke", out=tmp_path)

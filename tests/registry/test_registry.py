@@ -10,10 +10,13 @@ import typing
 import warnings
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import nodepert as npt
 from nodepert.cli import app as cli
 from nodepert.errors import UserError
 from nodepert.registry import check, everything, full, make, names, resolve, usage
@@ -266,3 +269,20 @@ def test_listing_and_checking_specs_imports_neither_jax_nor_numpy():
         print([m for m in ("jax", "numpy", "matplotlib", "optax") if m in sys.modules])"""
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble, jnp.float32, np.array])
+def test_a_scalar_of_numpy_or_jax_is_the_number_that_it_shows(kind):
+    run = npt.Run(dataset="digits", lr=1e-3, wd=0.5, seed=3)
+    seed = np.int64(3) if kind is np.float64 else jnp.int32(3)
+    same = npt.Run(dataset="digits", lr=kind("0.001") if kind is np.longdouble else kind(1e-3), wd=kind(0.5), seed=seed)
+    assert same == run and same.id == run.id and type(same.lr) is float and type(same.seed) is int
+    spec = Spec("np", (), (("sigma", jnp.float32(0.01)), ("samples", np.uint8(2))))
+    assert str(check("rule", spec)) == "np(sigma=0.01, samples=2)"
+
+
+def test_grids_take_arrays_and_their_scalars():
+    grid = npt.make_grid(
+        {"grid": {"lr": np.array([0.001, 0.01], "float32"), "wd": jnp.float32(0.1)}, "seeds": np.int64(2)}
+    )
+    assert [(run.lr, run.wd, run.seed) for run in grid.runs] == [(lr, 0.1, s) for lr in (0.001, 0.01) for s in (0, 1)]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import jax
@@ -19,6 +20,7 @@ import nodepert as npt
 from nodepert.errors import UserError
 from nodepert.studies import train as runner
 from nodepert.studies.store import checkpoints
+from nodepert.studies.store.lock import Lock
 from nodepert.training.replicas import fit_all
 
 STATE = ({"w": jnp.arange(6.0).reshape(2, 3) / 7, "b": jnp.ones(3, jnp.bfloat16) / 3}, (), jnp.int32(5))
@@ -89,6 +91,54 @@ def test_any_damage_is_passed_over_and_never_believed(run, damage, caplog):
 def test_a_state_of_another_structure_is_not_taken(run):
     assert checkpoints.latest(run, STATE[:2], DATA) is None
     assert checkpoints.latest(run, ({**STATE[0], "b": jnp.ones(4)}, *STATE[1:]), DATA) is None
+
+
+def test_a_sound_checkpoint_of_other_dtypes_is_not_called_corrupt(run, caplog):
+    """As one that was written under jax_enable_x64; nor is it passed over, for the run would start again."""
+    checkpoints.save(run, 4, rows(4), {"w": np.ones(3), "n": np.int64(5)}, DATA)
+    for like in ({"w": np.ones(3, "float32"), "n": np.int64(0)}, {"w": np.ones(3), "n": np.int32(0)}):
+        with pytest.raises(UserError, match=r"saved with .*64 where this run now has .*32.*another --name"):
+            checkpoints.latest(run, like, DATA)
+    assert not caplog.text and checkpoints.latest(run, {"w": np.ones(3), "n": np.int64(0)}, DATA).epoch == 4
+
+
+def test_states_of_any_shape_and_dtype_are_saved(run):
+    state = [
+        np.ones((2, 0)),
+        np.int64(3),
+        jnp.ones((), jnp.bfloat16) / 3,
+        np.zeros(2, bool),
+        jnp.ones(2, jnp.float8_e5m2),
+    ]
+    checkpoints.save(run, 4, rows(4), state, DATA)
+    assert equal(checkpoints.latest(run, state, DATA).state, [np.asarray(leaf) for leaf in state])
+
+
+def test_threads_train_side_by_side(tmp_path):
+    """Each saves its run whole; of several on one run, one trains it, and the others are refused."""
+    runs = [npt.Run(dataset="digits(train=40, test=20)", network="fc(depth=0)", batchsize=20, epochs=2, seed=seed)
+            for seed in (0, 1, 2)]  # fmt: skip
+
+    def outcome(run):
+        try:
+            return npt.train(run, name="n", out=tmp_path, checkpoint_every=0).status
+        except UserError as error:
+            return "locked" if "locked by another process or thread" in str(error) else repr(error)
+
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(outcome, [run for run in runs for _ in range(2)]))
+    for i, run in enumerate(runs):
+        assert "finished" in found[2 * i : 2 * i + 2] and {*found[2 * i : 2 * i + 2]} <= {"finished", "locked"}
+        assert sorted(os.listdir(tmp_path / "n" / run.id / "checkpoints")) == ["2", "2.json"]
+        assert npt.train(run, name="n", out=tmp_path).rows == npt.train(run, name="n", out=tmp_path).rows
+
+
+def test_one_thread_of_many_gets_a_lock(tmp_path):
+    held = Lock(tmp_path / "marker")
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(lambda _: held.acquired(), range(64))) == 1
+    held.release()
+    assert held.acquired()
 
 
 def test_what_cannot_be_written_says_so_and_leaves_what_was_there(run, monkeypatch):

@@ -5,6 +5,7 @@ import random
 import signal
 import time
 
+import jax
 import pytest
 from sweeps import grid, records, results, start, sweep
 
@@ -166,3 +167,16 @@ def test_a_launcher_is_a_spec_whose_arguments_replace_options_and_those_the_grid
     assert cli_sweep.launcher_of(cli_sweep.Where(slurm=("cpus=2",)), {}).name == "slurm"
     assert str(cli_sweep.launcher_of(cli_sweep.Where(command="bsub {command}"), {})).startswith("command(template=")
     assert str(cli_sweep.launcher_of(cli_sweep.Where(jobs=3), {})) == "local(jobs=3)"
+
+
+def test_a_sweep_does_not_count_results_of_other_settings_of_jax(tmp_path, capsys):
+    grid_file = grid(tmp_path, seeds=1, epochs=1)
+    arguments = ["sweep", str(grid_file), "--out", str(tmp_path / "out"), "--launcher", "debug"]
+    with jax.default_matmul_precision("float32"):
+        cli.main(arguments)
+    cli.main([*arguments, "--dry-run"])  # only looks
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "jax_default_matmul_precision=float32, and here it is None" in capsys.readouterr().err

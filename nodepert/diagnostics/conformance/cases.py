@@ -19,6 +19,7 @@ from nodepert.errors import UserError
 from nodepert.models.layers import conv2d, dense, xavier
 from nodepert.registry.catalogue import CONTEXT
 from nodepert.registry.spec import Spec
+from nodepert.rules.noise import key_of
 from nodepert.training.losses import mse
 
 BATCH = 4  # examples
@@ -48,7 +49,7 @@ class Case(NamedTuple):
 
     def key(self, use: int) -> Key:
         """A new key object at every call: each is for one use."""
-        return jax.random.fold_in(jax.random.key(self.seed), use)
+        return jax.random.fold_in(key_of(self.seed), use)
 
 
 def subject_of(rule: str | Spec | Callable[..., Rule]) -> Subject:
@@ -108,7 +109,7 @@ def case(subject: Subject, where: str, model: Model, shape: tuple[int, ...], see
         rule = build(subject.numbers, mse)
         network = rule.model(batch[0][:1]) if rule.model else model
         # Not at the initial params: there biases are zero, and what a rule adds to a network may be the identity.
-        start = network.init(jax.random.key(seed))
+        start = network.init(key_of(seed))
         params = jax.tree.map(lambda p: p + (0.1 * random.normal(size=p.shape)).astype(p.dtype), start)
     return Case(where, build, subject.numbers, rule, network, params, batch, seed)
 

@@ -12,6 +12,7 @@ from nodepert import registry
 from nodepert.core import Array, Model, Params, Signals, adding, node_shapes, pullback, recording
 from nodepert.diagnostics.conformance.common import by_place, compiled, must, require, same, same_bits
 from nodepert.models.wiring import wiring
+from nodepert.rules.noise import key_of
 
 BATCH = 3
 CLOSE = 1e-4  # relative: products of other shapes round otherwise
@@ -41,7 +42,7 @@ def check_model(model: str | Model, input_shape: tuple[int, ...], *, seed: int =
     built: Model = registry.make("network", model, input_shape, 4) if isinstance(model, str) else model
     x = jnp.asarray(np.random.default_rng(seed).normal(size=(BATCH, *input_shape)), jnp.float32)
     with must(where, "init fails"):
-        params, again, other = (built.init(jax.random.key(seed + i)) for i in (0, 0, 1))
+        params, again, other = (built.init(key_of(seed + i)) for i in (0, 0, 1))
     require(same_bits(params, again), where, "init gives other parameters for the same key; draw them from the key")
     for place, leaf in by_place(params).items():
         floating = jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating)

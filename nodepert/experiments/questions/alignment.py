@@ -18,6 +18,7 @@ from nodepert.experiments.shared.tables import where
 from nodepert.models.fc import fc
 from nodepert.registry import make, make_loss
 from nodepert.registry.spec import Spec
+from nodepert.rules.noise import key_of
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"dataset": "digits", "batchsize": 20, "width": 20, "widths": (10,), "depths": (1,), "draws": 32,
@@ -106,7 +107,7 @@ class Alignment(Experiment):
 
     def rows(self, part: Part) -> Iterator[Row]:
         data, loss = self.load(self.dataset), make_loss(self.loss)
-        weights, examples, noise = jax.random.split(jax.random.key(self.seed), 3)
+        weights, examples, noise = jax.random.split(key_of(self.seed), 3)
         model = fc(data.train_x.shape[1:], data.classes, **part)
         params = model.init(weights)
         chosen = np.asarray(jax.random.permutation(examples, len(data.train_y)))[: self.batchsize]

@@ -19,6 +19,7 @@ from nodepert.experiments.shared.steps import one_step_change, refuse_adapting, 
 from nodepert.experiments.shared.tables import means, where
 from nodepert.experiments.shared.tasks import Task, make_hyper, make_task, train
 from nodepert.registry import full
+from nodepert.rules.noise import key_of
 from nodepert.training import devices
 from nodepert.training.metrics import mean_error
 from nodepert.training.program import task_data
@@ -87,7 +88,7 @@ class DeltaLoss(Experiment):
         for epoch in train(task, hypers, self.epochs):
             for seed, row in epoch.rows.items():
                 state = epoch.state(seed)
-                keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), row["epoch"]), self.draws)
+                keys = jax.random.split(jax.random.fold_in(key_of(seed), row["epoch"]), self.draws)
                 changes = jax.device_get(measured(state.params, state.rule, data, keys))
                 found = {}
                 for whose, kind in itertools.product(changes, JUDGED):

@@ -20,6 +20,7 @@ from nodepert.experiments.shared.linear_student import squared_error
 from nodepert.experiments.shared.tables import where
 from nodepert.registry import check, full, make
 from nodepert.registry.spec import Spec
+from nodepert.rules.noise import key_of
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"inputs": 6, "outputs": 2, "steps": 300, "replicas": 100, "rules": ("sgd", "np")},
@@ -87,7 +88,7 @@ class LinearTheory(Experiment):
         expected = partial(self.expected, *self.constants(part["rule"]))
         best, outputs = 1 / self.updates(part["rule"]), self.outputs
         several = jax.jit(jax.vmap(run, (None, None, None, 0)), static_argnums=2)
-        keys = jax.random.split(jax.random.key(self.seed), RATES + 1)
+        keys = jax.random.split(key_of(self.seed), RATES + 1)
         students = jax.random.split(keys[0], self.replicas)
         found = np.asarray(several(best, self.noise, self.steps, students), np.float64)
         theory = [found[:, 0].mean()]

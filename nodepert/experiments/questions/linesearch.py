@@ -19,6 +19,7 @@ from nodepert.experiments.shared.steps import one_step_change, refuse_adapting, 
 from nodepert.experiments.shared.tables import where
 from nodepert.experiments.shared.tasks import Task, log_spaced, make_hyper, make_task
 from nodepert.registry import full
+from nodepert.rules.noise import key_of
 from nodepert.training import devices
 from nodepert.training.hyper import stacked
 from nodepert.training.program import Program, standardised, task_data
@@ -118,7 +119,7 @@ class Linesearch(Experiment):
             return one_step_change(params, update, jnp.asarray(self.rates), keys, lanes)["test"]
 
         compiled = jax.jit(search, compiler_options=devices.compiler_options())
-        keys = jax.random.split(jax.random.key(self.seed), self.draws)  # the same batches for every rule
+        keys = jax.random.split(key_of(self.seed), self.draws)  # the same batches for every rule
         changes = np.asarray(compiled(params, data, keys), np.float64)
         for i, rate in enumerate(self.rates):
             own = changes[:, i]

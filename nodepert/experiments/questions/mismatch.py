@@ -14,6 +14,7 @@ from nodepert.experiments.experiment import Experiment, Finding, Part, Row, comb
 from nodepert.experiments.shared.linear_student import in_float64, learn, squared_error, student, times
 from nodepert.experiments.shared.tables import where
 from nodepert.registry import check, make
+from nodepert.rules.noise import key_of
 from nodepert.training.metrics import mean_error
 
 SCALES: dict[str, dict[str, Any]] = {
@@ -83,7 +84,7 @@ class Mismatch(Experiment):
     def rows(self, part: Part) -> Iterator[Row]:
         at = times(self.steps)
         with in_float64(self.float64):
-            keys = jax.random.split(jax.random.key(self.seed), self.replicas)
+            keys = jax.random.split(key_of(self.seed), self.replicas)
             found = learn(part["rule"], self.sizes, self.lr, part["noise"], at, keys)
         for i, step in enumerate(at):
             error, norm = found.error[:, i], found.norm[:, i]

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from nodepert.core import Model
 from nodepert.experiments.drawing import COLOURS, Picture, decades, legend, mean_curve, style, tidy
@@ -21,6 +20,8 @@ from nodepert.experiments.shared.tables import finite, gathered, means, where
 from nodepert.models.fc import fc
 from nodepert.registry import full, make
 from nodepert.registry.spec import Spec
+from nodepert.rules.noise import key_of
+from nodepert.rules.update import updated
 from nodepert.training.metrics import mean_error
 
 SCALES: dict[str, dict[str, Any]] = {
@@ -107,7 +108,7 @@ class Stabilise(Experiment):
 
     def learn(self, optimizer: Spec, lr: Any, seed: Any) -> Any:
         """The error of one run at all `times`; its start depends on the seed alone."""
-        teaching, testing, examples, perturbations, weights = jax.random.split(jax.random.key(seed), 5)
+        teaching, testing, examples, perturbations, weights = jax.random.split(key_of(seed), 5)
         network, change = self.network, make("optimizer", optimizer, lr, self.steps)
         estimate = make("rule", self.rule, network, squared_error)
         teacher, x_test = network.init(teaching), jax.random.normal(testing, (TESTED, self.inputs))
@@ -118,8 +119,8 @@ class Stabilise(Experiment):
             x = jax.random.normal(x_key, (1, self.inputs))
             target = network.apply(teacher, x) + self.noise * jax.random.normal(target_key, (1, self.outputs))
             grads, _, _ = estimate.grads(jax.random.fold_in(perturbations, t), (), params, (x, target))
-            updates, opt = change.update(grads, opt, params)
-            return optax.apply_updates(params, updates), opt
+            params, _, opt = updated(change, grads, opt, params)
+            return params, opt
 
         def until(state, span):
             state = jax.lax.fori_loop(span[0], span[1], step, state)

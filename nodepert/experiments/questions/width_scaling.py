@@ -17,6 +17,7 @@ from nodepert.experiments.shared.linear_student import in_float64, learn, square
 from nodepert.experiments.shared.tables import finite, where
 from nodepert.experiments.shared.tasks import log_spaced, make_hyper, make_task, train
 from nodepert.registry import check, make
+from nodepert.rules.noise import key_of
 from nodepert.training.metrics import mean_error
 
 SCALES: dict[str, dict[str, Any]] = {
@@ -115,7 +116,7 @@ class WidthScaling(Experiment):
         at = times(self.steps, FINE)
         for lr in log_spaced(self.lowest, self.highest, self.lrs):
             with in_float64(self.float64):
-                keys = jax.random.split(jax.random.key(0), self.students)
+                keys = jax.random.split(key_of(0), self.students)
                 error = learn(rule, (self.inputs, width, self.outputs), lr, 0.0, at, keys).error
             for seed, own in enumerate(error):
                 below = np.flatnonzero(own < self.fallen * own[0])

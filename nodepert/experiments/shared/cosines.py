@@ -16,6 +16,7 @@ from nodepert.errors import UserError
 from nodepert.registry import check, full
 from nodepert.registry.spec import Spec
 from nodepert.rules.directional import loss_along
+from nodepert.rules.noise import key_of
 from nodepert.training.devices import compiler_options
 
 
@@ -58,7 +59,7 @@ def known(model: Model, loss: Loss, params: Any, batch: Any) -> Known:
     model.apply(params, batch[0], node)
     nothing = {name: jnp.zeros(s.shape, s.dtype) for name, s in shapes.items()}
     deltas = jax.grad(lambda eps: loss_along(model, loss, params, batch)(eps).sum())(nothing)
-    exact, _, _ = backprop(model, loss).grads(jax.random.key(0), (), params, batch)
+    exact, _, _ = backprop(model, loss).grads(key_of(0), (), params, batch)
 
     def wide(tree):
         return jax.tree.map(lambda a: np.asarray(a, np.float64), tree)

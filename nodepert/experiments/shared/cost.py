@@ -11,6 +11,7 @@ import numpy as np
 
 from nodepert.experiments.experiment import Row
 from nodepert.experiments.shared.tasks import Task
+from nodepert.rules.noise import key_of
 from nodepert.training import devices
 from nodepert.training.hyper import Hyper, stacked
 from nodepert.training.program import Program, standardised, task_data
@@ -36,7 +37,7 @@ class Cost:
             return self.task.model.apply(params, standardised(data, data["train"][0][indices]))
 
         one, state, indices = self._arguments(hyper)
-        params = jax.eval_shape(self.task.model.init, jax.random.key(0))
+        params = jax.eval_shape(self.task.model.init, key_of(0))
         update = multiplications(jax.make_jaxpr(self.pure.grads)(state, one, self.data, indices))
         return update / multiplications(jax.make_jaxpr(forward)(params, self.data, indices))
 

@@ -13,6 +13,7 @@ from nodepert.errors import UserError
 from nodepert.experiments.shared.tasks import Task
 from nodepert.registry import make
 from nodepert.registry.spec import Spec
+from nodepert.rules.noise import key_of
 from nodepert.training.program import standardised
 
 Losses = Callable[[Params], Any]  # params -> the loss of every example, (examples,), of one set or a dict of sets
@@ -66,7 +67,7 @@ def update_of(task: Task, rule: Spec, state: Any, params: Params, data: Any) -> 
 def rule_state(task: Task, rule: Spec, params: Params, data: Any, seed: int) -> Any:
     """The initial state of a rule on a trained network."""
     x = standardised(data, data["train"][0][:1])
-    return make("rule", rule, task.model, task.loss).init(jax.random.key(seed), params, x)
+    return make("rule", rule, task.model, task.loss).init(key_of(seed), params, x)
 
 
 def refuse_adapting(rules: Sequence[str]) -> None:

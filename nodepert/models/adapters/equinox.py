@@ -57,7 +57,7 @@ def from_equinox(module: Any) -> Model:
             )
         return made
 
-    template = make(jax.random.key(0))
+    template = make(jax.random.key(0, impl="threefry2x32"))  # what is no parameter stays as it is here
     refuse_state(eqx, template)
     found, tree = layers(eqx, template)
 

@@ -1,7 +1,8 @@
-"""Checkpoints of a run: the state of its training after an epoch, and the rows until then; orbax writes the arrays.
+"""Checkpoints of a run: the state of its training after an epoch, and the rows until then.
 
-`<run>/checkpoints/<epoch>/` has the arrays, `<epoch>.json` the rows, a digest of the arrays and one of the data. The
-latter is written last: without it, a folder is what was left of a process that was killed, and is cleared away.
+`<run>/checkpoints/<epoch>/arrays.npz` has the arrays, `<epoch>.json` the rows, a digest of the arrays and one of the
+data. The latter is written last: without it, a folder is what was left of a process that was killed, and is cleared
+away. Nothing here depends on the process or on JAX's configuration: several threads may save at once.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,7 +25,8 @@ from nodepert.studies.store.records import sealed, unsealed, write_whole, writin
 from nodepert.studies.store.tables import are_rows
 from nodepert.training.metrics import Row
 
-FORMAT, VERSION = "nodepert-checkpoint", 1
+FORMAT, VERSION = "nodepert-checkpoint", 2  # the arrays of version 1 were written by orbax
+ARRAYS = "arrays.npz"
 KEPT = 2  # the last one, and the one before, in case the last one is corrupt
 log = logging.getLogger("nodepert")
 
@@ -41,21 +44,22 @@ def save(run: Path, epoch: int, rows: list[Row], state: Any, data: str, keep: in
 
     Raises UserError where it cannot be written; then the earlier ones are unchanged.
     """
-    import orbax.checkpoint as ocp
-
-    place = (run / "checkpoints" / str(epoch)).absolute()
+    place = run / "checkpoints" / str(epoch)
     arrays = _leaves(state)
     with writing(place):
         _clear(place)
         try:
-            with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(place, arrays)
-        except Exception as error:  # what tensorstore raises for a full disk is a ValueError
+            place.mkdir(parents=True)
+            with open(place / ARRAYS, "xb") as file:
+                saved: dict[str, Any] = {name: _in_numpy(array) for name, array in arrays.items()}
+                np.savez(file, **saved)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
             keep_last(run, KEPT)  # nothing of this one stays
-            if isinstance(error, OSError):
-                raise
-            raise OSError(None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
-        record = {"format": FORMAT, "version": VERSION, "epoch": epoch, "data": data, "digest": _digest(arrays)}
+            raise
+        record = {"format": FORMAT, "version": VERSION, "epoch": epoch, "data": data, "digest": _digest(arrays),
+                  "dtypes": {name: array.dtype.name for name, array in arrays.items()}}  # fmt: skip
         write_whole(place.with_name(f"{epoch}.json"), sealed(record | {"rows": rows}))
     keep_last(run, keep, until=epoch)  # later ones were rejected on resume
 
@@ -78,12 +82,24 @@ def keep_last(run: Path, keep: int = 1, until: float = math.inf) -> None:
 
 def latest(run: Path, like: Any, data: str) -> Checkpoint | None:
     """The last sound checkpoint of a run on these data, if it has one. `like`: a state of the same structure, its
-    arrays or their shapes. Corrupt ones are passed over, with a warning."""
+    arrays or their shapes. Corrupt ones, and those of another structure, are passed over with a warning.
+
+    Raises UserError for a sound one whose arrays have other dtypes, as those of another configuration of JAX.
+    """
     for place, rows, record in _records(run, data):
         try:
-            return Checkpoint(record["epoch"], rows, _read(place, record["digest"], like))
+            arrays = _read(place, record)
         except UserError as error:
             log.warning("%s is corrupt (%s); resuming from an earlier one", place, error)
+            continue
+        leaves, structure = jax.tree.flatten(like)
+        if [leaf.shape for leaf in leaves] != [array.shape for array in arrays]:
+            log.warning("%s has the state of another version of this rule or network; it is not used", place)
+            continue
+        if other := [(a.dtype, b.dtype) for a, b in zip(arrays, leaves, strict=True) if a.dtype != b.dtype]:
+            raise UserError(f"{place} was saved with {other[0][0]} where this run now has {other[0][1]}: set JAX's "
+                            "configuration (jax_enable_x64) as it was, or give another --name")  # fmt: skip
+        return Checkpoint(record["epoch"], rows, jax.tree.unflatten(structure, arrays))
     return None
 
 
@@ -109,27 +125,43 @@ def _records(run: Path, data: str) -> Iterator[tuple[Path, list[Row], dict[str, 
         yield place, rows, record | {"epoch": epoch}
 
 
-def _read(place: Path, digest: str, like: Any) -> Any:
-    import orbax.checkpoint as ocp
-
+def _read(place: Path, record: dict[str, Any]) -> list[np.ndarray]:
+    """The arrays of a checkpoint as they were saved. Raises UserError where they are corrupt."""
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            found = checkpointer.restore(place, _shapes(like))
-        arrays = {name: np.asarray(array) for name, array in found.items()}
-    except Exception as error:  # whatever orbax and tensorstore raise for a corrupt file
+        arrays = _of_orbax(place) if record["version"] == 1 else _of_numpy(place, record["dtypes"])
+    except Exception as error:  # whatever is raised for a corrupt file
         raise UserError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
-    if _digest(arrays) != digest:
+    if _digest(arrays) != record["digest"]:
         raise UserError("its arrays do not match their digest")
-    return jax.tree.unflatten(jax.tree.structure(like), [arrays[k] for k in sorted(arrays)])
+    return [arrays[name] for name in sorted(arrays)]
+
+
+def _in_numpy(array: np.ndarray) -> np.ndarray:
+    """An array in a dtype of numpy's own files: the bits of bfloat16 and the like as whole numbers."""
+    return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
+
+
+def _of_numpy(place: Path, dtypes: dict[str, str]) -> dict[str, np.ndarray]:
+    with np.load(place / ARRAYS, allow_pickle=False) as found:
+        return {name: found[name].view(np.dtype(dtype)) for name, dtype in dtypes.items()}
+
+
+def _of_orbax(place: Path) -> dict[str, np.ndarray]:
+    """The arrays in the database of tensorstore that orbax wrote, read one by one."""
+    import tensorstore as ts
+
+    store = {"driver": "ocdbt", "base": f"file://{place.absolute()}/"}
+    names = {key.decode().partition("/")[0] for key in ts.KvStore.open(store).result().list().result()}
+
+    def array(name: str) -> np.ndarray:
+        return ts.open({"driver": "zarr", "kvstore": store | {"path": f"{name}/"}}).result().read().result()
+
+    return {name: array(name) for name in sorted(names)}
 
 
 def _leaves(state: Any) -> dict[str, np.ndarray]:
     """The arrays of a pytree, by their place in it."""
     return {f"{i:06}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(jax.device_get(state)))}
-
-
-def _shapes(like: Any) -> dict[str, Any]:
-    return {f"{i:06}": jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for i, leaf in enumerate(jax.tree.leaves(like))}
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> str:

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +33,7 @@ class Lock:
     def __init__(self, marker: Path):
         self.marker = marker
         self._lost = False
+        self._taking = threading.Lock()  # filelock's is reentrant: two threads of a process would both have it
         self._seen: tuple[Any, float] = (None, 0.0)  # the marker as it is, and since when
         self._lock = SoftFileLease(self.marker, lease_duration=LASTS, timeout=0, thread_local=False,
                                    on_compromise=self._on_compromise)  # fmt: skip
@@ -74,14 +76,15 @@ class Lock:
         return True
 
     def _taken(self) -> bool:
-        if self._lock.is_locked:
-            return False
-        try:
-            self._clear_corrupt()
-            self._lock.acquire(timeout=0)
-        except (Timeout, LeaseSettingsMismatch):
-            return False
-        return True
+        with self._taking:
+            if self._lock.is_locked:
+                return False
+            try:
+                self._clear_corrupt()
+                self._lock.acquire(timeout=0)
+            except (Timeout, LeaseSettingsMismatch):
+                return False
+            return True
 
     def _clear_corrupt(self) -> None:
         """Remove a corrupt marker that has not changed for some time (it may be in the middle of being written)."""

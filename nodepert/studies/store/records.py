@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from nodepert.errors import UserError
+from nodepert.errors import UserError, reason
 
 LARGEST = 64 * 2**20  # bytes of any text that is read here; records have kilobytes
 
@@ -107,7 +107,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}; choose another path") from None
+        raise UserError(f"cannot write {path}: {reason(error)}; choose another path") from None
 
 
 def check_target(path: Path, *suffixes: str) -> None:
@@ -128,4 +128,4 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError:
         raise Damaged(f"{path} is not a text file") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+        raise UserError(f"cannot read {path}: {reason(error)}") from None

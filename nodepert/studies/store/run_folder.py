@@ -48,9 +48,9 @@ class RunFolder:
 
     def __init__(
         self, path: Path, record: dict[str, Any], held: Callable[[], bool] = lambda: True,
-        code: dict[str, str] | None = None,
+        origin: dict[str, Any] | None = None,
     ):  # fmt: skip
-        self.path, self.record, self.code = path, record, code or {}
+        self.path, self.record, self.origin = path, record, origin or {}
         self.held = held  # False once the lock is lost: then nothing is written
 
     @classmethod
@@ -99,7 +99,7 @@ class RunFolder:
         before = self.record.get("attempts")
         attempts = [*(before if isinstance(before, list) else []), epoch]
         if not epoch:  # nothing of an earlier attempt remains
-            facts["code"] = self.code
+            facts |= self.origin
         self.set_status(RUNNING, versions=versions(), attempts=attempts, **facts)
 
     def end(self, status: str, rows: Sequence[Row]) -> None:
@@ -125,7 +125,7 @@ class RunFolder:
 
 @contextmanager
 def open_run(
-    out: Path, name: str, run: Run, data: str, patient: bool = False, code: dict[str, str] | None = None
+    out: Path, name: str, run: Run, data: str, patient: bool = False, origin: dict[str, Any] | None = None
 ) -> Iterator[RunFolder]:
     """The folder of a run, made if need be, and locked for this process; `done` says whether it has its result.
 
@@ -134,7 +134,8 @@ def open_run(
     Args:
         data: The fingerprint of the data.
         patient: Whether to wait for a lock that seems abandoned.
-        code: What `code_of` gives for the run; where it differs from the record's, a warning says so.
+        origin: What the record says, beside the configuration, of where a result comes from: `code`, what `code_of`
+            gives for the run (where it differs from the record's, a warning says so), and `settings` of JAX.
 
     Raises:
         Locked: Where another process executes this run.
@@ -146,11 +147,12 @@ def open_run(
         path.mkdir(parents=True, exist_ok=True)
         held = lock.of(path)
         if not held.acquired(patient):
-            raise Locked(f"this run is locked by another process, in {path}; wait for it, or give another --name")
+            raise Locked(f"this run is locked by another process or thread, in {path}; wait for it, or give another "
+                         "--name")  # fmt: skip
     try:
         with writing(path):
             clear_strays(path)
-        yield _opened(path, run, data, code or {}, held.held)
+        yield _opened(path, run, data, origin or {}, held.held)
     finally:
         held.release()
         with suppress(OSError):
@@ -164,10 +166,10 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _opened(path: Path, run: Run, data: str, code: dict[str, str], held: Callable[[], bool]) -> RunFolder:
+def _opened(path: Path, run: Run, data: str, origin: dict[str, Any], held: Callable[[], bool]) -> RunFolder:
     """The folder with the record found there, or a new one; a corrupt one is set aside."""
     file = path / "config.json"
-    new = {"format": FORMAT, "id": path.name, "config": run.config, "data": data, "code": code,
+    new = {"format": FORMAT, "id": path.name, "config": run.config, "data": data, **origin,
            "status": RUNNING, "started": now()}  # fmt: skip
     record = new
     if file.exists():
@@ -180,7 +182,7 @@ def _opened(path: Path, run: Run, data: str, code: dict[str, str], held: Callabl
                 file.replace(aside)
         except Foreign as error:
             raise UserError(f"{error}; move it away: this run needs its folder") from None
-    return RunFolder(path, record | {"version": VERSION}, held, code)
+    return RunFolder(path, record | {"version": VERSION}, held, origin)
 
 
 def _matching(record: dict[str, Any], path: Path, new: dict[str, Any]) -> dict[str, Any]:
@@ -189,8 +191,8 @@ def _matching(record: dict[str, Any], path: Path, new: dict[str, Any]) -> dict[s
         raise Damaged(f"{path}/config.json does not match the run id of its folder")
     if record.get("data") != new["data"]:
         raise UserError(f"{path} has this run, trained on other data ({record.get('source')}); give another --name")
-    before = record.get("code", {})
-    for what in [what for what in new["code"] if new["code"][what] != before.get(what, new["code"][what])]:
+    before, code = record.get("code", {}), new.get("code", {})
+    for what in [what for what in code if code[what] != before.get(what, code[what])]:
         log.warning("the source of the %s has changed since %s was trained; to train it again, delete that folder or "
                     "give another --name", what, path)  # fmt: skip
     return record
