@@ -38,7 +38,8 @@ def from_linen(module: nn.Module, example: Any, **kwargs: Any) -> Model:
     leaves = leaf_modules(params, modules)
     averages = {}  # of batch norm: constants
     if AVERAGED in variables:
-        averages = {AVERAGED: fresh((bound or module.init(jax.random.key(0, impl="threefry2x32"), x, **kwargs))[AVERAGED])}
+        first = bound or module.init(jax.random.key(0, impl="threefry2x32"), x, **kwargs)
+        averages = {AVERAGED: fresh(first[AVERAGED])}
 
     def init(key):
         return fresh(bound["params"]) if bound else module.init(key, x, **kwargs)["params"]
