@@ -161,6 +161,12 @@ def reported() -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
             raise
         fail("out of memory; a smaller network, batchsize or number of samples needs less")
+    except Exception as error:
+        if not type(error).__name__.endswith(
+            "FloatingPointError"
+        ):  # of JAX_DEBUG_NANS; a compiled program's is private
+            raise
+        fail(f"a value is not finite ({error}); without JAX_DEBUG_NANS and JAX_DEBUG_INFS the run ends as diverged")
 
 
 def fail(error: object) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from nodepert.registry.spec import Spec
+from nodepert.registry.spec import PARSING, Spec
 
 KNOWN: dict[str, Any] = {t.__name__: t for t in (float, int, bool, str, list, dict, Spec)}  # in annotations
 
@@ -119,7 +119,9 @@ def _top_level(module: str) -> dict[str, ast.stmt]:
     """{name: the statement that defines it} at the top level of one of NodePert's modules."""
     path = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")
     names: dict[str, ast.stmt] = {}
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
+    with PARSING:
+        body = ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []
+    for statement in body:
         match statement:
             case ast.FunctionDef(name) | ast.ClassDef(name):
                 names[name] = statement

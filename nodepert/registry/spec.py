@@ -10,12 +10,14 @@ from __future__ import annotations
 import ast
 import keyword
 import re
+import threading
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 from nodepert.errors import UserError
 
+PARSING = threading.Lock()  # Python 3.11 counts the depth of trees, and Python the filters of warnings, for all threads
 BY_NODE = "by-node"  # the name of a map; its kwargs are node patterns
 
 
@@ -87,7 +89,7 @@ def _single(text: str) -> Spec:
     # 'conv-large' is one name, not a difference: hide its hyphen from Python's grammar.
     hidden = re.sub(r"(?<=\w)-(?=[A-Za-z])", _HYPHEN, text.strip())
     try:
-        with warnings.catch_warnings():
+        with PARSING, warnings.catch_warnings():
             warnings.simplefilter("error")  # a SyntaxWarning about an odd literal is an error too
             node = ast.parse(hidden, mode="eval").body
         value = _value(node)

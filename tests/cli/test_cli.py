@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields
 
+import jax
 import matplotlib
 import numpy as np
 import pytest
@@ -406,3 +407,11 @@ def test_a_deleted_working_directory_is_the_reason(command, work, capsys):
         cli.main(command.split())
     err = capsys.readouterr().err
     assert stop.value.code == 2 and "the working directory no longer exists" in err and err.count("\n") == 1
+
+
+def test_a_value_that_jax_was_asked_to_find_is_one_line(work, capsys):
+    options = "--dataset digits(train=20,test=10) --network fc(depth=0) --rule sgd --optimizer sgd --loss linear-mse"
+    with jax.debug_nans(True), pytest.raises(SystemExit) as stop:
+        cli.main(["train", *options.split(), "--lr", "1e30", "--batchsize", "5", "--epochs", "3"])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and "without JAX_DEBUG_NANS" in err and "Traceback" not in err

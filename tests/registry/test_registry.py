@@ -8,6 +8,7 @@ import sys
 import textwrap
 import typing
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -286,3 +287,10 @@ def test_grids_take_arrays_and_their_scalars():
         {"grid": {"lr": np.array([0.001, 0.01], "float32"), "wd": jnp.float32(0.1)}, "seeds": np.int64(2)}
     )
     assert [(run.lr, run.wd, run.seed) for run in grid.runs] == [(lr, 0.1, s) for lr in (0.001, 0.01) for s in (0, 1)]
+
+
+def test_threads_read_specs_side_by_side():
+    """Python 3.11 loses count of the depth of a tree when several threads build one."""
+    text = "decorrelate(np(sigma=1e-3, samples=4, noise=rademacher))"
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: check("rule", text), range(400)))) == 1
