@@ -17,6 +17,7 @@ from nodepert.data import Dataset
 from nodepert.errors import UserError
 from nodepert.studies.callbacks import Callback, Callbacks, StateOf
 from nodepert.studies.execution import Execution, execution_of
+from nodepert.studies.output import guarded
 from nodepert.studies.recorder import Recorder, end_of, find_checkpoints, open_folders, status_after
 from nodepert.studies.run import Run
 from nodepert.studies.setup import Group, prepare
@@ -72,8 +73,7 @@ def train(
     share a computation, only the first writes files and calls the callbacks.
 
     With a `name` runs are saved in `<out>/<name>/<id>/`: metrics.csv is complete after every epoch, and a run that has
-    finished there is read back. An interrupted run resumes from its last checkpoint, with bit-identical
-    results.
+    finished there is read back. An interrupted run resumes from its last checkpoint, with bit-identical results.
 
     Args:
         runs: A `Run`, or a sequence of runs.
@@ -124,6 +124,7 @@ class _Work:
         self.runs, self.groups, self.execution, self.callbacks, self.stop = runs, groups, execution, callbacks, stop
         self.results: dict[int, Result] = {}
 
+    @guarded()
     def results_of_all(self, name: str | None, out: str | Path, skip: bool) -> list[Result]:
         """Execute the runs; their results in order."""
         try:
@@ -168,9 +169,8 @@ class _Work:
         try:
             found = find_checkpoints(group, folders)
             for i, folder in folders.items():
-                folder.start(
-                    found[i].epoch if i in found else 0, device=devices.device_name(), source=group.data.source
-                )
+                begin = found[i].epoch if i in found else 0
+                folder.start(begin, device=devices.device_name(), source=group.data.source)
             for i, run in zip(group.numbers, group.runs, strict=True):
                 self.callbacks.on_begin(run, folders[i].path if i in folders else None)
             for i, checkpoint in found.items():
