@@ -208,7 +208,7 @@ class _Work:
     def follow(self, group: Group, recorder: Recorder, found: dict[int, Checkpoint]) -> None:
         """Train runs together, and write each epoch as it comes."""
         rows: dict[int, list[Row]] = {i: list(found[i].rows) if i in found else [] for i in group.numbers}
-        for new, state in self.epochs(group, found):
+        for new, state, seconds in self.epochs(group, found):
             stopping = processes.agreed([self.stop()])[0]
             trained = any(row["epoch"] for row in new.values())
             alone = jax.process_count() == 1  # orbax waits for all processes, and several start again anyway
@@ -221,7 +221,7 @@ class _Work:
                 recorder.write(i, rows[i], now if alone else None)
                 if now and status:
                     self.set_result(i, rows[i], status, now.params, recorder.folders.get(i))
-                self.callbacks.on_epoch(self.runs[i], row, StateOf(partial(_copied, state, k)))
+                self.callbacks.on_epoch(self.runs[i], row, StateOf(partial(_copied, state, k), seconds / len(new)))
                 if status:
                     self.callbacks.on_end(self.runs[i], status)
             if stopping and len(self.results) < len(self.runs):
