@@ -21,7 +21,8 @@ from nodepert.registry.spec import Spec
 UNITS = {"TF32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-9}  # unit roundoff
 ENOUGH = 4  # times the unit roundoff, of sigma
 PRODUCTS = ("dot_general", "conv_general_dilated", "ragged_dot_general")
-LOW = {"tensorfloat32": "TF32", "bfloat16": "bfloat16"}  # names of jax_default_matmul_precision
+SETTING = "jax_default_matmul_precision"
+LOW = {"tensorfloat32": "TF32", "bfloat16": "bfloat16"}  # names of it
 ALGORITHMS = {"TF32": "TF32", "BF16": "bfloat16", "F16": "float16"}
 log = logging.getLogger("nodepert")
 
@@ -37,9 +38,7 @@ def warn_of_rounding(works: Sequence[tuple[Model, Sequence[Spec], tuple[int, ...
         if formats:
             low = max(formats, key=UNITS.__getitem__)
             config = (
-                'jax.default_matmul_precision("highest"), '
-                if low == "TF32" or jax.config.jax_default_matmul_precision
-                else ""
+                'jax.default_matmul_precision("highest"), ' if low == "TF32" or getattr(jax.config, SETTING) else ""
             )
             log.warning("%s takes finite differences of the loss with sigma=%g, but products have the precision of %s, "
                         "whose rounding drowns them below sigma=%.1g or so; use %sdifference=jvp or a larger sigma",
@@ -79,7 +78,7 @@ def format_of(precision: Any) -> str | None:
         kind, _, _, *times = [*first.name.split("_"), "", "", ""][:4]
         return None if any(times) else ALGORITHMS.get(kind)
     backend = {"gpu": "TF32", "tpu": "bfloat16"}.get(jax.default_backend())  # what the hardware does by default
-    return LOW.get(str(jax.config.jax_default_matmul_precision)) or backend
+    return LOW.get(str(getattr(jax.config, SETTING))) or backend
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:
