@@ -13,7 +13,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a file: import the package, not its modules by their bare names
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from nodepert.cli.app import fail, reported
+from nodepert.cli.exits import fail, reported
 from nodepert.studies.callbacks import Callback
 from nodepert.studies.run import Run
 from nodepert.studies.store.run_folder import checked_name
@@ -73,11 +73,11 @@ def to_run(args: argparse.Namespace) -> Run:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser().parse_args(argv)
-    settings = dict(vars(args))
-    if "conv" in args.network:
-        del settings["n_hl"], settings["hl_size"]
     with reported():
+        args = parser().parse_args(argv)
+        settings = dict(vars(args))
+        if "conv" in args.network:
+            del settings["n_hl"], settings["hl_size"]
         run = to_run(args)
         table = Path("explogs") / checked_name(args.exp_name) / f"{args.network}.csv"
 

@@ -36,7 +36,7 @@ ERRORS = (npt.UserError, ValueError)
 
 
 class Part(NamedTuple):
-    """One ingredient of a draw; `wrong` says what must be refused, `rough` that finite differences drown in rounding."""
+    """One ingredient of a draw; `wrong` ones must be refused, in `rough` ones finite differences drown in rounding."""
 
     name: str
     value: Any
@@ -249,8 +249,7 @@ def flat(tree):
 
 def estimates(draw, model, made, params, batch):
     """Gradients of one rule at fixed parameters, (draws, parameters), and the losses of its clean pass."""
-    x, y = batch
-    state = made.init(jax.random.key(1), params, x[:1])
+    state = made.init(jax.random.key(1), params, batch[0][:1])
     for i in range(4 if jax.tree.leaves(state) else 0):
         _, state, _ = made.grads(jax.random.fold_in(jax.random.key(2), i), state, params, batch)
 

@@ -6,10 +6,8 @@ Bad input is one line on stderr and exit status 2.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ import tyro
 from nodepert.cli import parser
 from nodepert.cli.check import check as check_rules
 from nodepert.cli.doctor import doctor
+from nodepert.cli.exits import reported
 from nodepert.cli.experiment import command_of, overview
 from nodepert.cli.listing import data, listing
 from nodepert.cli.options import Flat, HowToRun, Study, combinations, execution_from, grid_of, one_per_rule
@@ -27,11 +26,11 @@ from nodepert.cli.parser import Words
 from nodepert.cli.report import report
 from nodepert.cli.runs import results, runs
 from nodepert.cli.sweep import sweep
-from nodepert.errors import UserError, has_cwd, reason
+from nodepert.errors import UserError
 from nodepert.studies.grid import parsed_seeds
 from nodepert.studies.labels import labels
 from nodepert.studies.run import Run, Task
-from nodepert.studies.stopping import Stopped, Stopping, after_epoch
+from nodepert.studies.stopping import Stopping, after_epoch
 
 Distributed = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
@@ -136,43 +135,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the command `nodepert`."""
     with reported():
         _parse(sys.argv[1:] if argv is None else argv)()
-
-
-@contextlib.contextmanager
-def reported() -> Iterator[None]:
-    """End the process as a user expects: what they can fix as one line with status 2, Ctrl-C with status 130."""
-    try:
-        yield
-    except UserError as error:
-        fail(error)
-    except FileNotFoundError as error:
-        if has_cwd():
-            raise
-        fail(reason(error))
-    except BrokenPipeError:  # nodepert ... | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except (KeyboardInterrupt, Stopped) as stop:
-        more = f"; {stop}" if isinstance(stop, Stopped) else ""
-        print(f"nodepert: interrupted{more}", file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(130)  # at once: an ordinary exit while XLA compiles or computes can crash
-    except RuntimeError as error:  # as XLA reports it
-        if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
-            raise
-        fail("out of memory; a smaller network, batchsize or number of samples needs less")
-    except Exception as error:
-        if not type(error).__name__.endswith(
-            "FloatingPointError"
-        ):  # of JAX_DEBUG_NANS; a compiled program's is private
-            raise
-        fail(f"a value is not finite ({error}); without JAX_DEBUG_NANS and JAX_DEBUG_INFS the run ends as diverged")
-
-
-def fail(error: object) -> None:
-    """One clear line on stderr, exit status 2."""
-    print("nodepert: error: " + " ".join(str(error).split()), file=sys.stderr)
-    sys.exit(2)
 
 
 def _parse(arguments: Sequence[str]) -> Callable[[], None]:

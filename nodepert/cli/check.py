@@ -39,7 +39,8 @@ def check(
         network: Network, as a spec; at its initial weights.
         loss: Per-example loss; 'auto': the network's own.
         batchsize: Examples, drawn from the training set.
-        draws: Estimates to draw; default: 1,000, and more where network and batch are small.
+        draws: Estimates to draw; default: 1,000, and more where network and batch are small. If they are too few, the
+            verdict is undecided, and the text says how many would decide.
         seed: Seed of weights, examples and noise.
         name: Name of the study.
         out: Folder for all results.

@@ -30,10 +30,6 @@ class Terminal(Console):
             super().print(*objects, **options)
         self.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
-    def on_broken_pipe(self) -> None:
-        """Leave it to the command; rich would exit with status 1."""
-        raise
-
 
 console = Terminal(highlight=False, width=None if sys.stdout.isatty() else PIPE)
 

@@ -17,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from nodepert.cli.display import console
+from nodepert.cli.pace import Pace
+from nodepert.registry import passes
 from nodepert.studies.callbacks import Callback, PrintRows, StateOf
 from nodepert.studies.run import Run
 from nodepert.studies.store.run_folder import has_result
@@ -24,6 +26,7 @@ from nodepert.training.metrics import SCORE, Row
 
 BARS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 WIDTH, LINES = 16, 14  # characters of a curve; lines of runs on a terminal
+USUAL = 3  # forward passes per step of a rule that does not declare them
 ORDER = {"running": 0, "failed": 1, "interrupted": 2, "": 3}  # unfinished ones first
 
 
@@ -69,22 +72,6 @@ def replicas(lines: Sequence[Line]) -> Table:
     return table
 
 
-def pace(trained: int, left: int, seconds: float) -> str:
-    """The time so far, the speed, and the time left at this speed."""
-    if not trained or seconds <= 0:
-        return duration(seconds)
-    rate = trained / seconds
-    speed = f"{rate:.3g} epochs/s" if rate >= 1 else f"{1 / rate:.3g} s/epoch"
-    return f"{duration(seconds)}, {speed}" + (f", about {duration(left / rate)} left" if left else "")
-
-
-def duration(seconds: float) -> str:
-    """A duration as text: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 @contextmanager
 def drawn(lines: Callable[[], Sequence[Line]], footer: Callable[[float], Iterable[str]]) -> Iterator[None]:
     """Draw runs and a footer, four times a second, within the context.
@@ -115,31 +102,44 @@ def progress(named: dict[Run, str]) -> Iterator[Callback]:
 class Board(Callback):
     """The state of the runs, from their callbacks."""
 
-    def __init__(self, named: dict[Run, str]):
-        self.named = named
+    def __init__(self, named: dict[Run, str], clock: Callable[[], float] = time.monotonic):
+        self.named, self.clock = named, clock
         self.curves: dict[Run, list[float]] = {run: [] for run in named}
         self.statuses = dict.fromkeys(named, "")
-        self.read_back = 0  # epochs
+        self.pace = Pace({run: run.epochs for run in named})
+        self.compiling = True
 
     def on_begin(self, run: Run, folder: Path | None) -> None:
         self.statuses[run] = "running"
+        self.compiling = True
 
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
         self.curves[run].append(row.get(SCORE, math.nan))
-        self.read_back += state.read_back and row["epoch"] > 0
+        left, now = run.epochs - row["epoch"], self.clock()
+        if state.read_back:
+            self.pace.expected(run, left, row.get("epoch_time", 0.0), now)
+            return
+        self.compiling = False
+        if row["epoch"]:
+            self.pace.trained(run, left, row.get("epoch_time", 0.0), now)
+        else:
+            self.pace.expected(run, left, (1 + (passes(run.rule) or USUAL)) * state.seconds, now)
 
     def on_end(self, run: Run, status: str) -> None:
         self.statuses[run] = status
+        self.pace.ended(run)
+        self.compiling &= "running" in self.statuses.values()
 
     def lines(self) -> list[Line]:
         return [Line(label, self.curves[run], max(0, len(self.curves[run]) - 1), run.epochs, self.statuses[run])
                 for run, label in self.named.items()]  # fmt: skip
 
     def footer(self, seconds: float) -> list[str]:
-        lines = self.lines()
-        if not any(line.curve for line in lines):
-            return ["compiling", *([f"{seconds:.0f} s"] if seconds > 3 else [])]
-        done = sum(line.epoch for line in lines) - self.read_back
-        left = sum(line.epochs - line.epoch for line in lines if line.status in ("", "running"))
-        ended = sum(has_result(line.status) for line in lines)
-        return [*([f"{ended}/{len(lines)} runs"] if len(lines) > 1 else []), pace(done, left, seconds)]
+        statuses = list(self.statuses.values())
+        ended = sum(map(has_result, statuses))
+        running = None if self.compiling else [run for run, status in self.statuses.items() if status == "running"]
+        parts = [f"{ended}/{len(statuses)} runs"] if len(statuses) > 1 and any(self.curves.values()) else []
+        parts += ["compiling"] * (self.compiling and ended < len(statuses))
+        if self.compiling and not any(self.curves.values()) and seconds <= 3:
+            return parts
+        return [*parts, self.pace.text(seconds, self.clock(), running)]

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nodepert.cli import display, live
+from nodepert.cli.pace import Pace, duration
 from nodepert.studies.labels import labels
 from nodepert.studies.run import Run
 from nodepert.studies.setup import groups
@@ -54,7 +55,7 @@ def cost(study: Sweep, found: Sequence[Sequence[int]]) -> str:
         if unfinished and not times:
             return f"{epochs:,} epochs to train"
         seconds += sum(left[i] for i in unfinished) * sum(times) / len(times) if unfinished else 0
-    return f"{epochs:,} epochs to train" + (f", about {live.duration(seconds)}" if epochs else "")
+    return f"{epochs:,} epochs to train" + (f", about {duration(seconds)}" if epochs else "")
 
 
 def value_text(runs: Sequence[Run], option: str) -> str:
@@ -82,9 +83,19 @@ def shown(study: Sweep) -> Iterator[Callable[[], None]]:
     if not display.console.is_terminal:
         yield _lines(study, named)
         return
-    before = sum(progress.epoch for progress in study.progress)
-    with live.drawn(lambda: _live_lines(study, named), lambda seconds: _footer(study, seconds, before)):
+    pace = Pace({i: run.epochs for i, run in enumerate(study.runs)})
+    observe(study, pace, 0.0)
+    with live.drawn(lambda: _live_lines(study, named), lambda seconds: _footer(study, seconds, pace)):
         yield lambda: None
+
+
+def observe(study: Sweep, pace: Pace, now: float) -> None:
+    """Update the pace from the runs' folders. Epochs from before the start are estimates."""
+    for i, progress in enumerate(study.progress):
+        left = 0 if progress.finished else study.runs[i].epochs - progress.epoch
+        if left != pace.left[i] or not now:
+            share = (progress.last or {}).get("epoch_time", 0.0)
+            (pace.trained if now and share else pace.expected)(i, left, share, now)
 
 
 def _lines(study: Sweep, named: Sequence[str]) -> Callable[[], None]:
@@ -126,17 +137,17 @@ def _run_status(progress: Progress, job: str) -> str:
     return progress.status if job != "waiting" and progress.status in ("", RUNNING, FAILED) else ""
 
 
-def _footer(study: Sweep, seconds: float, before: int) -> list[str]:
-    """Counts of runs and jobs, and the time left at this speed."""
-    left = sum(run.epochs - p.epoch for run, p in zip(study.runs, study.progress, strict=True) if not p.finished)
-    trained = sum(progress.epoch for progress in study.progress) - before
+def _footer(study: Sweep, seconds: float, pace: Pace) -> list[str]:
+    """Counts of runs and jobs, and the time left at the pace of the latest epochs."""
+    observe(study, pace, seconds)
     counts = Counter(state.word for batch in study.batches for state in batch.states)
     jobs = [f"{counts[word]} {word}" for word in ("running", "waiting", "failed") if counts[word]]
     done = sum(progress.finished for progress in study.progress)
+    running = [i for i, progress in enumerate(study.progress) if progress.status == RUNNING]
     return [
         f"{done:,}/{len(study.runs):,} runs",
         f"jobs: {' '.join(jobs) or 'none'}",
-        live.pace(trained, left, seconds),
+        pace.text(seconds, seconds, running, max(1, counts["running"])),
     ]
 
 

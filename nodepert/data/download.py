@@ -131,7 +131,10 @@ def _retrieve(name: str, mirror: str, file: str, folder: Path) -> str:
 
     # Without transfer encoding the progress bar is correct, and a .gz file arrives unchanged.
     downloader: Any = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(), chunk_size=1 << 16, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}
+        progressbar=bool(sys.stderr and sys.stderr.isatty()),
+        chunk_size=1 << 16,
+        timeout=TIMEOUT,
+        headers={"Accept-Encoding": "identity"},
     )
     pooch.get_logger().setLevel(logging.ERROR)
     host = urlsplit(mirror).hostname

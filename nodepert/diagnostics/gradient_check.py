@@ -25,7 +25,7 @@ from nodepert.core import (
     pullback,
 )
 from nodepert.diagnostics.declared import bias_of_spec
-from nodepert.diagnostics.moments import GROUPS, Moments, Vectors, sample, vector
+from nodepert.diagnostics.moments import FEWEST, GROUPS, Moments, Vectors, sample, vector
 from nodepert.diagnostics.result import Check
 from nodepert.diagnostics.sigma import perturbing, recommendation, step_study
 from nodepert.diagnostics.verdict import ALL, judged
@@ -35,7 +35,6 @@ from nodepert.rules.directional import loss_along
 from nodepert.rules.noise import key_of
 from nodepert.training import devices
 
-FEWEST = 5 * GROUPS  # draws
 Batch = tuple[Array, Array]
 Progress = Callable[[int, int], Any]
 
@@ -61,7 +60,8 @@ def check(
     and rule state, and m_i the mean of group i of 20. The noise of different groups is independent, so that noise is
     not taken for bias. A third statistic, mixing, detects rules that average over examples too early (see `mixed`). A
     rule is biased if its gain differs from 1, or its mixing or bias from 0, at a node or at all nodes together, by more
-    than chance gives in one check of a thousand (see verdict.py).
+    than chance gives in one check of a thousand (see verdict.py). Where the draws are too few to see a gain of 0.8 or
+    1.2, the verdict is undecided, with the number of draws that would decide.
 
     Gradients are compared node by node: a parameter that reaches the outputs around the nodes is not seen. A rule that
     changes the network (`Rule.model`) is compared with the gradient of the changed network.

@@ -16,6 +16,7 @@ import numpy as np
 from nodepert.core import Array
 
 GROUPS = 20
+FEWEST = 5 * GROUPS  # draws
 
 Vectors = dict[str, Array]  # node -> all its parameters in one vector, float32 or better
 

@@ -25,7 +25,9 @@ class Check(NamedTuple):
     - bias, bias_low, bias_high: ||m - g|| / ||g|| without the contribution of noise; from -2 to +2 standard errors
     - variance: of one draw, summed over parameters, / ||g||^2; norm_ratio: rms ||g_k|| / ||g||
     - draws_to_half: number of draws whose mean is predicted to have cosine 1/2 with g; inf where no number has
-    - verdict: exact, unbiased (within error) or biased; "no gradient" where g = 0, and the other columns are nan
+    - draws_to_decide: number of draws with which a gain of 0.8 or 1.2 would be seen (4 standard errors from 1)
+    - verdict: exact, unbiased (within error), biased, or undecided: no bias was seen, but these draws are too few to
+      see such a gain; "no gradient" where g = 0, and the other columns are nan
 
     Attributes:
         rule: The rule, as a spec.
@@ -48,12 +50,13 @@ class Check(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Of all nodes; biased where one of them is."""
+        """Of all nodes together; biased where one of them is."""
         return self.rows[-1]["verdict"]
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the rule is at least as good as declared; None where nothing is declared, or there is no gradient."""
+        """Whether the rule is at least as good as declared; None where nothing is declared, there is no gradient, or
+        the verdict is undecided."""
         if self.declared is None or self.verdict not in BIASES:
             return None
         return BIASES.index(self.verdict) <= BIASES.index(self.declared)
@@ -62,7 +65,16 @@ class Check(NamedTuple):
         text = [f"{self.rule}: {self._finding()}"]
         if self.agrees is False:
             text.append(f"WARNING: {self.rule} is declared {self.declared}, but here it is {self.verdict}.")
-        return "\n".join(line for line in (*text, self.note, self.recommendation) if line)
+        return "\n".join(line for line in (*text, self._undecided(), self.note, self.recommendation) if line)
+
+    def _undecided(self) -> str:
+        """The nodes, or all of them together, that need more draws, and how many."""
+        rows = [row for row in self.rows if row["verdict"] == "undecided"]
+        if not rows:
+            return ""
+        draws = max(row["draws_to_decide"] for row in rows)
+        where = ", ".join(row["node"] for row in rows)
+        return f"Undecided at {where}: a gain of 0.8 could hide in this noise; take about {draws:,.0f} draws."
 
     def _finding(self) -> str:
         t, draws = self.rows[-1], f"by {self.draws:,} draws"
@@ -78,9 +90,9 @@ class Check(NamedTuple):
         half = f"{k:,.0f} draws would have 0.5" if math.isfinite(k) else "any number stays below 0.5"
         noise = f"One draw has cosine {t['cosine']:.2g} with the gradient; the mean of {half}."
         gain = f"gain {t['gain']:.3f} ± {t['gain_error']:.3f}"
-        if t["verdict"] == "unbiased":
-            coarse = " A gain of 0.8 could hide in this noise: take more draws." if t["gain_error"] > 0.05 else ""
-            return f"unbiased within error; {gain}, bias below {percent(t['bias_high'])}, {draws}.{coarse} {noise}"
+        if t["verdict"] != "biased":
+            verdict = "unbiased within error" if t["verdict"] == "unbiased" else "undecided"
+            return f"{verdict}; {gain}, bias below {percent(t['bias_high'])}, {draws}. {noise}"
         mixed = t["mixing"] > 5 * t["mixing_error"] and abs(t["mixing"] - 1) < 3 * t["mixing_error"]
         mixes = " It mixes examples, as mean(delta) mean(z)^T does." if mixed else ""
         span = f"{percent(t['bias_low'])} to {percent(t['bias_high'])}"

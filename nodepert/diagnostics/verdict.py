@@ -1,4 +1,7 @@
-"""The verdict of a check, decided here: is a rule exact, unbiased within error, or biased, at each node and in all?"""
+"""The verdict of a check, decided here: is a rule exact, unbiased within error, or biased, at each node and in all?
+
+Undecided is what has no bias that these draws could show, though they could not show a gain of 0.8 either.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from nodepert.diagnostics.bias import FLIPS, mean_and_error, mixing, off_diagonal, sign_test
-from nodepert.diagnostics.moments import Moments, together
+from nodepert.diagnostics.bias import FLIPS, mean_and_error, mean_test, mixing, off_diagonal, sign_test
+from nodepert.diagnostics.moments import FEWEST, Moments, together
 
 ALL = "all nodes"
 ALPHA = 1e-3  # probability that a check of a rule without bias finds one
+DECIDES = 0.05  # standard error of the gain: a gain of 0.8 is then 4 of them from 1
+MARGIN = 1.2  # of the draws that would decide, since the error is itself an estimate
 COLUMNS = ("cosine", "cosine_error", "cosine_mean", "gain", "gain_error", "mixing", "mixing_error", "bias", "bias_low",
-           "bias_high", "variance", "norm_ratio", "draws_to_half")  # fmt: skip
+           "bias_high", "variance", "norm_ratio", "draws_to_half", "draws_to_decide")  # fmt: skip
 
 
 def judged(nodes: dict[str, Moments], tolerance: float) -> dict[str, dict[str, Any]]:
@@ -44,18 +49,40 @@ def numbers(m: Moments, level: float, tolerance: float) -> dict[str, Any]:
         variance, gain_error, mixed_error, square, error = 0.0, 0.0, 0.0, apart, 0.0
         verdict = "exact" if apart < tolerance**2 else "biased"
     else:
-        off = [(gain - 1, gain_error), (mixed, mixed_error)]
-        unlikely = any(math.erfc(abs(x) / (s * 2**0.5)) < level for x, s in off if s > 0)
-        unlikely = unlikely or sign_test(m.gram) < max(level, 1 / FLIPS)
-        matters = max(abs(gain - 1), math.sqrt(max(square, 0))) > tolerance
-        verdict = "biased" if unlikely and matters else "unbiased"
+        decided = gain_error <= DECIDES
+        verdict = "biased" if is_biased(m, level, tolerance) else "unbiased" if decided else "undecided"
     low, mid, high = (math.sqrt(max(s, 0)) for s in (square - 2 * error, square, max(square, 0) + 2 * error))
     values = (
         *(*mean_and_error(m.along / np.where(m.square > 0, np.sqrt(m.square), 1)), gain / length if length else 0.0),
         *(gain, gain_error, mixed, mixed_error, mid, low, high, variance, math.sqrt(m.square.mean())),
         draws_to_half(gain, square, variance) if verdict == "biased" else draws_to_half(1, 0, variance),
+        draws_to_decide(len(m.along), gain_error),
     )
     return {k: float(v) for k, v in zip(COLUMNS, values, strict=True)} | {"verdict": verdict}
+
+
+def is_biased(m: Moments, level: float, tolerance: float) -> bool:
+    """Whether gain, mixing, or bias across the gradient is more than chance, and more than rounding.
+
+    The bias across the gradient is tested by random signs, which need symmetric noise; along it, noise is skewed.
+    """
+    across = m.r_square - m.r_along**2
+    off, mixed, _ = abs(m.along.mean() - 1), *mixing(m.mixed, m.along, m.r_along, m.r_square, tolerance)
+    if off > tolerance and mean_test(m.along, 1.0) < level:
+        return True
+    matters = abs(mixed) * math.sqrt(max(across, 0)) > tolerance  # nan does not
+    if matters and mean_test(m.mixed - m.r_along * m.along, 0.0) < level:
+        return True
+    along = m.along.reshape(len(m.gram), -1).mean(1) - 1
+    rest = m.gram - np.outer(along, along)
+    return off_diagonal(rest)[0] > tolerance**2 and sign_test(rest) < max(level, 1 / FLIPS)
+
+
+def draws_to_decide(draws: int, gain_error: float) -> float:
+    """The number of draws, to two digits, whose gain would have a standard error of DECIDES."""
+    needed = max(FEWEST, MARGIN * draws * (gain_error / DECIDES) ** 2)
+    unit = 10 ** (math.floor(math.log10(needed)) - 1)
+    return float(math.ceil(needed / unit) * unit)
 
 
 def draws_to_half(gain: float, bias2: float, variance: float) -> float:

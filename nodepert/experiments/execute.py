@@ -17,6 +17,7 @@ from nodepert.errors import UserError
 from nodepert.experiments.drawing import save_figure
 from nodepert.experiments.experiment import Experiment, Finding, Part, Row, build, chosen_options, of_part
 from nodepert.experiments.record import read_record, read_rows, write_record
+from nodepert.studies.output import guarded
 from nodepert.studies.store.lock import Lock
 from nodepert.studies.store.records import write_whole, writing
 from nodepert.studies.store.run_folder import versions
@@ -56,7 +57,7 @@ def execute(
     experiment = build(name, scale, data_dir, **given)
     devices.start()
     chosen = json.loads(json.dumps(chosen_options(name, scale, given)))
-    with locked(Path(out), name) as check_lock:
+    with guarded(), locked(Path(out), name) as check_lock:
         stem = Path(out) / name
         record = _record(stem.with_name(f"{name}.json"), {"experiment": name, "scale": scale, "options": chosen})
 

@@ -66,7 +66,10 @@ def _draw_cosine(axes: Any, known: dict[int, dict[str, Any]]) -> None:
 
 def _draw_gain_and_bias(gain: Any, bias: Any, known: dict[int, dict[str, Any]]) -> None:
     """Gain and bias of each node, with error bars."""
-    styles = {"biased": {"color": COLOURS[1], "marker": "s"}, "exact or unbiased": {"color": COLOURS[2], "marker": "o"}}
+    styles = {"biased": {"color": COLOURS[1], "marker": "s"}, "undecided": {"color": COLOURS[3], "marker": "^"},
+              "exact or unbiased": {"color": COLOURS[2], "marker": "o"}}  # fmt: skip
+    verdicts = [row["verdict"] for row in known.values()]
+    styles = {name: look for name, look in styles.items() if name != "undecided" or name in verdicts}
     for y, row in known.items():
         look = {"linestyle": "none", "markersize": 6, "capsize": 3}
         look |= styles.get(row["verdict"], styles["exact or unbiased"])

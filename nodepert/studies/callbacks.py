@@ -27,11 +27,12 @@ log = logging.getLogger("nodepert")
 
 class StateOf:
     """`state` of on_epoch: the state of training after that epoch, fetched when it is called. `read_back`: whether the
-    row was read from disk, and no state is available."""
+    row was read from disk, and no state is available. `seconds`: the run's share of what the epoch took; of epoch 0, of
+    the evaluation."""
 
-    def __init__(self, fetch: Callable[[], State] | None = None):
+    def __init__(self, fetch: Callable[[], State] | None = None, seconds: float = 0.0):
         self._fetch, self._over = fetch, False
-        self.read_back = fetch is None
+        self.read_back, self.seconds = fetch is None, seconds
 
     def __call__(self) -> State | None:
         """A copy; None for a row that was read back. Raises UserError after on_epoch has returned."""

@@ -32,6 +32,8 @@ def where(runs: Sequence[SavedRun], conditions: Sequence[str]) -> list[SavedRun]
                 f"--where takes OPTION=VALUE, as in rule=np lr=1e-3, after the names of studies; got '{condition}'"
             )
         if not (there := [(run.options | run.arguments)[key] for run in runs if key in run.options | run.arguments]):
+            if key == "status":
+                raise UserError(f"status is not an option of a run: write --status {text}, not --where {condition}")
             near = "".join(f" (did you mean {one}?)" for one in get_close_matches(key, _keys(runs), n=1))
             raise UserError(f"none of these runs has an option {key}{near}; there are: {', '.join(_keys(runs))}")
         test = _test(key, text)

@@ -15,6 +15,7 @@ from nodepert.studies.run import Run
 from nodepert.training import devices
 from nodepert.training.hyper import Hyper, structure
 from nodepert.training.program import rehearse
+from nodepert.training.rounding import warn_of_rounding
 
 
 class Group(NamedTuple):
@@ -48,7 +49,7 @@ def hyper_of(run: Run) -> Hyper:
 
 
 def prepare(runs: Sequence[Run], data: Dataset | None = None, data_dir: str | Path | None = None) -> list[Group]:
-    """Build and rehearse groups of runs, and load their data.
+    """Build and rehearse groups of runs, and load their data. Warns of finite differences in low precision.
 
     If the registry declares the shape of the inputs, runs are checked before data are loaded.
 
@@ -68,6 +69,7 @@ def prepare(runs: Sequence[Run], data: Dataset | None = None, data_dir: str | Pa
     for group in found:
         if not shapes[group.runs[0].dataset]:
             _fits(_rehearse(group.runs, *shape_of(group.data)))
+    warn_of_rounding([(g.model, [hyper.rule for hyper in g.hypers], shape_of(g.data)[0]) for g in found])
     return found
 
 

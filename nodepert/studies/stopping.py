@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM while runs train: the first asks to stop at the end of the epoch, the second stops at once.
+"""Ctrl-C, SIGTERM and SIGHUP (a closed terminal) while runs train: the first asks to stop at the end of the epoch,
+the second stops at once.
 
 A KeyboardInterrupt is raised wherever the program happens to be, and may be lost there (in a callback from compiled
 code, for one); a signal that is counted is not.
@@ -11,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
+ENDS = (signal.SIGTERM, *([HANGUP] if HANGUP else []))
 STOPPING = "stopping after this epoch (Ctrl-C again: at once)"
 
 
@@ -36,14 +39,15 @@ class Stopping:
 
     @contextmanager
     def listening(self, *numbers: signal.Signals, ignored: bool = False) -> Iterator[Stopping]:
-        """Count these signals (Ctrl-C and SIGTERM by default), in place of ending the process.
+        """Count these signals (by default Ctrl-C, SIGTERM and SIGHUP), in place of ending the process.
 
-        Ignored signals stay ignored, as in background jobs of a shell, unless `ignored`. Outside of the main
-        thread, where Python handles none, nothing is counted.
+        Ignored signals stay ignored, as in background jobs of a shell, unless `ignored`; SIGHUP in any case, as under
+        nohup. Outside of the main thread, where Python handles none, nothing is counted.
         """
         main = threading.current_thread() is threading.main_thread()
-        numbers = numbers or (signal.SIGINT, signal.SIGTERM)
-        heard = [number for number in numbers if main and (ignored or signal.getsignal(number) is not signal.SIG_IGN)]
+        numbers = numbers or (signal.SIGINT, *ENDS)
+        ignoring = {number for number in numbers if signal.getsignal(number) is signal.SIG_IGN}
+        heard = [n for n in numbers if main and (n not in ignoring or (ignored and n != HANGUP))]
         before = {number: signal.signal(number, self._count) for number in heard}
         try:
             yield self
@@ -52,6 +56,8 @@ class Stopping:
                 signal.signal(number, handler)
 
     def _count(self, number: int, _: object) -> None:
+        if number == HANGUP and self.count:  # the system and the shell both send it; it is no second request
+            return
         self.count += 1
         if self.last != getattr(signal, "SIGUSR2", None):  # a SIGTERM after Slurm's SIGUSR2 must not hide it
             self.last = number

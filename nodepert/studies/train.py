@@ -17,6 +17,7 @@ from nodepert.data import Dataset
 from nodepert.errors import UserError
 from nodepert.studies.callbacks import Callback, Callbacks, StateOf
 from nodepert.studies.execution import Execution, execution_of
+from nodepert.studies.output import guarded
 from nodepert.studies.recorder import Recorder, end_of, find_checkpoints, open_folders, status_after
 from nodepert.studies.run import Run
 from nodepert.studies.setup import Group, prepare
@@ -124,6 +125,7 @@ class _Work:
         self.runs, self.groups, self.execution, self.callbacks, self.stop = runs, groups, execution, callbacks, stop
         self.results: dict[int, Result] = {}
 
+    @guarded()
     def results_of_all(self, name: str | None, out: str | Path, skip: bool) -> list[Result]:
         """Execute the runs; their results in order."""
         try:
@@ -168,9 +170,8 @@ class _Work:
         try:
             found = find_checkpoints(group, folders)
             for i, folder in folders.items():
-                folder.start(
-                    found[i].epoch if i in found else 0, device=devices.device_name(), source=group.data.source
-                )
+                begin = found[i].epoch if i in found else 0
+                folder.start(begin, device=devices.device_name(), source=group.data.source)
             for i, run in zip(group.numbers, group.runs, strict=True):
                 self.callbacks.on_begin(run, folders[i].path if i in folders else None)
             for i, checkpoint in found.items():
@@ -208,7 +209,7 @@ class _Work:
     def follow(self, group: Group, recorder: Recorder, found: dict[int, Checkpoint]) -> None:
         """Train runs together, and write each epoch as it comes."""
         rows: dict[int, list[Row]] = {i: list(found[i].rows) if i in found else [] for i in group.numbers}
-        for new, state in self.epochs(group, found):
+        for new, state, seconds in self.epochs(group, found):
             stopping = processes.agreed([self.stop()])[0]
             trained = any(row["epoch"] for row in new.values())
             alone = jax.process_count() == 1  # several processes start again anyway
@@ -221,7 +222,7 @@ class _Work:
                 recorder.write(i, rows[i], now if alone else None)
                 if now and status:
                     self.set_result(i, rows[i], status, now.params, recorder.folders.get(i))
-                self.callbacks.on_epoch(self.runs[i], row, StateOf(partial(_copied, state, k)))
+                self.callbacks.on_epoch(self.runs[i], row, StateOf(partial(_copied, state, k), seconds / len(new)))
                 if status:
                     self.callbacks.on_end(self.runs[i], status)
             if stopping and len(self.results) < len(self.runs):

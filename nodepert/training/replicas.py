@@ -31,10 +31,12 @@ log = logging.getLogger("nodepert")
 
 
 class Epoch(NamedTuple):
-    """{replica: its row} of those that took part in this epoch, and the state of any, until the next is asked for."""
+    """{replica: its row} of those that took part in this epoch, the state of any, until the next is asked for, and the
+    seconds that it took (of epoch 0, the evaluation alone)."""
 
     rows: dict[int, Row]
     state: Callable[[int], State]
+    seconds: float = 0.0
 
 
 def fit_all(
@@ -192,9 +194,10 @@ class Group:
                 self.states, updates = self._epoch(self.states, self.hyper, self.alive, self.data)
             found, self.alive = self._evaluate(self.states.params, self.hyper, self.alive, updates, self.data)
             found = fetched(found)
-            seconds = (time.perf_counter() - start) / len(running) if number else 0.0
-            rows = {i: self.row(number, seconds, {name: m[i] for name, m in found.items()}) for i in running}
-            yield Epoch({numbers[i]: row for i, row in rows.items()}, state)
+            seconds = time.perf_counter() - start
+            share = seconds / len(running) if number else 0.0
+            rows = {i: self.row(number, share, {name: m[i] for name, m in found.items()}) for i in running}
+            yield Epoch({numbers[i]: row for i, row in rows.items()}, state, seconds)
             running = [i for i in running if not diverged(rows[i])]
             if not running:
                 return

@@ -2,14 +2,15 @@
 
 import io
 import math
+import re
 from dataclasses import replace
 
-import pytest
 from rich.console import Console
 
 import nodepert as npt
 from nodepert.cli import display, live
 from nodepert.cli.live import Line, sparkline
+from nodepert.studies.callbacks import StateOf
 
 RUN = npt.Run(dataset="digits(train=200,test=50)", network="fc(width=8)", epochs=3, batchsize=50)
 
@@ -21,19 +22,6 @@ def test_a_curve_is_drawn_from_low_to_high_and_ends_with_the_last_value():
     long = sparkline(range(1000), 0, 999)
     assert len(long) == live.WIDTH and long[-1] == "█" and list(long) == sorted(long)
     assert sparkline([0, 1], 0, 1, bars=live.PLAIN) == "_@"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0.4, "0 s"), (89, "89 s"), (100, "2 min"), (5399, "90 min"), (9000, "2.5 h")]
-)
-def test_a_duration_in_words(seconds, said):
-    assert live.duration(seconds) == said
-
-
-def test_the_pace_and_what_is_left():
-    assert live.pace(20, 60, 10) == "10 s, 2 epochs/s, about 30 s left"
-    assert live.pace(1, 1, 50) == "50 s, 50 s/epoch, about 50 s left"
-    assert live.pace(5, 0, 10) == "10 s, 2 s/epoch" and live.pace(0, 5, 10) == "10 s"
 
 
 def drawn(lines, width=90):
@@ -64,7 +52,8 @@ def test_the_board_says_what_came_of_each_run(monkeypatch):
         results = npt.train(list(runs), callbacks=[board])
     for line, result in zip(board.lines(), results, strict=True):
         assert line.curve == [row["test_acc"] for row in result.rows] and (line.epoch, line.status) == (3, "finished")
-    assert board.footer(2.0) == ["2/2 runs", "2 s, 3 epochs/s"]
+    counts, pace = board.footer(2.0)
+    assert counts == "2/2 runs" and re.fullmatch(r"2 s, [\d.e+]+ epochs/s", pace)
     board.on_end(next(iter(runs)), "interrupted")
     assert board.footer(2.0)[0] == "1/2 runs"
     assert "\x1b" in terminal.file.getvalue()
@@ -75,3 +64,35 @@ def test_epochs_that_were_read_back_do_not_count_as_pace(tmp_path):
     board = live.Board({RUN: "one"})
     npt.train(RUN, name="n", out=tmp_path, callbacks=[board])
     assert board.footer(5.0) == ["5 s"] and board.lines()[0].status == "finished"
+
+
+def row(epoch, seconds):
+    return {"epoch": epoch, "epoch_time": seconds, "test_acc": 9.0}
+
+
+def test_a_second_program_is_shown_as_compiling_and_its_time_is_no_pace():
+    now, other = [0.0], replace(RUN, rule="sgd")
+    board = live.Board({RUN: "one", other: "other"}, clock=lambda: now[0])
+    board.on_begin(RUN, None)
+    now[0] = 50.0  # of compiling
+    board.on_epoch(RUN, row(0, 0.0), StateOf(lambda: None, 0.5))
+    assert board.footer(50.0) == ["0/2 runs", "50 s, roughly 12 s left"]  # (1 + 3) evaluations an epoch
+    for epoch in (1, 2, 3):
+        now[0] += 1
+        board.on_epoch(RUN, row(epoch, 1.0), StateOf(lambda: None, 1.0))
+    board.on_end(RUN, "finished")
+    board.on_begin(other, None)
+    now[0] = 80.0
+    assert board.footer(80.0) == ["1/2 runs", "compiling", "80 s, 1 epochs/s, about 3 s left"]
+
+
+def test_a_run_that_resumes_has_the_time_of_its_earlier_epochs_until_it_has_its_own():
+    now = [0.0]
+    board = live.Board({RUN: "one"}, clock=lambda: now[0])
+    board.on_begin(RUN, None)
+    for epoch in (0, 1):
+        board.on_epoch(RUN, row(epoch, 4.0 * epoch), StateOf())
+    now[0] = 30.0
+    assert board.footer(30.0) == ["compiling", "30 s, roughly 8 s left"]
+    board.on_epoch(RUN, row(2, 2.0), StateOf(lambda: None, 2.0))
+    assert board.footer(30.0) == ["30 s, 2 s/epoch, about 2 s left"]

@@ -1,6 +1,7 @@
 """`check` reports what is known: variances in closed form, exact and biased rules, mutants, no false alarms."""
 
 import csv
+import io
 import json
 import math
 import re
@@ -23,6 +24,7 @@ from nodepert.errors import UserError
 from nodepert.experiments.drawing import COLOURS
 from nodepert.models.fc import fc, linfc
 from nodepert.registry.spec import Spec
+from nodepert.report.check_figure import check_figure
 from nodepert.rules.noise import draw
 from nodepert.training.losses import mse
 
@@ -151,9 +153,41 @@ def test_better_than_declared_is_no_warning():
     assert (result.verdict, result.declared, result.agrees) == ("exact", "biased", True)
 
 
-def test_too_few_draws_are_reported():
-    text = str(found("np", draws=100))
-    assert "unbiased within error" in text and "take more draws" in text
+def test_too_few_draws_are_undecided_and_as_many_as_it_asks_for_decide():
+    result = found("np", draws=100)
+    nodes = result.rows[:-1]
+    assert (result.verdict, result.agrees, result.declared) == ("undecided", None, "unbiased")
+    draws = max(row["draws_to_decide"] for row in nodes)
+    assert all(row["verdict"] == "undecided" and row["gain_error"] > 0.05 for row in result.rows)
+    assert re.search(f"^Undecided at fc0, fc1, out, all nodes: .* take about {draws:,.0f} draws.$", str(result), re.M)
+    more = found("np", draws=int(draws))
+    assert [row["verdict"] for row in more.rows] == ["unbiased"] * 4 and more.agrees
+    assert "ndecided" not in str(more) and json.loads(json.dumps(result.to_dict()))["agrees"] is None
+    assert found("fa", draws=100).rows[-1]["draws_to_decide"] == 100  # no noise
+
+
+def test_a_node_that_is_undecided_is_named_where_all_nodes_together_are_not():
+    small = jax.tree.map(lambda p: p, PARAMS) | {"out": {"w": 1e-3 * PARAMS["out"]["w"], "b": PARAMS["out"]["b"]}}
+    result = found("np", params=small, draws=3000)
+    verdicts = {row["node"]: row["verdict"] for row in result.rows}
+    assert verdicts == {"fc0": "undecided", "fc1": "undecided", "out": "unbiased", "all nodes": "unbiased"}
+    assert result.agrees and "Undecided at fc0, fc1: " in str(result)
+
+
+def test_a_clear_bias_is_no_question_of_more_draws():
+    opposite = found(mutant(lambda d, xi: -d * xi), draws=1000)
+    assert opposite.verdict == "biased" and opposite.agrees is None
+
+
+def test_the_table_and_the_figure_of_an_undecided_node(tmp_path):
+    result = found("np", draws=100)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table(result))
+    assert console.export_text().count("undecided") == 4
+    path = check_figure(result.rows, tmp_path / "x.png")
+    with Image.open(path) as picture:
+        colours = {f"#{r:02X}{g:02X}{b:02X}" for _, (r, g, b) in picture.convert("RGB").getcolors(1 << 24)}
+    assert COLOURS[3] in colours
 
 
 def test_at_the_kink_of_relu_a_remark_says_so():

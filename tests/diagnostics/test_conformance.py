@@ -27,6 +27,7 @@ from nodepert.core import (
     pullback,
     stateless,
 )
+from nodepert.diagnostics.conformance import mean
 from nodepert.diagnostics.conformance.cases import (
     case,
     declared_bias,
@@ -451,3 +452,15 @@ def test_a_network_that_breaks_the_contract_fails_with_a_message(what):
 def test_the_corrected_forms_of_the_mutants_pass():
     check_model(TWO, (5,))
     check_model(through(lambda h, p, node: node("b", lambda q, h: dense(q, h * q["c"]), p["b"] | C, h)), (5,))
+
+
+def test_a_node_at_which_the_draws_have_no_power_is_no_proof():
+    """Its gradient is small, so that all nodes together do not show its noise."""
+    rng = np.random.default_rng(0)
+    exact = {"large": np.ones(4), "small": np.full(2, 0.01)}
+    noise = {"large": 0.1 * rng.standard_normal((2000, 4)), "small": 0.1 * rng.standard_normal((2000, 2))}
+    draws = {node: g + noise[node] for node, g in exact.items()}
+    with pytest.raises(AssertionError, match=r"too noisy for 2,000 draws to tell its bias; give draws=\d{4}"):
+        mean.check_unbiased("here", draws, exact)
+    more = {node: g + 0.1 * rng.standard_normal((12_000, len(g))) for node, g in exact.items()}
+    mean.check_unbiased("here", more, exact)

@@ -533,3 +533,11 @@ def test_looking_at_runs_imports_neither_jax_nor_pandas(several):
         assert subprocess.check_output(command, text=True).splitlines()[-1] == "set()"
     command[3:] = ["results", "study", "--out", str(several)]
     assert subprocess.check_output(command, text=True).splitlines()[-1] == "{'pandas'}"
+
+
+def test_a_condition_on_the_status_names_the_option_for_it(tmp_path):
+    put(tmp_path, RUN, [row(0, 1.0)])
+    found = saved_runs(None, tmp_path)
+    for condition, word in (("status=finished", "finished"), ("status = diverged", "diverged")):
+        with pytest.raises(UserError, match=f"status is not an option of a run: write --status {word}, not --where"):
+            where(found, [condition])

@@ -20,8 +20,9 @@ from pathlib import Path
 from nodepert.errors import UserError
 from nodepert.studies.callbacks import Callback, PrintRows, StateOf
 from nodepert.studies.labels import labels
+from nodepert.studies.output import guarded
 from nodepert.studies.run import Run
-from nodepert.studies.stopping import Stopped, Stopping
+from nodepert.studies.stopping import ENDS, Stopped, Stopping
 from nodepert.studies.sweep.jobs import STOPPED, Job, read_job
 from nodepert.training.metrics import Row
 
@@ -59,7 +60,7 @@ def on_slurm(path: str) -> None:
     has trained at least an epoch."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     stopping, epochs = Stopping(say_stop), CountEpochs()
-    with stopping.listening(signal.SIGTERM, signal.SIGUSR2, ignored=True):
+    with guarded(), stopping.listening(signal.SIGTERM, signal.SIGUSR2, ignored=True):
         try:
             train_job(read_job(Path(path)), stopping, [epochs])
         except Stopped:
@@ -88,28 +89,34 @@ def main(path: str, *tied: str) -> None:
     """A worker process. `tied`: standard input is a pipe from the launcher, with which it ends."""
     if cores := os.environ.get("NODEPERT_CORES"):
         os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     if tied:
         with_parent(lambda: os._exit(1))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher gets Ctrl-C, and decides
-    status = 0
-    try:
-        stopping = Stopping(say_stop)
-        with stopping.listening(signal.SIGTERM, ignored=True):
-            train_job(read_job(Path(path)), stopping)
-    except Stopped:
-        status = STOPPED
-    except UserError as error:
-        print("nodepert: error: " + " ".join(str(error).split()), flush=True)
-        status = 2
-    except Exception:
-        traceback.print_exc(file=sys.stdout)
-        status = 1
-    sys.stdout.flush()
+    with guarded():
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+        status = status_of(path)
+        sys.stdout.flush()
     if not tied:
         with suppress(OSError):
             Path(path).with_suffix(".status").write_text(f"{status}\n")
     os._exit(status)  # at once: an ordinary exit waits for what XLA still does
+
+
+def status_of(path: str) -> int:
+    """Execute a job; the exit status of its process."""
+    try:
+        stopping = Stopping(say_stop)
+        with stopping.listening(*ENDS, ignored=True):
+            train_job(read_job(Path(path)), stopping)
+    except Stopped:
+        return STOPPED
+    except UserError as error:
+        print("nodepert: error: " + " ".join(str(error).split()), flush=True)
+        return 2
+    except Exception:
+        traceback.print_exc(file=sys.stdout)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

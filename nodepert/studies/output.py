@@ -1,0 +1,102 @@
+"""Standard output and error that may go away: a reader that closes the pipe, a full disk, a closed terminal.
+
+Whoever prints inside `guarded()` needs no care of its own: what cannot be written is dropped, and the first error is
+remembered. The results of training are in files; a line that nobody reads must not end it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+NAMES = ("stdout", "stderr")
+log = logging.getLogger("nodepert")
+_lock = threading.Lock()
+
+
+class Output:
+    """A text stream that never raises for want of a reader or of room. `lost`: the error that ended its output."""
+
+    def __init__(self, stream: Any):
+        self.missing = stream is None  # closed before Python started
+        self.stream = open(os.devnull, "w", encoding="utf-8") if self.missing else stream  # noqa: SIM115
+        self.lost: OSError | None = None
+        self.users = 0  # contexts of `guarded`
+
+    def write(self, text: str) -> int:
+        self._attempt(lambda: self._written(text))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        self._attempt(self.stream.flush)
+
+    def silence(self) -> None:
+        """Nothing more can fail, not even the flush with which Python ends: the file is the null device from here."""
+        with suppress(OSError, ValueError, AttributeError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.stream.fileno())
+            os.close(null)
+
+    def _written(self, text: str) -> None:
+        if self.missing and text:
+            raise OSError(errno.EBADF, "standard output is closed")
+        try:
+            self.stream.write(text)
+        except UnicodeEncodeError as error:  # an encoding without these characters
+            self.stream.write(text.encode(error.encoding, "replace").decode(error.encoding))
+
+    def _attempt(self, act: Callable[[], Any]) -> None:
+        if self.lost is None:
+            try:
+                act()
+            except OSError as error:
+                self.lost = error
+            except ValueError as error:  # a closed file
+                self.lost = OSError(errno.EBADF, str(error))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def guarded(report: bool = True) -> Iterator[None]:
+    """sys.stdout and sys.stderr are `Output` inside, in all threads. `report`: warn of lost output at the end."""
+    with _lock:
+        fill_descriptors()
+        for name in NAMES:
+            if not isinstance(getattr(sys, name), Output):
+                setattr(sys, name, Output(getattr(sys, name)))
+        used = {name: getattr(sys, name) for name in NAMES}
+        for stream in used.values():
+            stream.users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            for name, stream in used.items():
+                stream.users -= 1
+                if not stream.users and getattr(sys, name) is stream:  # else somebody has replaced it since
+                    setattr(sys, name, None if stream.missing else stream.stream)
+        out = used["stdout"]
+        if report and out.lost and not (out.users or out.missing):
+            log.warning("standard output could not be written to the end (%s)", out.lost.strerror)
+
+
+def fill_descriptors() -> None:
+    """Open the null device for standard descriptors that are closed: the next file that is opened would get their
+    number, and what a library prints would go into it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number
