@@ -108,7 +108,12 @@ def measured(rule: str, model: Any, loss: Any, batch: tuple[Any, Any], draws: in
         def progress(drawn: int, of: int) -> None:
             bar.update(task, completed=drawn, total=of)
 
-        return diagnostics.check(model, rule, loss, batch, draws=draws, seed=seed, progress=progress)
+        try:
+            return diagnostics.check(model, rule, loss, batch, draws=draws, seed=seed, progress=progress)
+        except UserError:
+            raise
+        except ValueError as error:  # of a network, a loss or a rule against its contract
+            raise UserError(str(error)) from error
 
 
 def table(result: Any) -> Any:

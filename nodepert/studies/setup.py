@@ -12,7 +12,7 @@ from nodepert.data.dataset import sound
 from nodepert.errors import UserError
 from nodepert.registry import entry, make_loss, make_model, within
 from nodepert.studies.run import Run
-from nodepert.training import devices
+from nodepert.training import devices, processes
 from nodepert.training.hyper import Hyper, structure
 from nodepert.training.program import rehearse
 from nodepert.training.rounding import warn_of_rounding
@@ -75,7 +75,7 @@ def prepare(runs: Sequence[Run], data: Dataset | None = None, data_dir: str | Pa
 
 def _fits(needed: int) -> None:
     """Raises UserError if parameters of so many bytes do not fit into memory."""
-    if needed > devices.memory_free():
+    if needed > processes.least(devices.memory_total()):
         raise devices.full(needed)
 
 

@@ -178,6 +178,16 @@ def memory_free(job: Path = Path("/sys/fs/cgroup")) -> int:
     return free // jax.local_device_count()
 
 
+def memory_total(job: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of one device, free or not; on CPU, of this machine or this job."""
+    if stats := jax.local_devices()[0].memory_stats():
+        return stats["bytes_limit"]
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):
+        total = min(total, int((job / "memory.max").read_text()))
+    return total
+
+
 @contextlib.contextmanager
 def one_line_if_full(needed: int = 0) -> Iterator[None]:
     """Turn XLA's error that memory is exhausted into a UserError, which names the bytes that the program needs."""

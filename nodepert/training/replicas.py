@@ -83,8 +83,7 @@ def fit_all(
     metrics = measured() if metrics is None else metrics
 
     def trained(numbers: Sequence[int]) -> Iterator[Epoch]:
-        free = processes.least(devices.memory_free())
-        limit = free * (1 - SPARE) if memory is None else processes.least(memory)
+        limit = processes.least(devices.memory_free() * (1 - SPARE) if memory is None else memory)
         mesh = devices.mesh(len(numbers), on)
         task = Program(model, loss, batchsize, epochs, devices.over_batch(mesh), metrics)
         chosen = [hypers[i] for i in numbers]
@@ -92,7 +91,7 @@ def fit_all(
         with devices.one_line_if_full():
             group = Group(task, data, chosen, mesh, width)
         size = fitting(group, limit)
-        if group.count == 1 and group.bytes > free:  # to try might end the process
+        if group.count == 1 and group.bytes > processes.least(devices.memory_total()):  # to try might end the process
             raise devices.full(group.bytes)
         if size == len(numbers):
             with devices.one_line_if_full(group.bytes):

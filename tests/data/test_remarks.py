@@ -71,13 +71,13 @@ def test_classes_that_are_given_are_a_whole_number():
 def test_a_network_that_does_not_fit_into_memory_is_one_line_before_anything_is_written(rule, tmp_path, monkeypatch):
     data = made(classes=100_000, name="digits")
     run = npt.Run(dataset="digits", network="fc(width=100)", rule=rule, batchsize=20)
-    for free in (10**6, 10**8):  # less than the parameters, or than training
-        monkeypatch.setattr("nodepert.training.devices.memory_free", lambda free=free: free)
+    for total in (10**6, 10**8):  # less than the parameters, or than training
+        monkeypatch.setattr("nodepert.training.devices.memory_total", lambda total=total: total)
         with pytest.raises(
             npt.UserError, match=r"training needs .* GB, and memory is exhausted; use a smaller network"
         ):
             npt.train(run, data=data)
-    monkeypatch.setattr("nodepert.training.devices.memory_free", lambda: 10**6)
+    monkeypatch.setattr("nodepert.training.devices.memory_total", lambda: 10**6)
     with pytest.raises(npt.UserError, match="memory is exhausted"):
         npt.train(run, data=data, name="study")
     assert not (tmp_path / "runs").exists()
