@@ -132,8 +132,7 @@ class _Work:
             with pinned(), ExitStack() as stack:
                 folders = {} if name is None else self.open_folders(stack, name, out, skip)
                 for group in self.groups:
-                    left = [i for i in group.numbers if i not in self.results]
-                    if left:
+                    if left := [i for i in group.numbers if i not in self.results]:
                         self.train_group(group.part(left), {i: folders[i] for i in left if i in folders})
         except BaseException as error:
             statuses = {result.run: result.status for result in self.results.values()}
