@@ -3,6 +3,7 @@
 NODEPERT_TEST_CACHE=DIR keeps compiled programs in DIR between runs of the tests.
 """
 
+import gc
 import os
 import signal
 import tempfile
@@ -32,6 +33,12 @@ def pytest_configure(config):
         os.environ.update(CACHE | {"JAX_COMPILATION_CACHE_DIR": os.path.abspath(folder)})
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+
+
+def pytest_collection_finish(session):
+    """What was imported stays, and tracing makes many objects that die at once: garbage is collected more rarely."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def pytest_unconfigure(config):

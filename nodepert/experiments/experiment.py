@@ -35,8 +35,6 @@ from nodepert.experiments.drawing import Picture
 from nodepert.registry import check, plain, resolve
 from nodepert.registry.describe import parameters
 from nodepert.registry.spec import Spec
-from nodepert.training import devices
-from nodepert.training.configuration import pinned
 
 Row: TypeAlias = dict[str, Any]  # str, int or float (nan: no value); all rows of an experiment have the same keys
 Part: TypeAlias = dict[str, Any]  # {column: value}, which identify a part of an experiment
@@ -153,6 +151,9 @@ def build(name: str, scale: Scale = "small", data_dir: str | Path | None = None,
 
 def of_part(experiment: Experiment, part: Part) -> Iterator[Row]:
     """The rows of one part, its own columns first. Raises UserError where JAX does not start."""
+    from nodepert.training import devices  # JAX, which listing experiments does not need
+    from nodepert.training.configuration import pinned
+
     devices.start()
     with pinned():  # not while the caller has a row
         rows = [part | row for row in experiment.rows(part)]

@@ -57,7 +57,7 @@ def in_order(out):
 def test_a_sweep_that_is_killed_goes_on_where_it_was(tmp_path):
     path, rng = grid(tmp_path, epochs=40), random.Random(3)
     killed_again_and_again(tmp_path / "killed", path, 2, 8.0, rng)
-    sweep(path, tmp_path / "whole")
+    cli.main(["sweep", str(path), "--out", str(tmp_path / "whole"), "--launcher", "debug"])
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
     in_order(tmp_path / "killed")
 
