@@ -30,18 +30,23 @@ import nodepert as npt
 from nodepert.diagnostics.declared import bias_of_spec
 from nodepert.registry.spec import parse
 
-BATCH, SHAPE, CLASSES, ESTIMATES = 5, (6,), 3, 320
+BATCH, SHAPE, CLASSES = 5, (6,), 3
+ESTIMATES, PER_PASS = 320, 64
 LIMIT = 6.0  # of the z-score of the gain: no draw of thousands without bias is above it
 ERRORS = (npt.UserError, ValueError)
 
 
 class Part(NamedTuple):
-    """One ingredient of a draw; `wrong` ones must be refused, in `rough` ones finite differences drown in rounding."""
+    """One ingredient of a draw; `wrong` ones must be refused, in `rough` ones finite differences drown in rounding.
+
+    What targets mean is a matter of the loss: `odd` ones are wrong for NodePert's own losses, others may take them.
+    """
 
     name: str
     value: Any
     wrong: bool = False
     rough: bool = False
+    odd: bool = False
 
 
 class Draw(NamedTuple):
@@ -57,7 +62,13 @@ class Draw(NamedTuple):
 
     @property
     def wrong(self):
-        return any(part.wrong for part in self if isinstance(part, Part))
+        return any(part.wrong for part in self if isinstance(part, Part)) or (
+            self.targets.odd and self.own_loss is None
+        )
+
+    @property
+    def own_loss(self):
+        return None if self.loss.name in ("mse", "linear-mse", "cross-entropy") else self.loss
 
     @property
     def rough(self):
@@ -178,15 +189,15 @@ def targets(rng):
         yield Part(f"labels of {dtype}", y.astype(dtype))
     yield Part("values", values)
     yield Part("one-hot values", np.eye(CLASSES, dtype="float32")[y])
-    yield Part("values (B,)", values[:, 0], wrong=True)
-    yield Part("values (B, 1)", values[:, :1], wrong=True)
-    yield Part("labels (B, 1)", y[:, None], wrong=True)
-    yield Part("labels (B, n)", np.eye(CLASSES, dtype="int32")[y], wrong=True)
-    yield Part("values (B, n + 1)", np.concatenate([values, values[:, :1]], 1), wrong=True)
-    yield Part("negative labels", y - 1, wrong=True)
-    yield Part("labels from 1", y + 1, wrong=True)
-    yield Part("labels of 10**9", y * 10**9, wrong=True)
-    yield Part("boolean labels", y > 0, wrong=True)
+    yield Part("values (B,)", values[:, 0], odd=True)
+    yield Part("values (B, 1)", values[:, :1], odd=True)
+    yield Part("labels (B, 1)", y[:, None], odd=True)
+    yield Part("labels (B, n)", np.eye(CLASSES, dtype="int32")[y], odd=True)
+    yield Part("values (B, n + 1)", np.concatenate([values, values[:, :1]], 1), odd=True)
+    yield Part("negative labels", y - 1, odd=True)
+    yield Part("labels from 1", y + 1, odd=True)
+    yield Part("labels of 10**9", y * 10**9, odd=True)
+    yield Part("boolean labels", y > 0, odd=True)
     yield Part("fewer targets", y[:-1], wrong=True)
     yield Part("targets of nan", np.where(values > 1, np.nan, values), wrong=bool((values > 1).any()))
 
@@ -226,7 +237,7 @@ def drawn(rng):
 
     def one(parts, fine=0.85):
         parts = list(parts)
-        good = [part for part in parts if not part.wrong]
+        good = [part for part in parts if not (part.wrong or part.odd)]
         return rng.choice(good if rng.random() < fine or len(good) == len(parts) else parts)
 
     return Draw(one(networks()), rule(rng), one(losses()), one(inputs(rng)), one(targets(rng), 0.7),
@@ -257,10 +268,9 @@ def estimates(draw, model, made, params, batch):
         grads, _, info = made.grads(key, state, params, batch)
         return jnp.concatenate([g.astype(float).reshape(-1) for g in jax.tree.leaves(grads)]), info.loss
 
-    found, losses = jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=64))(
-        jax.random.split(jax.random.key(3), ESTIMATES)
-    )
-    return np.asarray(found, np.float64), np.asarray(losses, np.float64)
+    keys = jax.random.split(jax.random.key(3), (ESTIMATES // PER_PASS, PER_PASS))
+    parts = list(map(jax.jit(jax.vmap(one)), keys))
+    return tuple(np.concatenate([np.asarray(part[i], np.float64) for part in parts]) for i in range(2))
 
 
 def judged(draw, model, params, batch):
@@ -339,14 +349,20 @@ def outcome(draw, way):
                 batch = jnp.asarray(draw.inputs.value), jnp.asarray(y)
                 params = model.init(jax.random.key(0))
                 says = checked(draw, model, batch) if way == "check" else judged(draw, model, params, batch)
+    except FloatingPointError as error:
+        return ("refused" if draw.configuration.name == "debug nans" else "wrong"), str(error)
     except ERRORS as error:
         text = str(error)
         one_line = "\n" not in text.strip() and 10 < len(text) < 600
         return ("refused", text) if one_line else ("wrong", f"not one clear line: {text[:300]!r}")
     except Exception as error:
+        if draw.targets.odd and draw.own_loss:
+            return "refused", f"by the loss itself: {error}"
         last = traceback.extract_tb(error.__traceback__)[-1]
         return "wrong", f"{type(error).__name__}: {str(error)[:200]} ({last.filename}:{last.lineno})"
-    if draw.wrong and way == "rule" and draw.targets.wrong and not refusable(draw):
+    if draw.targets.odd and draw.own_loss and not draw.wrong:
+        return "right", "the loss takes these targets"
+    if draw.wrong and way == "rule" and not refusable(draw):
         return "right", "labels under jit cannot be seen"
     if draw.wrong and not says:
         return "wrong", "something is wrong with it, and nothing is said"
@@ -355,8 +371,11 @@ def outcome(draw, way):
 
 def refusable(draw):
     """Whether what is wrong shows in shapes or functions, which are known under jit; the values of labels are not."""
-    others = draw.network.wrong or draw.loss.wrong
-    return others or draw.targets.name not in ("negative labels", "labels from 1", "labels of 10**9", "targets of nan")
+    return (
+        draw.network.wrong
+        or draw.loss.wrong
+        or draw.targets.name not in ("negative labels", "labels from 1", "labels of 10**9", "targets of nan")
+    )
 
 
 def search(draws, seed, say=print):
