@@ -32,7 +32,8 @@ def shape(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
     """Mean, standard deviation, skewness and kurtosis of values, (..., K)."""
     mean, spread = values.mean(-1), values.std(-1)
     z = (values - mean[..., None]) / np.where(spread > 0, spread, 1)[..., None]
-    return mean, spread, (z**3).mean(-1), (z**4).mean(-1)
+    square = z * z  # faster than powers
+    return mean, spread, (square * z).mean(-1), (square * square).mean(-1)
 
 
 def chance(t: np.ndarray, skew: np.ndarray, kurtosis: np.ndarray, count: np.ndarray | int) -> np.ndarray:

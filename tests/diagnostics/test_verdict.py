@@ -1,5 +1,7 @@
 """A check of a rule without bias finds one in a thousand times, and one of a biased rule does not call it unbiased."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -78,14 +80,19 @@ def test_false_alarms_of_whole_checks_of_one_to_three_units(draws, checks):
 # ------------------------------------------------------------------------------ unbiased is what has been shown
 
 
+@cache
+def spread(noise):
+    """The standard deviation of a noise."""
+    return noise(np.random.default_rng(0).standard_normal((3, 100_000))).std()
+
+
 def simulated(rng, noise, draws, gain=1.0, scale=1.0, mixing=0.0, noise_across=None):
     """Moments of estimates of three weights, with noise of standard deviation `scale`, or `noise_across` across g.
 
     The bias of mixing, r, is the second axis.
     """
     g, r = np.eye(3)[:2]
-    spread = noise(np.random.default_rng(0).standard_normal((3, 100_000))).std()
-    e = noise(rng.standard_normal((3, draws, 3))) / spread
+    e = noise(rng.standard_normal((3, draws, 3))) / spread(noise)
     e *= np.array([scale, *2 * [scale if noise_across is None else noise_across]])
     e[:, 1:] *= rng.choice([-1, 1], (draws, 1))
     h = gain * g + mixing * r + e
@@ -105,18 +112,20 @@ def rounded(draws):
 def test_a_gain_off_by_a_fifth_is_not_called_unbiased_after_as_many_draws_as_decide(noise, nodes):
     rng = np.random.default_rng(nodes)
 
-    def checked(draws, gain=1.0):
-        """All nodes are right but the first."""
-        gains = [gain, *[1.0] * (nodes - 1)]
-        return verdict.judged({str(i): simulated(rng, NOISE[noise], draws, g) for i, g in enumerate(gains)}, 1e-4)
+    def decided(gain):
+        """The verdict on the first node, of this gain, after as many draws as are asked for; the others are right."""
+        gains, draws, verdicts = [gain, *[1.0] * (nodes - 1)], 400, ["undecided"]
+        while verdicts[-1] == "undecided" and len(verdicts) < 5:
+            of = {str(i): simulated(rng, NOISE[noise], rounded(draws), g) for i, g in enumerate(gains)}
+            found = verdict.judged(of, 1e-4)
+            verdicts.append(found["0"]["verdict"])
+            draws = max(row["draws_to_decide"] for row in found.values())
+        return verdicts[-1]
 
-    found = {0.8: [], 1.2: [], 1.0: []}
-    for gain in [*found] * 8:
-        asked = max(row["draws_to_decide"] for row in checked(400).values())
-        found[gain].append(checked(rounded(asked), gain)["0"]["verdict"])
-    assert "unbiased" not in found[0.8] + found[1.2], found
-    assert (found[0.8] + found[1.2]).count("biased") >= 12, found
-    assert found[1.0].count("unbiased") >= 6, found  # few lognormal draws do not show how heavy the tail is
+    wrong = [decided(gain) for gain in (0.8, 1.2) * 5]
+    assert "unbiased" not in wrong and wrong.count("biased") >= 9, wrong
+    right = [decided(1.0) for _ in range(5)]
+    assert right.count("unbiased") == 5, right
 
 
 @pytest.mark.usefixtures("few_signs")
@@ -145,8 +154,8 @@ def test_a_bias_across_the_gradient_of_many_weights_is_undecided_until_it_is_exc
     assert [w["verdict"] for w in wide] == ["undecided"] * 3 and all(w["bias_high"] > verdict.IN_ALL for w in wide)
     assert all(w["gain_error"] < 0.05 for w in wide)
     decided = 0.7 * (draws / wide[0]["draws_to_decide"]) ** 0.5  # as that many draws would have
-    assert all(row(decided)["verdict"] == "unbiased" for _ in range(3))
-    assert all(row(decided, 0.6)["verdict"] != "unbiased" for _ in range(3))
+    assert all(row(decided)["verdict"] == "unbiased" for _ in range(2))
+    assert all(row(decided, 0.6)["verdict"] != "unbiased" for _ in range(2))
 
 
 @pytest.mark.usefixtures("few_signs")
