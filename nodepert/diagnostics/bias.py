@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import stdtr
 
 FLIPS = 2**17
+LUCK = 2.0  # standard errors
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:
@@ -20,22 +21,44 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
 
 
 def mean_test(values: np.ndarray, expected: float) -> np.ndarray:
-    """The probability of a mean as far from the expected one, by chance, of independent values, (..., K).
+    """The probability of a mean as far from the expected one, by chance, of independent values, (..., K)."""
+    mean, spread, skew, kurtosis = shape(values)
+    constant = spread <= 1e-12 * np.abs(mean)
+    t = (mean - expected) / np.where(constant, 1, spread) * (values.shape[-1] - 1) ** 0.5
+    return np.where(constant, mean == expected, chance(t, skew, kurtosis, values.shape[-1]))
+
+
+def shape(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, standard deviation, skewness and kurtosis of values, (..., K)."""
+    mean, spread = values.mean(-1), values.std(-1)
+    z = (values - mean[..., None]) / np.where(spread > 0, spread, 1)[..., None]
+    square = z * z  # faster than powers
+    return mean, spread, (square * z).mean(-1), (square * square).mean(-1)
+
+
+def chance(t: np.ndarray, skew: np.ndarray, kurtosis: np.ndarray, count: np.ndarray | int) -> np.ndarray:
+    """The probability of a t as large as this, of either sign, of `count` values of this skewness and kurtosis.
 
     Noise of estimates is skewed and has heavy tails (one unit gives xi^2), so that Student's t of few draws is larger
     than a normal number. Against skew, t is transformed as by Hall (1992), with the sample's skewness; against tails,
     it has K / (kurtosis - 1) degrees of freedom, half of what makes the sample's variance as uncertain as it is.
     """
-    count, mean, spread = values.shape[-1], values.mean(-1), values.std(-1)
-    constant = spread <= 1e-12 * np.abs(mean)
-    spread = np.where(constant, 1, spread)
-    z = (values - mean[..., None]) / spread[..., None]
-    t = (mean - expected) / spread * (count - 1) ** 0.5
-    a = (z**3).mean(-1) / count**0.5
+    a = skew / np.sqrt(count)
     straight = t + a * t**2 / 3 + a**2 * t**3 / 27 + a / 6
-    freedom = count / np.maximum((z**4).mean(-1) - 1, 1)
-    p = 2 * stdtr(freedom, -np.minimum(np.abs(t), np.abs(straight)))
-    return np.where(constant, mean == expected, p)
+    return 2 * stdtr(count / np.maximum(kurtosis - 1, 1), -np.minimum(np.abs(t), np.abs(straight)))
+
+
+def draws_to_exclude(values: np.ndarray, off: float, level: float) -> float:
+    """The number of values like these, (K,), by whose mean `mean_test` excludes at `level` that it is `off` or -`off`.
+
+    The mean is taken to be 0, and to come out LUCK standard errors nearer to `off` than it is.
+    """
+    _, spread, skew, kurtosis = shape(values)
+    ratio = max(spread / off, 1e-12)
+    counts = max(ratio**2, kurtosis, 1) * np.geomspace(1, 1e4, 140)  # 7% apart; the last one excludes anything
+    t = np.maximum(np.sqrt(counts) / ratio - LUCK, 0)
+    excluded = np.maximum(*(chance(side, skew, kurtosis, counts) for side in (t, -t))) < level
+    return float(counts[excluded.argmax()])
 
 
 def gain(estimates: np.ndarray, exact: np.ndarray) -> tuple[float, float]:

@@ -60,8 +60,9 @@ def check(
     and rule state, and m_i the mean of group i of 20. The noise of different groups is independent, so that noise is
     not taken for bias. A third statistic, mixing, detects rules that average over examples too early (see `mixed`). A
     rule is biased if its gain differs from 1, or its mixing or bias from 0, at a node or at all nodes together, by more
-    than chance gives in one check of a thousand (see verdict.py). Where the draws are too few to see a gain of 0.8 or
-    1.2, the verdict is undecided, with the number of draws that would decide.
+    than chance gives in one check of a thousand (see verdict.py). It is unbiased only if the draws exclude a bias of
+    20% along the gradient and of 50% in all directions together; where they are too few for this, the verdict is
+    undecided, with the number of draws that would decide.
 
     Gradients are compared node by node: a parameter that reaches the outputs around the nodes is not seen. A rule that
     changes the network (`Rule.model`) is compared with the gradient of the changed network.
@@ -92,7 +93,7 @@ def check(
         >>> import jax, nodepert as npt
         >>> x, y = jax.random.normal(jax.random.key(0), (20, 8)), jax.numpy.arange(20) % 3
         >>> model = npt.make_model("fc(width=16)", (8,), 3)
-        >>> npt.check(model, "np", "cross-entropy", (x, y), draws=400).verdict
+        >>> npt.check(model, "np", "cross-entropy", (x, y), draws=2000).verdict
         'unbiased'
     """
     draws, warmup, seed = map(registry.plain, (draws, warmup, seed))

@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from nodepert.diagnostics.declared import BIASES
+from nodepert.diagnostics.verdict import ALONG, IN_ALL
 from nodepert.training.metrics import finite_or_none
 
 Row = dict[str, Any]
@@ -25,9 +26,10 @@ class Check(NamedTuple):
     - bias, bias_low, bias_high: ||m - g|| / ||g|| without the contribution of noise; from -2 to +2 standard errors
     - variance: of one draw, summed over parameters, / ||g||^2; norm_ratio: rms ||g_k|| / ||g||
     - draws_to_half: number of draws whose mean is predicted to have cosine 1/2 with g; inf where no number has
-    - draws_to_decide: number of draws with which a gain of 0.8 or 1.2 would be seen (4 standard errors from 1)
-    - verdict: exact, unbiased (within error), biased, or undecided: no bias was seen, but these draws are too few to
-      see such a gain; "no gradient" where g = 0, and the other columns are nan
+    - draws_to_decide: number of draws after which a rule without bias would be found unbiased, not undecided
+    - verdict: exact, biased, unbiased (within error) or undecided. Unbiased: no bias is found, a gain of 0.8 or 1.2
+      (and as large a bias of mixing) is excluded, and bias_high is at most 0.5. Undecided: no bias is found, but these
+      draws are too few to exclude so much. "no gradient" where g = 0, and the other columns are nan
 
     Attributes:
         rule: The rule, as a spec.
@@ -74,7 +76,8 @@ class Check(NamedTuple):
             return ""
         draws = max(row["draws_to_decide"] for row in rows)
         where = ", ".join(row["node"] for row in rows)
-        return f"Undecided at {where}: a gain of 0.8 could hide in this noise; take about {draws:,.0f} draws."
+        hidden = f"a bias of {percent(ALONG)} along the gradient, or {percent(IN_ALL)} in all, could hide in this noise"
+        return f"Undecided at {where}: {hidden}; take about {draws:,.0f} draws."
 
     def _finding(self) -> str:
         t, draws = self.rows[-1], f"by {self.draws:,} draws"
