@@ -31,9 +31,9 @@ class Examples(NamedTuple):
         several = len(leaves) > 1 + bool(outputs)
 
         def own(leaf):
-            shape, dtype = getattr(leaf, "shape", ()), getattr(leaf, "dtype", None)
-            shared = several and set(shape) <= {1, outputs} and jnp.issubdtype(dtype, jnp.inexact)
-            return tuple(shape[:1]) == (size,) and not shared
+            if tuple(getattr(leaf, "shape", ()))[:1] != (size,):
+                return False
+            return not (several and set(leaf.shape) <= {1, outputs} and jnp.issubdtype(leaf.dtype, jnp.inexact))
 
         # the outputs come first
         return cls(leaves, structure, [bool(outputs and not i) or own(a) for i, a in enumerate(leaves)], size)

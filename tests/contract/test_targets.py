@@ -10,6 +10,8 @@ import pytest
 import nodepert as npt
 from nodepert import registry
 from nodepert.core import as_values, per_example
+from nodepert.studies.setup import hyper_of
+from nodepert.training.program import rehearse
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -107,11 +109,13 @@ def test_nodepert_reads_integers_as_class_indices():
         per_example(npt.make_loss("mse"), jnp.zeros((2, 1)), jnp.array([0, 1]))
 
 
-def test_training_takes_ranks_of_a_network_with_one_output_fewer(own):
-    npt.register("network", "few", lambda shape, classes: npt.make_model("fc(width=5)", shape, classes - 1))
+def test_a_rehearsal_takes_ranks_of_a_network_with_one_output_fewer(own):
     npt.register("loss", "ordinal", ordinal)
-    (result,) = npt.train([npt.Run(dataset="digits", network="few", loss="ordinal", epochs=1, batchsize=500)])
-    assert np.isfinite(result.rows[-1]["test_loss"])
+    run = npt.Run(dataset="digits", network="fc(width=5)", loss="ordinal")
+    model, loss = npt.make_model("fc(width=5)", (4,), 2), npt.make_loss("ordinal")
+    assert rehearse(model, loss, [hyper_of(run)], (4,), classes=3)
+    with pytest.raises(npt.UserError, match="label 2 has no output"):
+        rehearse(model, npt.make_loss("mse"), [hyper_of(run)], (4,), classes=3)
 
 
 def test_a_network_with_fewer_outputs_than_classes_is_refused_before_it_trains(own):

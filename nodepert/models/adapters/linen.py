@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from flax import errors
 from flax import linen as nn
+from flax.core import unfreeze
 
 from nodepert.core import Model, plain
 from nodepert.errors import UserError
@@ -138,9 +139,9 @@ def refuse_state(variables: Any) -> None:
 
 def complete(bound: Any, variables: Any) -> None:
     """Raises UserError if a module is bound to variables that lack one of those that it uses, or have another shape."""
-    held = {keys: leaf.shape for keys, leaf in jax.tree_util.tree_leaves_with_path(dict(bound))}
+    held = {keys: jax.numpy.shape(leaf) for keys, leaf in jax.tree_util.tree_leaves_with_path(unfreeze(bound))}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        name = "/".join(str(key.key) for key in keys[1:])
+        name = "/".join(str(getattr(key, "key", key)) for key in keys[1:])
         if held.get(keys) != leaf.shape:
             found = f"of shape {held[keys]}" if keys in held else "absent"
             raise UserError(
