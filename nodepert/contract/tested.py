@@ -5,7 +5,10 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+from jax.core import Tracer
 
 ALL = "all"  # a case: the function needs no test
 HELD = 32  # functions without weak references, the latest of which are held
@@ -37,7 +40,11 @@ def cases(function: Callable[..., Any]) -> set[Any]:
 
 
 def _parts(function: Callable[..., Any]) -> tuple[Any, ...]:
-    """What is the same at every use of a function: `obj.method` is a new object each time."""
+    """What is the same at every use of a function: `obj.method` and `partial(f, 2.0)` are new objects each time."""
     if hasattr(function, "__self__") and hasattr(function, "__func__"):
         return function.__self__, function.__func__
+    if isinstance(function, partial):
+        given = *function.args, *function.keywords, *function.keywords.values()
+        if not any(isinstance(value, Tracer) for value in given):  # to hold one would be a leak
+            return *_parts(function.func), *given
     return (function,)

@@ -164,10 +164,18 @@ class Pair(NamedTuple):
         return self.gamma * outputs[:, 0]
 
 
-@pytest.mark.parametrize("name", ["method", "no weak reference", "method of no weak reference", "method of a tuple"])
+NEW_EACH_TIME = ["method", "partial", "no weak reference", "method of no weak reference", "method of a tuple"]
+
+
+@pytest.mark.parametrize("name", NEW_EACH_TIME)
 def test_a_function_without_an_identity_of_its_own_is_tested_once(name, monkeypatch):
-    owner, slotted, pair = Weighted(), Slotted(), Pair(2.0)
+    owner, slotted, pair, gamma = Weighted(), Slotted(), Pair(2.0), 2.0
+
+    def scaled(outputs, targets, *, scale):
+        return scale * outputs[:, 0]
+
     use = {
+        "partial": lambda: partial(scaled, scale=gamma),
         "method": lambda: owner.loss,
         "no weak reference": lambda: slotted,
         "method of no weak reference": lambda: slotted.loss,
@@ -180,11 +188,15 @@ def test_a_function_without_an_identity_of_its_own_is_tested_once(name, monkeypa
     assert len(runs) == 1
 
 
-def test_methods_of_one_object_are_told_apart_and_few_are_held():
+def test_methods_and_arguments_are_told_apart_and_few_are_held():
     owner = Weighted()
     per_example(owner.loss, outputs_of(1), VALUES)
     with pytest.raises(ValueError, match="this one mixes"):
         per_example(owner.mixing, outputs_of(1), VALUES)
+    scaled = partial(lambda scale, o, y: o[:, 0] - scale * o.mean(), 0.0)
+    assert per_example(scaled, outputs_of(1), VALUES).shape == (5,)
+    with pytest.raises(ValueError, match="this one mixes"):
+        per_example(partial(scaled.func, 1.0), outputs_of(1), VALUES)
     before = len(tested._tested)
     for _ in range(3 * tested.HELD):
         tested.cases(Slotted())
