@@ -398,3 +398,21 @@ def test_inputs_may_be_several_arrays(inputs):
         assert grads(model(array))[2].loss.shape == (5,)
         with pytest.raises(ValueError, match="this network mixes"):
             grads(model(lambda leaves: array(leaves) - array(leaves).mean(0)))
+
+
+@pytest.mark.parametrize("rule", ["np", "np(samples=2, replay=True)", "inp", "anp", "wp", "fa", "dfa", "dtp"])
+def test_rules_count_the_examples_of_inputs_of_several_arrays(rule):
+    base = npt.make_model("fc(width=4)", (4,), 3)
+    params, loss = base.init(jax.random.key(1)), npt.make_loss("mse")
+    several = Model(base.init, lambda p, x, node=plain: base.apply(p, x["a"], node))
+
+    def grads(model, x):
+        made = npt.make_rule(rule, model, loss)
+
+        def step(x):
+            return made.grads(jax.random.key(2), made.init(jax.random.key(3), params, x), params, (x, LABELS))[0]
+
+        return jax.jit(step)(x)
+
+    one, many = grads(base, X), grads(several, {"a": X, "b": jnp.ones(5), "c": 2 * X})
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(jnp.allclose(a, b, rtol=1e-4)), one, many)))
