@@ -121,9 +121,16 @@ def node_shapes(model: Model, params: Params, x: Array | jax.ShapeDtypeStruct) -
     if not shapes:
         raise ValueError("this model has no nodes; call each operation as node(name, operation, params[name], h)")
     for name, shape in shapes.items():
-        if shape.shape[:1] != x.shape[:1]:
-            raise ValueError(f"node '{name}' has shape {shape.shape}; its first axis must be the {len(x)} examples")
+        if shape.shape[:1] != (batchsize(x),):
+            raise ValueError(
+                f"node '{name}' has shape {shape.shape}; its first axis must be the {batchsize(x)} examples"
+            )
     return shapes
+
+
+def batchsize(x: Any) -> int:
+    """The number of examples of a batch of inputs: of an array, (B, ...), or of the first one in a pytree."""
+    return next(leaf.shape[0] for leaf in jax.tree.leaves(x) if getattr(leaf, "shape", ()))
 
 
 def node_params(model: Model, params: Params, x: Array) -> dict[str, Params]:

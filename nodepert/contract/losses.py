@@ -18,11 +18,10 @@ Array: TypeAlias = jax.Array
 def per_example(loss: Callable[..., Any], outputs: Array, targets: Array) -> Array:
     """The loss of every example, (B,), in float32 or better.
 
-    Raises ValueError for a loss that is not per example, and for labels that no output stands for.
+    Raises ValueError for a loss that is not per example. What integers mean is for the loss to say: those of NodePert
+    take class indices (`are_classes`), another one may take counts, ranks, or -1 for padding.
     """
     outputs = outputs if outputs.dtype == jnp.float64 else outputs.astype(jnp.float32)
-    if outputs.shape[-1:] != (1,) and is_integer(targets) and targets.shape == outputs.shape[:-1]:
-        check_range(targets, outputs)  # not for one output: a loss of the user's own may take labels 0 and 1
     losses = loss(outputs, targets)
     if losses is None or callable(losses):
         raise ValueError(f"a loss must return one number per example; this one returned {type(losses).__name__}")
@@ -81,7 +80,7 @@ def check_range(labels: Array, outputs: Array) -> None:
     """Raises ValueError for labels outside 0..n-1, of n outputs, where they are concrete."""
     if isinstance(labels, Tracer) or not labels.size or not getattr(labels, "is_fully_addressable", True):
         return
-    values, n = np.asarray(labels), outputs.shape[-1]  # of numpy: while a step is traced, jnp would trace this too
+    values, n = np.asarray(jax.device_get(labels)), outputs.shape[-1]  # jnp would be traced, where a step is
     low, high = int(values.min()), int(values.max())
     if low < 0 or high >= n:
         raise ValueError(

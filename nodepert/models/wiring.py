@@ -52,7 +52,8 @@ def wiring(model: Model, params: Params, x: Array) -> Wiring:
         return [*activity, jax.tree.leaves(outputs), jax.tree.leaves(given)]
 
     closed, shape = jax.make_jaxpr(cut, return_shape=True)(x, leaves, shapes)
-    sources = [INPUT, *range(len(leaves)), *sorted(shapes)]  # in flattened order; a leaf is identified by its index
+    inputs = [INPUT] * len(jax.tree.leaves(x))
+    sources = [*inputs, *range(len(leaves)), *sorted(shapes)]  # in flattened order; a leaf is identified by its index
     found = iter(reached(closed.jaxpr, [frozenset([s]) for s in sources]))
     *activity, outputs, given = [frozenset().union(*(next(found) for _ in jax.tree.leaves(part))) for part in shape]
     around = outputs.union(*activity)

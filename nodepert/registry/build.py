@@ -36,11 +36,9 @@ def make(kind: str, spec: str | Spec, *context: Any) -> Any:
         expected = re.sub(r"[.:].*:|:", ".", GIVES[kind]).replace("nodepert", "npt")
         raise UserError(f"{kind} '{spec}' returns {type(made).__name__}; its factory must return {expected}")
     if kind == "network" and not own(kind, spec):
-        imported("nodepert.contract.mixing:accept")(made.apply)
+        imported("nodepert.contract.tested:accept")(made.apply)
     if kind == "rule":
-        from nodepert.registry.shards import per_device
-
-        return per_device(made)
+        return imported("nodepert.rules.shards:per_device")(made)
     return made
 
 
@@ -122,7 +120,7 @@ def make_loss(spec: str | Spec) -> Callable[..., Any]:
     spec = check("loss", spec)
     loss = functools.partial(resolve("loss", spec.name), **dict(spec.kwargs))
     if not own("loss", spec):
-        imported("nodepert.contract.mixing:accept")(loss)
+        imported("nodepert.contract.tested:accept")(loss)
     return loss
 
 

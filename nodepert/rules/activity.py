@@ -13,6 +13,7 @@ from nodepert.core import (
     Model,
     Rule,
     adding,
+    batchsize,
     expand,
     node_shapes,
     per_example,
@@ -84,9 +85,9 @@ def layerwise_perturbation(
         def signals(key):
             xi = draw(key, shapes, noise)
             gain = {name: slopes[name]({name: n}) * units(n) / squared_norm(n) for name, n in xi.items()}
-            return {name: expand(gain[name] / len(x), n) * n for name, n in xi.items()}
+            return {name: expand(gain[name] / batchsize(x), n) * n for name, n in xi.items()}
 
-        mean = mean_over(signals, key, samples, at_once=max(1, ROWS_AT_ONCE // len(x)))
+        mean = mean_over(signals, key, samples, at_once=max(1, ROWS_AT_ONCE // batchsize(x)))
         return pullback(model, params, x, mean), state, Info(clean, outputs)
 
     return Rule(stateless, grads)
@@ -155,10 +156,10 @@ def activity_perturbation(
         def signals(key):
             dl, da = change(draw(key, shapes, noise))
             n = sum(units(d) for d in da.values())
-            gain = n * dl / sum(squared_norm(d) for d in da.values()) / len(x)
+            gain = n * dl / sum(squared_norm(d) for d in da.values()) / batchsize(x)
             return {name: expand(gain, d) * d for name, d in da.items()}
 
-        mean = mean_over(signals, key, samples, at_once=max(1, ROWS_AT_ONCE // len(x)))
+        mean = mean_over(signals, key, samples, at_once=max(1, ROWS_AT_ONCE // batchsize(x)))
         return pullback(model, params, x, mean), state, Info(clean[0], outputs)
 
     return Rule(stateless, grads)

@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from nodepert.core import Array, Info, Loss, Model, Params, Rule, as_values, per_example, pullback, recording
+from nodepert.core import Array, Info, Loss, Model, Params, Rule, as_values, batchsize, per_example, pullback, recording
 from nodepert.registry.ranges import positive
 
 ERRORS = {
@@ -64,8 +64,8 @@ def direct_feedback_alignment(
         outputs, shapes = jax.eval_shape(lambda p, x: observed(model, p, x), params, x)
         drawn = {}
         for i, (name, s) in enumerate(shapes.items()):
-            shape = (outputs.size // len(x), *s.shape[1:])
-            deviation = (2 / (shape[0] + s.size // len(x))) ** 0.5
+            shape = (outputs.size // batchsize(x), *s.shape[1:])
+            deviation = (2 / (shape[0] + s.size // batchsize(x))) ** 0.5
             drawn[name] = scale * deviation * jax.random.normal(jax.random.fold_in(key, i), shape, s.dtype)
         return drawn
 
@@ -77,7 +77,7 @@ def direct_feedback_alignment(
             e = jax.grad(lambda o: per_example(loss, o, y).sum())(outputs)
         else:
             e = ERRORS[error](outputs) - as_values(y, outputs)
-        e = e / len(x)
+        e = e / batchsize(x)
         signals = {n: e if a[n] is outputs else jnp.tensordot(flat(e), feedback[n], 1) for n in a}
         return pullback(model, params, x, signals), feedback, Info(losses, outputs)
 

@@ -6,7 +6,19 @@ from typing import Literal
 
 import jax
 
-from nodepert.core import Info, Loss, Model, Rule, adding, expand, node_shapes, per_example, pullback, stateless
+from nodepert.core import (
+    Info,
+    Loss,
+    Model,
+    Rule,
+    adding,
+    batchsize,
+    expand,
+    node_shapes,
+    per_example,
+    pullback,
+    stateless,
+)
 from nodepert.registry.ranges import at_least, positive
 from nodepert.rules.directional import ROWS_AT_ONCE, Difference, Noise, directional, loss_along, mean_over, scaled
 from nodepert.rules.noise import draw
@@ -122,11 +134,11 @@ def with_clean_pass(
 
         def one_draw(key):
             xi = draw(key, shapes, noise)
-            gain = slope(xi) / len(x)  # (B,)
+            gain = slope(xi) / batchsize(x)  # (B,)
             signals = {name: expand(gain, n) * n for name, n in xi.items()}
             return pullback(model, params, x, signals, adding(scaled(xi, sigma))) if noisy else signals
 
-        mean = mean_over(one_draw, key, samples, at_once=1 if noisy else max(1, ROWS_AT_ONCE // len(x)))
+        mean = mean_over(one_draw, key, samples, at_once=1 if noisy else max(1, ROWS_AT_ONCE // batchsize(x)))
         return mean if noisy else pullback(model, params, x, mean), state, Info(clean, outputs)
 
     return Rule(stateless, grads)

@@ -7,7 +7,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nodepert.core import Array, Info, Loss, Model, Rule, adding, expand, node_shapes, per_example, plain, pullback
+from nodepert.core import (
+    Array,
+    Info,
+    Loss,
+    Model,
+    Rule,
+    adding,
+    batchsize,
+    expand,
+    node_shapes,
+    per_example,
+    plain,
+    pullback,
+)
 from nodepert.rules.directional import Noise, mean_over, scaled
 from nodepert.rules.noise import draw
 
@@ -58,9 +71,9 @@ def reward_prediction(model: Model, loss: Loss, sigma: float, samples: int, nois
             handler = adding(scaled(xi, sigma))
             outputs = model.apply(params, x, handler)
             losses = per_example(loss, outputs, y)
-            others = (losses.sum() - losses) / max(len(x) - 1, 1)
+            others = (losses.sum() - losses) / max(batchsize(x) - 1, 1)
             surprise = losses - jnp.where(jnp.isinf(expected), others, expected)
-            signals = {name: expand(surprise / (sigma * len(x)), n) * n for name, n in xi.items()}
+            signals = {name: expand(surprise / (sigma * batchsize(x)), n) * n for name, n in xi.items()}
             return pullback(model, params, x, signals, handler if noisy else plain), Info(losses, outputs)
 
         mean, info = mean_over(one_draw, key, samples)
@@ -71,7 +84,7 @@ def reward_prediction(model: Model, loss: Loss, sigma: float, samples: int, nois
 
 def slots(x: Array, y: Array) -> Array:
     """The slot of every example, (B,): a hash of the bits of its input and target."""
-    code = jnp.zeros(len(x), jnp.uint32)
+    code = jnp.zeros(batchsize(x), jnp.uint32)
     for a in (x, y):
         words = bits(a)
         place = jnp.arange(words.shape[1], dtype=jnp.uint32) * jnp.uint32(0x9E3779B9) | 1

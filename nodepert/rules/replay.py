@@ -17,6 +17,7 @@ from nodepert.core import (
     Model,
     Node,
     Rule,
+    batchsize,
     expand,
     node_params,
     per_example,
@@ -53,13 +54,13 @@ def replayed(
         keys = draw_keys(key, samples)  # (K,)
         outputs = model.apply(params, x)
         clean = per_example(loss, outputs, y)  # (B,)
-        noise_at = partial(node_noise, noise, 1 if sharing == "batch" else len(x))
+        noise_at = partial(node_noise, noise, 1 if sharing == "batch" else batchsize(x))
 
         def losses(key: Key, step: Array | float) -> Array:  # (B,), with step * xi added at all nodes
             return per_example(loss, model.apply(params, x, perturbing(key, step, noise_at)), y)
 
         slope = partial(slope_of, losses, difference, clean, sigma)
-        gains = whole(clean, lambda keys: jax.lax.map(slope, keys) / (samples * len(x)), keys)  # (K, B)
+        gains = whole(clean, lambda keys: jax.lax.map(slope, keys) / (samples * batchsize(x)), keys)  # (K, B)
         found = {}
         model.apply(params, x, recording({}, crediting(found, gains, keys, noise_at)))
         _, place = jax.vjp(lambda p: node_params(model, p, x), params)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nodepert.core import Array, Info, Key, Loss, Model, Params, Rule, per_example, pullback
+from nodepert.core import Array, Info, Key, Loss, Model, Params, Rule, batchsize, per_example, pullback
 from nodepert.registry.ranges import at_least, positive
 from nodepert.rules.directional import scaled
 from nodepert.rules.feedback import random_like
@@ -110,7 +110,7 @@ def difference_target_propagation(
         (signals,) = back((nothing | gap, error))
         if above:
             state = learned(optimizer, state, reconstruction(model, params, x, net, act, above, key, noise))
-        return pullback(model, params, x, scaled(signals, 1 / len(x))), state, Info(losses, outputs)
+        return pullback(model, params, x, scaled(signals, 1 / batchsize(x))), state, Info(losses, outputs)
 
     return Rule(init, grads)
 
@@ -154,7 +154,7 @@ def reconstruction(
 
     def error(feedback):
         q = {name: inverse(net, act, name, feedback)(reached[up]) for name, up in above.items()}
-        return sum(jnp.square(q[name] - noisy[name]).sum() for name in q) / len(x)
+        return sum(jnp.square(q[name] - noisy[name]).sum() for name in q) / batchsize(x)
 
     return error
 

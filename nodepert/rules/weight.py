@@ -7,7 +7,20 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from nodepert.core import Array, Info, Loss, Model, Node, Rule, expand, node_params, per_example, recording, stateless
+from nodepert.core import (
+    Array,
+    Info,
+    Loss,
+    Model,
+    Node,
+    Rule,
+    batchsize,
+    expand,
+    node_params,
+    per_example,
+    recording,
+    stateless,
+)
 from nodepert.errors import UserError
 from nodepert.models.layers import Affine
 from nodepert.registry.ranges import at_least, positive
@@ -80,7 +93,7 @@ def weight_perturbation(
         outputs = model.apply(params, x)
         clean = per_example(loss, outputs, y)
         weights, place = jax.vjp(lambda p: node_params(model, p, x), params)
-        draws = len(x) if sharing == "example" else 1
+        draws = batchsize(x) if sharing == "example" else 1
         left, right = noise_shapes(weights, affine(model, params, x) if rank else (), draws, rank)
 
         def one_draw(key):
@@ -92,7 +105,7 @@ def weight_perturbation(
 
             psi = draw(scaled_key, left, noise)
             gain = directional(difference, perturbed, clean, left, sigma)(psi)
-            gain = gain / len(x) if draws > 1 else gain.mean(keepdims=True)  # (draws,)
+            gain = gain / batchsize(x) if draws > 1 else gain.mean(keepdims=True)  # (draws,)
             return place(credited(gain, psi, fixed, weights))[0]
 
         return mean_over(one_draw, key, samples), state, Info(clean, outputs)

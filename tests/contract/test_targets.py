@@ -10,6 +10,8 @@ import pytest
 import nodepert as npt
 from nodepert import registry
 from nodepert.core import as_values, per_example
+from nodepert.studies.setup import hyper_of
+from nodepert.training.program import rehearse
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -56,21 +58,64 @@ def test_values_of_any_rank_and_flags_are_values():
 def test_a_label_without_an_output_is_named_wherever_labels_are_concrete(label):
     model, x = npt.make_model("fc(width=4)", (2,), 3), jnp.ones((4, 2))
     labels = jnp.array([0, 1, 2, label])
-    for loss in ("mse", "cross-entropy", lambda o, y: -jnp.take_along_axis(o, y[:, None], 1)[:, 0]):
+    for loss in ("mse", "cross-entropy", lambda o, y: npt.make_loss("mse")(o, y) + 1):
         with pytest.raises(ValueError, match=rf"label {label} has no output: with 3 outputs .* 0\.\.2"):
             npt.check(model, "sgd", loss, (x, labels), study=False)
     with pytest.raises(ValueError, match=f"label {label} has no output"):
         npt.make_loss("linear-mse")(jnp.zeros((4, 3)), np.asarray(labels))
 
 
-def test_one_output_stands_for_two_classes_in_a_loss_of_the_users_own_alone():
-    def logistic(outputs, targets):
-        return jax.nn.softplus(jnp.where(targets == 1, -1, 1) * outputs[:, 0])
+def logistic(outputs, targets):
+    return jax.nn.softplus(jnp.where(targets == 1, -1, 1) * outputs[:, 0])
 
-    outputs, labels = jnp.zeros((2, 1)), jnp.array([0, 1])
-    assert per_example(logistic, outputs, labels).shape == (2,)
+
+def ordinal(outputs, targets):  # K-1 outputs: is the rank above each threshold
+    above = targets[:, None] > jnp.arange(outputs.shape[1])
+    return jax.nn.softplus(jnp.where(above, -1, 1) * outputs).sum(-1)
+
+
+def negative_binomial(outputs, targets):  # outputs are log mean and log dispersion
+    mean, r = jnp.exp(outputs).T
+    return -targets * jnp.log(mean / (mean + r)) - r * jnp.log(r / (mean + r))
+
+
+def masked(outputs, targets):
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(outputs), jnp.maximum(targets, 0)[..., None], -1)[..., 0]
+    return jnp.where(targets >= 0, -chosen, 0)
+
+
+INTEGERS = {  # of a loss of the user's own: number of outputs, targets
+    "one output for two classes": (logistic, 1, [0, 1, 1]),
+    "ranks": (ordinal, 3, [0, 2, 3]),
+    "counts": (negative_binomial, 2, [0, 40, 7]),
+    "padding": (masked, 3, [2, -1, 0]),
+    "years": (lambda o, y: jnp.square(o[:, 0] - (y - 1990.0)), 2, [1988, 2024, 1995]),
+}
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_a_loss_of_the_users_own_says_what_integers_mean(name, own):
+    loss, n, targets = INTEGERS[name]
+    assert jnp.isfinite(per_example(loss, jnp.full((3, n), 0.3), jnp.array(targets))).all()
+    model = npt.make_model("fc(width=4)", (2,), n)
+    batch, params = (jnp.ones((3, 2)), jnp.array(targets)), model.init(jax.random.key(0))
+    assert jnp.isfinite(npt.make_rule("sgd", model, loss).grads(jax.random.key(1), (), params, batch)[2].loss).all()
+    npt.register("loss", "own", loss)
+    jax.eval_shape(lambda y: npt.make_loss("own")(jnp.zeros((3, n)), y), batch[1])
+
+
+def test_nodepert_reads_integers_as_class_indices():
     with pytest.raises(ValueError, match=r"label 1 has no output: with 1 output labels"):
-        per_example(npt.make_loss("mse"), outputs, labels)
+        per_example(npt.make_loss("mse"), jnp.zeros((2, 1)), jnp.array([0, 1]))
+
+
+def test_a_rehearsal_takes_ranks_of_a_network_with_one_output_fewer(own):
+    npt.register("loss", "ordinal", ordinal)
+    run = npt.Run(dataset="digits", network="fc(width=5)", loss="ordinal")
+    model, loss = npt.make_model("fc(width=5)", (4,), 2), npt.make_loss("ordinal")
+    assert rehearse(model, loss, [hyper_of(run)], (4,), classes=3)
+    with pytest.raises(npt.UserError, match="label 2 has no output"):
+        rehearse(model, npt.make_loss("mse"), [hyper_of(run)], (4,), classes=3)
 
 
 def test_a_network_with_fewer_outputs_than_classes_is_refused_before_it_trains(own):

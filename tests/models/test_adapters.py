@@ -1,5 +1,6 @@
 """Unmodified flax and Equinox networks: nodes where layers are, exact gradients through them, refusals elsewhere."""
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import pytest
 from estimates import check_expected, drawn
 from flax import linen as nn
 from flax import nnx
+from flax.core import freeze
 
 import nodepert as npt
 from nodepert.core import Model, adding, backprop, node_shapes, preactivations, pullback
@@ -541,6 +543,22 @@ def test_batch_norm_on_its_running_averages_is_a_layer_like_others():
         assert close(model.apply(params, VECTORS), module(VECTORS))
         grads, _, _ = backprop(model, cross_entropy).grads(KEY(), (), params, (VECTORS, Y))
         assert all(leaf.any() for leaf in jax.tree.leaves(grads))
+
+
+def test_a_linen_module_must_be_bound_to_all_that_it_uses():
+    module = LinenCalls(averaged_linen)
+    variables = module.init(KEY(), VECTORS)
+    params, averages = variables["params"], variables["batch_stats"]
+    other = {**params, "Dense_0": {"kernel": jnp.ones((4, 5)), "bias": jnp.ones(5)}}
+    for lacking, message in (
+        ({"params": params}, "'BatchNorm_0/mean' of the collection 'batch_stats' is absent; it must have shape (4,)"),
+        ({"batch_stats": averages}, "of the collection 'params' is absent"),
+        ({**variables, "batch_stats": {"BatchNorm_0": {"mean": jnp.zeros(4)}}}, "'BatchNorm_0/var' of the collection"),
+        ({**variables, "params": other}, "of shape (5,); it must have shape (3,). Bind all variables"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            from_flax(module.bind(lacking), VECTORS)
+    from_flax(module.bind(freeze(variables)), VECTORS)
 
 
 def test_a_mean_over_the_first_axis_of_an_equinox_network_is_one_over_features():

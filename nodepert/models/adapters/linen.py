@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from flax import errors
 from flax import linen as nn
+from flax.core import unfreeze
 
 from nodepert.core import Model, plain
 from nodepert.errors import UserError
@@ -34,6 +35,8 @@ def from_linen(module: nn.Module, example: Any, **kwargs: Any) -> Model:
     module, bound = module.unbind() if module.scope else (module, None)
     variables, modules = survey(module, x, kwargs)
     refuse_state(variables)
+    if bound:
+        complete(bound, variables)
     params = variables.get("params", {})
     leaves = leaf_modules(params, modules)
     averages = {}  # of batch norm: constants
@@ -132,6 +135,20 @@ def refuse_state(variables: Any) -> None:
             f"layer '{layer}' has state in the collection '{collection}'; the outputs of a model must depend on its "
             "parameters and inputs only"
         )
+
+
+def complete(bound: Any, variables: Any) -> None:
+    """Raises UserError if a module is bound to variables that lack one of those that it uses, or have another shape."""
+    held = {keys: jax.numpy.shape(leaf) for keys, leaf in jax.tree_util.tree_leaves_with_path(unfreeze(bound))}
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        name = "/".join(str(getattr(key, "key", key)) for key in keys[1:])
+        if held.get(keys) != leaf.shape:
+            found = f"of shape {held[keys]}" if keys in held else "absent"
+            raise UserError(
+                f"this module is bound to variables in which '{name}' of the collection '{keys[0].key}' is {found}; it "
+                f"must have shape {leaf.shape}. Bind all variables, as in module.bind(variables) with those of init or "
+                "of training, or pass the module unbound"
+            )
 
 
 def leaf_modules(params: Any, modules: set[Path], path: Path = ()) -> set[Path]:

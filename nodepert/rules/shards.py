@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jax
@@ -10,13 +11,15 @@ import jax.numpy as jnp
 from nodepert.core import Rule
 from nodepert.errors import UserError
 
+OF_JAX = re.compile(r"\b(pcast|pvary|check_vma|check_rep|varying manual axes|manual axis types|vma)\b|\{V:")
+
 
 def per_device(rule: Rule) -> Rule:
     """The rule, for use inside `jax.shard_map`: gradients of each device's own batch, to be averaged by `pmean`.
 
     JAX sums the derivative by what is the same on all devices over the devices, and refuses tangents that differ where
     the primal does not. So all inputs of a step count as different on each device as soon as one is. Raises UserError
-    for a rule that JAX refuses there even so.
+    for a rule that JAX refuses there even so; other errors are those of the rule.
     """
 
     def grads(*inputs):
@@ -29,6 +32,8 @@ def per_device(rule: Rule) -> Rule:
         try:
             return rule.grads(*varying)
         except (TypeError, ValueError) as error:
+            if isinstance(error, UserError) or not OF_JAX.search(str(error)):
+                raise
             why = str(error).strip().partition("\n")[0][:200]
             raise UserError(f"this rule fails inside jax.shard_map; pass check_vma=False to it ({why})") from error
 

@@ -15,9 +15,9 @@ MODEL, LOSS = npt.make_model("fc(width=4, depth=1)", (6,), 3), npt.make_loss("ms
 INPUTS = jax.ShapeDtypeStruct((8, 6), "float32"), jax.ShapeDtypeStruct((8,), "int32")
 
 
-def traced(name, averaged, **options):
+def traced(name, averaged, loss=LOSS, **options):
     """The program of a step on two devices, with the same parameters and other examples on each."""
-    rule, params = npt.make_rule(name, MODEL, LOSS), MODEL.init(jax.random.key(0))
+    rule, params = npt.make_rule(name, MODEL, loss), MODEL.init(jax.random.key(0))
     state = rule.init(jax.random.key(1), params, jnp.ones((1, 6)))
 
     def step(key, params, x, y):
@@ -41,3 +41,22 @@ def test_where_jax_refuses_one_line_says_what_to_do(name):
     with pytest.raises(UserError, match="pass check_vma=False"):
         traced(name, jax.lax.pmean)
     traced(name, jax.lax.pmean, check_vma=False)
+
+
+def wrong_type(outputs, targets):
+    raise TypeError("targets of varying length are not for this loss")
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "message"),
+    [
+        (lambda o, y: o.mean(), ValueError, "one number per example, shape"),
+        (lambda o, y: o[:, 0] - o[:, 0].mean(), ValueError, "this one mixes"),
+        (lambda o, y: LOSS(o, y.astype(float)), ValueError, "Convert class indices to integers"),
+        (wrong_type, TypeError, "of varying length"),
+    ],
+)
+def test_other_errors_are_those_of_the_loss(loss, error, message):
+    with pytest.raises(error, match=message) as caught:
+        traced("np", jax.lax.pmean, loss)
+    assert "check_vma" not in str(caught.value)
