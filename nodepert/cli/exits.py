@@ -38,7 +38,7 @@ def reported() -> Iterator[None]:
         finally:
             for stream in (out, err):
                 stream.flush()
-                if stream.lost:
+                if stream.lost or stream.blocked:
                     stream.silence()
 
 

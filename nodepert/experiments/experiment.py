@@ -34,9 +34,9 @@ from nodepert.errors import UserError
 from nodepert.experiments.drawing import Picture
 from nodepert.registry import check, plain, resolve
 from nodepert.registry.describe import parameters
+from nodepert.registry.generator import pinned
 from nodepert.registry.spec import Spec
 from nodepert.training import devices
-from nodepert.training.configuration import pinned
 
 Row: TypeAlias = dict[str, Any]  # str, int or float (nan: no value); all rows of an experiment have the same keys
 Part: TypeAlias = dict[str, Any]  # {column: value}, which identify a part of an experiment
@@ -133,6 +133,7 @@ def chosen_options(name: str, scale: Scale, given: dict[str, Any]) -> dict[str, 
     return chosen
 
 
+@pinned()
 def build(name: str, scale: Scale = "small", data_dir: str | Path | None = None, **given: Any) -> Experiment:
     """The experiment of that name. `given` options replace those of the scale.
 

@@ -21,13 +21,18 @@ _lock = threading.Lock()
 
 
 class Output:
-    """A text stream that never raises for want of a reader or of room. `lost`: the error that ended its output."""
+    """A text stream that drops what cannot be written, while `guarded` uses it; else errors are those of the stream.
+
+    `lost` is the error that ended its output. One that is not blocking, and whose reader is slow, drops what does not
+    fit, and is not lost.
+    """
 
     def __init__(self, stream: Any):
         self.missing = stream is None  # closed before Python started
         self.stream = open(os.devnull, "w", encoding="utf-8") if self.missing else stream  # noqa: SIM115
         self.lost: OSError | None = None
-        self.users = 0  # contexts of `guarded`
+        self.blocked = False  # whether the reader was too slow for the latest write
+        self.users = 0  # contexts of `guarded`; none where redirect_stdout has put it back after the last one
 
     def write(self, text: str) -> int:
         self._attempt(lambda: self._written(text))
@@ -48,7 +53,7 @@ class Output:
             os.close(null)
 
     def _written(self, text: str) -> None:
-        if self.missing and text:
+        if self.missing and text and self.users:
             raise OSError(errno.EBADF, "standard output is closed")
         try:
             self.stream.write(text)
@@ -56,9 +61,14 @@ class Output:
             self.stream.write(text.encode(error.encoding, "replace").decode(error.encoding))
 
     def _attempt(self, act: Callable[[], Any]) -> None:
-        if self.lost is None:
+        if not self.users:
+            act()
+        elif self.lost is None:
+            self.blocked = False
             try:
                 act()
+            except BlockingIOError:
+                self.blocked = True
             except OSError as error:
                 self.lost = error
             except ValueError as error:  # a closed file
@@ -74,8 +84,9 @@ def guarded(report: bool = True) -> Iterator[None]:
     with _lock:
         fill_descriptors()
         for name in NAMES:
-            if not isinstance(getattr(sys, name), Output):
-                setattr(sys, name, Output(getattr(sys, name)))
+            stream = getattr(sys, name)
+            if not isinstance(stream, Output) or not stream.users:
+                setattr(sys, name, Output(_unwrapped(stream)))
         used = {name: getattr(sys, name) for name in NAMES}
         for stream in used.values():
             stream.users += 1
@@ -86,10 +97,15 @@ def guarded(report: bool = True) -> Iterator[None]:
             for name, stream in used.items():
                 stream.users -= 1
                 if not stream.users and getattr(sys, name) is stream:  # else somebody has replaced it since
-                    setattr(sys, name, None if stream.missing else stream.stream)
+                    setattr(sys, name, _unwrapped(stream))
         out = used["stdout"]
         if report and out.lost and not (out.users or out.missing):
             log.warning("standard output could not be written to the end (%s)", out.lost.strerror)
+
+
+def _unwrapped(stream: Any) -> Any:
+    """The stream that was there before `guarded`; None if it was closed."""
+    return stream if not isinstance(stream, Output) else None if stream.missing else stream.stream
 
 
 def fill_descriptors() -> None:
