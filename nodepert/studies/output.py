@@ -1,7 +1,7 @@
-"""Standard output and error that may go away: a reader that closes the pipe, a full disk, a closed terminal.
+"""Standard output and error that may become unavailable: a closed pipe, a full disk, a closed terminal.
 
-Whoever prints inside `guarded()` needs no care of its own: what cannot be written is dropped, and the first error is
-remembered. The results of training are in files; a line that nobody reads must not end it.
+Inside `guarded()` printing raises no error: what cannot be written is dropped, and the first error is recorded. The
+results of training are in files, so that training continues without output.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _lock = threading.Lock()
 
 
 class Output:
-    """A text stream that drops what cannot be written, while `guarded` uses it; else errors are those of the stream.
+    """A text stream that drops what cannot be written while `guarded` uses it; otherwise it raises the stream's errors.
 
-    `lost` is the error that ended its output. One that is not blocking, and whose reader is slow, drops what does not
-    fit, and is not lost.
+    `lost` is the error that ended its output. A non-blocking stream drops what a slow reader has no room for, and is
+    not lost.
     """
 
     def __init__(self, stream: Any):
@@ -32,7 +32,7 @@ class Output:
         self.stream = open(os.devnull, "w", encoding="utf-8") if self.missing else stream  # noqa: SIM115
         self.lost: OSError | None = None
         self.blocked = False  # whether the reader was too slow for the latest write
-        self.users = 0  # contexts of `guarded`; none where redirect_stdout has put it back after the last one
+        self.users = 0  # contexts of `guarded`; none if redirect_stdout has restored it after the last one
 
     def write(self, text: str) -> int:
         self._attempt(lambda: self._written(text))
@@ -46,7 +46,7 @@ class Output:
         self._attempt(self.stream.flush)
 
     def silence(self) -> None:
-        """Nothing more can fail, not even the flush with which Python ends: the file is the null device from here."""
+        """Send the file to the null device, so that nothing more can fail, not even the flush at the end of Python."""
         with suppress(OSError, ValueError, AttributeError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.stream.fileno())
@@ -96,7 +96,7 @@ def guarded(report: bool = True) -> Iterator[None]:
         with _lock:
             for name, stream in used.items():
                 stream.users -= 1
-                if not stream.users and getattr(sys, name) is stream:  # else somebody has replaced it since
+                if not stream.users and getattr(sys, name) is stream:  # else it was replaced since
                     setattr(sys, name, _unwrapped(stream))
         out = used["stdout"]
         if report and out.lost and not (out.users or out.missing):

@@ -51,7 +51,7 @@ def start(replicas: int = 1) -> None:
     """
     if nodepert.forked:
         raise UserError("this process was forked from one that uses JAX, and JAX would wait for threads that only its "
-                        "parent has; start it anew, as by multiprocessing.get_context('spawn')")  # fmt: skip
+                        "parent has; start processes by multiprocessing.get_context('spawn')")  # fmt: skip
     cores_apart(replicas)
     configuration.check_supported()
     if found := trouble():
