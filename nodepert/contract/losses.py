@@ -18,7 +18,7 @@ Array: TypeAlias = jax.Array
 def per_example(loss: Callable[..., Any], outputs: Array, targets: Array) -> Array:
     """The loss of every example, (B,), in float32 or better.
 
-    Raises ValueError for a loss that is not per example, and for labels that no output stands for.
+    Raises ValueError for a loss that is not per example, and for labels without an output.
     """
     outputs = outputs if outputs.dtype == jnp.float64 else outputs.astype(jnp.float32)
     if outputs.shape[-1:] != (1,) and is_integer(targets) and targets.shape == outputs.shape[:-1]:
@@ -49,7 +49,7 @@ def as_values(targets: Array, outputs: Array) -> Array:
 def are_classes(targets: Array, outputs: Array) -> bool:
     """Whether targets are class indices, integers (B, ...), and not values, (B, ..., n), for outputs (B, ..., n).
 
-    Raises ValueError for targets of another shape, and for concrete labels that no output stands for.
+    Raises ValueError for targets of another shape, and for concrete labels without an output.
     """
     classes = is_integer(targets)
     if targets.shape != (outputs.shape[:-1] if classes else outputs.shape):

@@ -1,6 +1,6 @@
 """The verdict of a check, decided here: is a rule exact, unbiased within error, or biased, at each node and in all?
 
-Undecided is what has no bias that these draws could show, though they could not show a gain of 0.8 either.
+Undecided: these draws show no bias, but they are too few to show a gain of 0.8.
 """
 
 from __future__ import annotations

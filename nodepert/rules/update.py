@@ -21,7 +21,7 @@ def updated(
 ) -> tuple[Params, Params, Any]:
     """(params after the step, their change, state of the optimizer).
 
-    The optimizer computes in float32 or better: a squared gradient of 1e-4 is 0 in float16. Parameters keep their dtype.
+    The optimizer computes in float32 or better, since the square of 1e-4 is 0 in float16. Parameters keep their dtype.
     optax mixes dtypes: under jax_numpy_dtype_promotion="strict" that is no error here, as it is in models and rules.
     """
     with jax.numpy_dtype_promotion("standard"):

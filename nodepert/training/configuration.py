@@ -50,7 +50,7 @@ FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")  # of the environment, recorded but no
 
 
 def settings() -> dict[str, Any]:
-    """The settings that differ from JAX's defaults, in this thread, and the flags of the environment that are set."""
+    """The settings that differ from the defaults, in this thread, and the flags that are set in the environment."""
     values = {name: _value(name, default) for name, default in SETTINGS.items()}
     flags = {name: value for name in FLAGS if (value := os.environ.get(name))}
     return {name: value for name, value in values.items() if value != SETTINGS[name]} | flags
@@ -64,12 +64,12 @@ def check_supported() -> None:
 
 
 def check_settings(what: str, record: Mapping[str, Any], option: str) -> None:
-    """Raise UserError where a saved result, which `what` names, is of other settings than those of now.
+    """Raise UserError if a saved result was computed with other settings than the current ones.
 
     Args:
         what: The result, as in "runs/default/5b0c995b590e".
-        record: Its record, with `settings`; one of an earlier version does not say, and is accepted.
-        option: The option by which a new result goes elsewhere, as in "--name".
+        record: Its record, with `settings`; records of earlier versions have none, and are accepted.
+        option: The option that saves a new result elsewhere, as in "--name".
     """
     then = record.get("settings")
     if not isinstance(then, dict):
