@@ -1,4 +1,4 @@
-"""How a command ends: what the user can fix is one line on stderr with status 2; 130 and 141 as other programs have."""
+"""How a command ends: what the user can fix is one line on stderr with status 2; 130 and 141 as usual."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ READER_GONE = 141  # of a process that SIGPIPE ended: 128 + 13
 def reported() -> Iterator[None]:
     """End the process as a user expects.
 
-    What they can fix is one line with status 2, Ctrl-C is status 130. Output that cannot be written ends no command:
-    it is reported at the end, with status 141 where the reader has closed the pipe (`nodepert ... | head`).
+    An error that they can fix is one line and status 2; Ctrl-C is status 130. Output that cannot be written does not
+    end a command: it is reported at the end, with status 141 if the reader has closed the pipe (`nodepert ... | head`).
     """
     with guarded(report=False):
         out: Any = sys.stdout
@@ -38,7 +38,7 @@ def reported() -> Iterator[None]:
         finally:
             for stream in (out, err):
                 stream.flush()
-                if stream.lost:
+                if stream.lost or stream.blocked:
                     stream.silence()
 
 

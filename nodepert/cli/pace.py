@@ -13,7 +13,7 @@ JUMP = 1.15  # times the time left: less is taken for noise, and the time left d
 class Pace:
     """Shares of runs in the seconds of an epoch, and the time left.
 
-    Replicas of one program share its seconds; runs without an epoch of their own count as the others do.
+    Replicas of one program share its seconds; a run that has not completed an epoch counts as the mean of the others.
     """
 
     def __init__(self, epochs: Mapping[Hashable, int]):

@@ -48,7 +48,7 @@ def as_values(targets: Array, outputs: Array) -> Array:
 def are_classes(targets: Array, outputs: Array) -> bool:
     """Whether targets are class indices, integers (B, ...), and not values, (B, ..., n), for outputs (B, ..., n).
 
-    Raises ValueError for targets of another shape, and for concrete labels that no output stands for.
+    Raises ValueError for targets of another shape, and for concrete labels without an output.
     """
     classes = is_integer(targets)
     if targets.shape != (outputs.shape[:-1] if classes else outputs.shape):

@@ -25,7 +25,7 @@ def loses_spread(x: np.ndarray, rounded: np.ndarray, std: np.ndarray) -> bool:
 def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel, (C,), with which `standardise` works on the host.
 
-    A channel without spread in float64 either is constant: its std is 1, or its size where rounding makes it vary.
+    A channel that has no spread in float64 either is constant: its std is 1, or its size where rounding makes it vary.
     """
     wide = np.longdouble if x.dtype.kind in "iu" and x.dtype.itemsize == 8 else np.float64
     flat = x.reshape(-1, x.shape[-1]).astype(wide)

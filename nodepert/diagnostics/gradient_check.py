@@ -30,6 +30,7 @@ from nodepert.diagnostics.result import Check
 from nodepert.diagnostics.sigma import perturbing, recommendation, step_study
 from nodepert.diagnostics.verdict import ALL, judged
 from nodepert.errors import UserError
+from nodepert.registry.generator import pinned
 from nodepert.registry.spec import Spec
 from nodepert.rules.directional import loss_along
 from nodepert.rules.noise import key_of
@@ -39,6 +40,7 @@ Batch = tuple[Array, Array]
 Progress = Callable[[int, int], Any]
 
 
+@pinned()
 def check(
     model: Model,
     rule: str | Spec | Rule,

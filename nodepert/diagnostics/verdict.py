@@ -1,6 +1,6 @@
 """The verdict of a check, decided here: is a rule exact, unbiased within error, or biased, at each node and in all?
 
-Undecided is what has no bias that these draws show, though a bias of ALONG or IN_ALL could hide in their noise.
+Undecided: these draws show no bias, but one of ALONG or IN_ALL could hide in their noise.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from nodepert.errors import UserError
 from nodepert.experiments.drawing import Picture
 from nodepert.registry import check, plain, resolve
 from nodepert.registry.describe import parameters
+from nodepert.registry.generator import pinned
 from nodepert.registry.spec import Spec
 
 Row: TypeAlias = dict[str, Any]  # str, int or float (nan: no value); all rows of an experiment have the same keys
@@ -131,6 +132,7 @@ def chosen_options(name: str, scale: Scale, given: dict[str, Any]) -> dict[str, 
     return chosen
 
 
+@pinned()
 def build(name: str, scale: Scale = "small", data_dir: str | Path | None = None, **given: Any) -> Experiment:
     """The experiment of that name. `given` options replace those of the scale.
 
@@ -152,7 +154,6 @@ def build(name: str, scale: Scale = "small", data_dir: str | Path | None = None,
 def of_part(experiment: Experiment, part: Part) -> Iterator[Row]:
     """The rows of one part, its own columns first. Raises UserError where JAX does not start."""
     from nodepert.training import devices  # JAX, which listing experiments does not need
-    from nodepert.training.configuration import pinned
 
     devices.start()
     with pinned():  # not while the caller has a row

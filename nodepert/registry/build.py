@@ -20,14 +20,19 @@ if TYPE_CHECKING:
 def make(kind: str, spec: str | Spec, *context: Any) -> Any:
     """Build the object that a spec names: `make("rule", "np(sigma=1e-3)", model, loss)`.
 
-    Numeric arguments may be traced (a Spec is a pytree whose floats are leaves, see training/hyper.py), so that this
-    can be called inside a compiled step. Raises UserError for an invalid spec, for a ValueError of the factory, and
-    for a registered factory that returns something of another type.
+    Keys that the factory makes have NodePert's generator. Numeric arguments may be traced (a Spec is a pytree whose
+    floats are leaves, see training/hyper.py), so that this can be called inside a compiled step.
+
+    Raises UserError for an invalid spec, for a ValueError of the factory, and for a registered factory that returns
+    something of another type.
     """
+    from nodepert.registry.generator import pinned
+
     spec = check(kind, spec)
     factory = resolve(kind, spec.name)
     try:
-        made = factory(*context, *spec.args, **dict(spec.kwargs))
+        with pinned():
+            made = factory(*context, *spec.args, **dict(spec.kwargs))
     except UserError:
         raise
     except ValueError as error:

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import threefry2x32_p
 
+from nodepert.registry.generator import GENERATOR
+
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array
-GENERATOR = "threefry2x32"  # of all keys that NodePert makes: results do not depend on jax_default_prng_impl
 
 
 def key_of(seed: Any) -> Key:

@@ -15,7 +15,7 @@ from nodepert.rules.directional import scaled
 from nodepert.rules.feedback import random_like
 from nodepert.rules.inverses import ACTIVATIONS, Feedback, Pass, between, clean, inverse, inverted
 from nodepert.rules.noise import draw
-from nodepert.rules.update import updated
+from nodepert.rules.update import started, updated
 
 
 class Inverses(NamedTuple):
@@ -94,7 +94,7 @@ def difference_target_propagation(
 
     def init(key, params, x):
         feedback = initial_feedback(model, jax.random.fold_in(key, seed), params, x, scale)
-        return Inverses(feedback, optimizer.init(feedback))
+        return Inverses(feedback, started(optimizer, feedback))
 
     def grads(key, state, params, batch):
         x, y = batch

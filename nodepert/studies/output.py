@@ -1,7 +1,7 @@
-"""Standard output and error that may go away: a reader that closes the pipe, a full disk, a closed terminal.
+"""Standard output and error that may become unavailable: a closed pipe, a full disk, a closed terminal.
 
-Whoever prints inside `guarded()` needs no care of its own: what cannot be written is dropped, and the first error is
-remembered. The results of training are in files; a line that nobody reads must not end it.
+Inside `guarded()` printing raises no error: what cannot be written is dropped, and the first error is recorded. The
+results of training are in files, so that training continues without output.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ _lock = threading.Lock()
 
 
 class Output:
-    """A text stream that never raises for want of a reader or of room. `lost`: the error that ended its output."""
+    """A text stream that drops what cannot be written while `guarded` uses it; otherwise it raises the stream's errors.
+
+    `lost` is the error that ended its output. A non-blocking stream drops what a slow reader has no room for, and is
+    not lost.
+    """
 
     def __init__(self, stream: Any):
         self.missing = stream is None  # closed before Python started
         self.stream = open(os.devnull, "w", encoding="utf-8") if self.missing else stream  # noqa: SIM115
         self.lost: OSError | None = None
-        self.users = 0  # contexts of `guarded`
+        self.blocked = False  # whether the reader was too slow for the latest write
+        self.users = 0  # contexts of `guarded`; none if redirect_stdout has restored it after the last one
 
     def write(self, text: str) -> int:
         self._attempt(lambda: self._written(text))
@@ -41,14 +46,14 @@ class Output:
         self._attempt(self.stream.flush)
 
     def silence(self) -> None:
-        """Nothing more can fail, not even the flush with which Python ends: the file is the null device from here."""
+        """Send the file to the null device, so that nothing more can fail, not even the flush at the end of Python."""
         with suppress(OSError, ValueError, AttributeError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.stream.fileno())
             os.close(null)
 
     def _written(self, text: str) -> None:
-        if self.missing and text:
+        if self.missing and text and self.users:
             raise OSError(errno.EBADF, "standard output is closed")
         try:
             self.stream.write(text)
@@ -56,9 +61,14 @@ class Output:
             self.stream.write(text.encode(error.encoding, "replace").decode(error.encoding))
 
     def _attempt(self, act: Callable[[], Any]) -> None:
-        if self.lost is None:
+        if not self.users:
+            act()
+        elif self.lost is None:
+            self.blocked = False
             try:
                 act()
+            except BlockingIOError:
+                self.blocked = True
             except OSError as error:
                 self.lost = error
             except ValueError as error:  # a closed file
@@ -74,8 +84,9 @@ def guarded(report: bool = True) -> Iterator[None]:
     with _lock:
         fill_descriptors()
         for name in NAMES:
-            if not isinstance(getattr(sys, name), Output):
-                setattr(sys, name, Output(getattr(sys, name)))
+            stream = getattr(sys, name)
+            if not isinstance(stream, Output) or not stream.users:
+                setattr(sys, name, Output(_unwrapped(stream)))
         used = {name: getattr(sys, name) for name in NAMES}
         for stream in used.values():
             stream.users += 1
@@ -85,11 +96,16 @@ def guarded(report: bool = True) -> Iterator[None]:
         with _lock:
             for name, stream in used.items():
                 stream.users -= 1
-                if not stream.users and getattr(sys, name) is stream:  # else somebody has replaced it since
-                    setattr(sys, name, None if stream.missing else stream.stream)
+                if not stream.users and getattr(sys, name) is stream:  # else it was replaced since
+                    setattr(sys, name, _unwrapped(stream))
         out = used["stdout"]
         if report and out.lost and not (out.users or out.missing):
             log.warning("standard output could not be written to the end (%s)", out.lost.strerror)
+
+
+def _unwrapped(stream: Any) -> Any:
+    """The stream that was there before `guarded`; None if it was closed."""
+    return stream if not isinstance(stream, Output) else None if stream.missing else stream.stream
 
 
 def fill_descriptors() -> None:

@@ -33,7 +33,7 @@ def open_folders(
 ) -> dict[int, RunFolder]:
     """{i: the folder of run i}, locked until the stack is closed; if `skip`, without those that others have locked.
 
-    Raises Locked and UserError as `open_run`, and UserError if the limit on open files is too low, or for a result of
+    Raises Locked and UserError as `open_run`, and UserError if the limit on open files is too low, or for a result with
     other settings of JAX.
     """
     open_files.make_room(len(runs))

@@ -11,6 +11,7 @@ from nodepert.data import Dataset, load_dataset
 from nodepert.data.dataset import sound
 from nodepert.errors import UserError
 from nodepert.registry import entry, make_loss, make_model, within
+from nodepert.registry.generator import pinned
 from nodepert.studies.run import Run
 from nodepert.training import devices, processes
 from nodepert.training.hyper import Hyper, structure
@@ -79,6 +80,7 @@ def _fits(needed: int) -> None:
         raise devices.full(needed)
 
 
+@pinned()
 def check_runs(runs: Sequence[Run]) -> None:
     """Rehearse what can be rehearsed without data. Raises UserError."""
     devices.start()

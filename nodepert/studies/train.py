@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from nodepert.core import Params
 from nodepert.data import Dataset
 from nodepert.errors import UserError
+from nodepert.registry.generator import pinned
 from nodepert.studies.callbacks import Callback, Callbacks, StateOf
 from nodepert.studies.execution import Execution, execution_of
 from nodepert.studies.output import guarded
@@ -28,7 +29,6 @@ from nodepert.studies.store.run_folder import FINISHED, RunFolder
 from nodepert.studies.trackers import trackers
 from nodepert.training import devices, processes
 from nodepert.training.compile_cache import keep_programs
-from nodepert.training.configuration import pinned
 from nodepert.training.metrics import Row, measured
 from nodepert.training.program import State
 from nodepert.training.replicas import Epoch, fit_all
@@ -55,6 +55,7 @@ class Result(NamedTuple):
 def train(runs: Run, **options: Any) -> Result: ...
 @overload
 def train(runs: Sequence[Run], **options: Any) -> list[Result]: ...
+@pinned()
 def train(
     runs: Run | Sequence[Run],
     *,
@@ -100,7 +101,7 @@ def train(
     """
     several = [runs] if isinstance(runs, Run) else list(runs)
     if options.pop("on", None) is not None:
-        warnings.warn("on= is spread_batch=True now; several runs are spread anyway", DeprecationWarning, stacklevel=2)
+        warnings.warn("on= is spread_batch=True now; several runs are spread anyway", DeprecationWarning, stacklevel=3)
         options["spread_batch"] = len(several) == 1
     execution = execution_of(execution, **options)
     if wrong := [run for run in several if not isinstance(run, Run)]:
@@ -109,8 +110,7 @@ def train(
         raise UserError("two of these runs are the same")
     execution.check_runs(several)
     keep_programs()
-    if len(several) > 1:
-        devices.cores_apart(len(several))
+    devices.cores_apart(len(several))
     called = _callbacks(callbacks, execution)  # a missing tracker is found before data are loaded
     work = _Work(several, prepare(several, data, execution.data_dir), execution, called, stop)
     found = work.results_of_all(name, out, skip)
@@ -129,7 +129,7 @@ class _Work:
     def results_of_all(self, name: str | None, out: str | Path, skip: bool) -> list[Result]:
         """Execute the runs; their results in order."""
         try:
-            with pinned(), ExitStack() as stack:
+            with ExitStack() as stack:
                 folders = {} if name is None else self.open_folders(stack, name, out, skip)
                 for group in self.groups:
                     if left := [i for i in group.numbers if i not in self.results]:

@@ -36,7 +36,7 @@ def cores_apart(replicas: int) -> None:
     the number of CPU devices."""
     flags, number = os.environ.get("XLA_FLAGS", ""), os.environ.get("JAX_NUM_CPU_DEVICES")
     configured = getattr(jax.config, "jax_num_cpu_devices", -1)
-    if number or configured > 0 or "xla_force_host_platform_device_count" in flags:
+    if replicas == 1 or number or configured > 0 or "xla_force_host_platform_device_count" in flags:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # of this job
     with contextlib.suppress(RuntimeError):
@@ -51,9 +51,8 @@ def start(replicas: int = 1) -> None:
     """
     if nodepert.forked:
         raise UserError("this process was forked from one that uses JAX, and JAX would wait for threads that only its "
-                        "parent has; start it anew, as by multiprocessing.get_context('spawn')")  # fmt: skip
-    if replicas > 1:
-        cores_apart(replicas)
+                        "parent has; start processes by multiprocessing.get_context('spawn')")  # fmt: skip
+    cores_apart(replicas)
     configuration.check_supported()
     if found := trouble():
         raise UserError("; ".join(found))

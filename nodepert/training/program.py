@@ -22,7 +22,7 @@ from nodepert.data.dataset import Dataset, is_wide, standardise
 from nodepert.errors import UserError
 from nodepert.registry import make
 from nodepert.rules.noise import key_of
-from nodepert.rules.update import updated
+from nodepert.rules.update import started, updated
 from nodepert.training.hyper import Hyper
 from nodepert.training.metrics import Metric, measured
 
@@ -78,7 +78,7 @@ class Program:
         rule, optimizer = self._built(hyper, data)
         params = self._network(hyper, data).init(weights)
         rule_state = rule.init(rule_key, params, standardised(data, data["train"][0][:1]))
-        return State(params, rule_state, optimizer.init(params), jnp.int32(0))
+        return State(params, rule_state, started(optimizer, params), jnp.int32(0))
 
     def order(self, start: Array, hyper: Hyper, data: Any) -> Array:
         """The shuffled training examples of the epoch that starts at this step."""

@@ -56,8 +56,8 @@ def fit_all(
 ) -> Iterator[Epoch]:
     """Train replicas together, and yield an `Epoch` before training (epoch 0) and after every epoch.
 
-    When a loss is not finite the row says so (`diverged(row)`) and is that replica's last: it is frozen as it is, and
-    the others do not notice. Same arguments, same machine: the same bits.
+    When a loss is not finite the row says so (`diverged(row)`) and is that replica's last: its state stays as it is,
+    and the others are not affected. Same arguments, same machine: the same bits.
 
     Args:
         model, loss, data, hypers: The task, and the numbers of each replica.
@@ -76,10 +76,7 @@ def fit_all(
         UserError: For a batch size above the number of training examples.
         ValueError: For replicas of different structure.
     """
-    if len({structure(hyper) for hyper in hypers}) != 1:
-        raise ValueError("replicas differ in numbers only: give one or more, of one structure of rule and optimizer")
-    if batchsize > len(data.train_y):
-        raise UserError(f"batchsize must be at most the {len(data.train_y):,} training examples; got {batchsize}")
+    check_task(data, hypers, batchsize)
     metrics = measured() if metrics is None else metrics
 
     def trained(numbers: Sequence[int]) -> Iterator[Epoch]:
@@ -104,6 +101,14 @@ def fit_all(
             yield from trained(numbers[start : start + size])
 
     return trained(range(len(hypers)))
+
+
+def check_task(data: Dataset, hypers: Sequence[Hyper], batchsize: int) -> None:
+    """Raises ValueError and UserError as `fit_all`."""
+    if len({structure(hyper) for hyper in hypers}) != 1:
+        raise ValueError("replicas differ in numbers only: give one or more, of one structure of rule and optimizer")
+    if batchsize > len(data.train_y):
+        raise UserError(f"batchsize must be at most the {len(data.train_y):,} training examples; got {batchsize}")
 
 
 def fitting(group: Group, limit: float) -> int:
@@ -138,28 +143,13 @@ class Group:
         self.hyper = devices.placed(stacked(filled), spread)
         self.alive = devices.placed(np.arange(len(filled)) < self.count, spread)
         self.data = devices.placed(task_data(data), copy)
-
-        def compiled(f, *arguments, outputs: Any = spread, donate: Any = ()):
-            together = devices.over_replicas(f, mesh, lanes)
-            if devices.eager():
-                return lambda *a: together(a[:-1], a[-1])
-            inputs = (spread,) * (len(arguments) - 1) + (copy,)
-            jitted = jax.jit(
-                lambda *a: together(a[:-1], a[-1]),
-                in_shardings=inputs,
-                out_shardings=outputs,
-                donate_argnums=donate,
-                compiler_options=devices.compiler_options(),
-            )
-            return jitted.lower(*arguments).compile()
-
-        self._spread = spread
+        self._spread, program = spread, partial(compiled, mesh, lanes)
         states = jax.eval_shape(jax.vmap(task.init, (0, None)), self.hyper, self.data)
         flags, numbers = (jax.ShapeDtypeStruct(self.alive.shape, dtype) for dtype in (bool, np.float32))
         updates = {"finite": flags} | dict.fromkeys(task.of_updates, numbers)
-        self._init = compiled(task.init, self.hyper, self.data)
-        self._epoch = compiled(partial(epoch_if_alive, task), states, self.hyper, flags, self.data, donate=0)
-        self._evaluate = compiled(
+        self._init = program(task.init, self.hyper, self.data)
+        self._epoch = program(partial(epoch_if_alive, task), states, self.hyper, flags, self.data, donate=0)
+        self._evaluate = program(
             partial(evaluate_if_alive, task),
             states.params,
             self.hyper,
@@ -208,6 +198,31 @@ class Group:
             name: round(values.get(name, math.nan), 4) if metric.unit == "%" else values.get(name, math.nan)
             for name, metric in self.metrics.items()
         }
+
+
+def compiled(
+    mesh: Any, lanes: int, f: Callable[..., Any], *arguments: Any, outputs: Any = None, donate: Any = ()
+) -> Any:
+    """`f` of every replica, compiled for these arguments, of which the last is shared. Not compiled for a debugger.
+
+    Args:
+        mesh, lanes: Where, and how many at a time on each device.
+        f: A function of one replica.
+        arguments: Arrays, or their shapes.
+        outputs: Their sharding, by default a share on each device.
+        donate: Arguments whose memory may be used for the outputs.
+    """
+    together, spread = devices.over_replicas(f, mesh, lanes), devices.spread(mesh)
+    if devices.eager():
+        return lambda *a: together(a[:-1], a[-1])
+    jitted = jax.jit(
+        lambda *a: together(a[:-1], a[-1]),
+        in_shardings=(spread,) * (len(arguments) - 1) + (devices.everywhere(mesh),),
+        out_shardings=outputs or spread,
+        donate_argnums=donate,
+        compiler_options=devices.compiler_options(),
+    )
+    return jitted.lower(*arguments).compile()
 
 
 def epoch_if_alive(task: Program, state: State, hyper: Hyper, alive: Any, data: Any) -> tuple[State, dict[str, Any]]:

@@ -15,6 +15,7 @@ import pytest
 import nodepert as npt
 from nodepert.cli import app as cli
 from nodepert.experiments.execute import execute
+from nodepert.studies.store import checkpoints
 from nodepert.studies.store.records import sealed
 from nodepert.studies.sweep.jobs import read_job
 
@@ -62,6 +63,14 @@ def test_interrupted_runs_resume_from_their_checkpoints_and_end_as_undisturbed_o
     for result, whole in zip(results, json.loads((HERE / "whole.json").read_text()), strict=True):
         for row, expected in zip(without_time(result.rows), without_time(whole), strict=True):
             assert row == pytest.approx(expected, rel=1e-4)  # another processor rounds otherwise
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a#b?c=%zz", "ü [1]"])
+def test_checkpoints_are_found_under_any_path(name, tmp_path):
+    """They are no addresses: nothing in a path is a code."""
+    shutil.copytree(HERE / "broken", tmp_path / name / "broken")
+    for record in (tmp_path / name).glob("broken/*/checkpoints/2.json"):
+        assert checkpoints._read(record.with_suffix(""), json.loads(record.read_text()))
 
 
 def test_a_sweep_trains_what_is_left(store, capsys):

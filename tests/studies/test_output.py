@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 
 import pytest
@@ -82,6 +83,67 @@ def test_contexts_that_overlap_in_threads_end_with_the_stream_of_the_beginning()
     ended.set()
     thread.join()
     assert sys.stdout is before
+
+
+class Slow(io.StringIO):
+    """Raises what a descriptor that is not blocking does while its reader is slow: at the first write or flush."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at, self.raised = at, False
+
+    def first(self, at):
+        if at == self.at and not self.raised:
+            self.raised = True
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), 0)
+
+    def write(self, text):
+        self.first("write")
+        return super().write(text)
+
+    def flush(self):
+        self.first("flush")
+
+
+@pytest.mark.parametrize("at", ["write", "flush"])
+def test_a_slow_reader_misses_what_it_does_not_take_and_no_more(at, monkeypatch, caplog):
+    monkeypatch.setattr(sys, "stdout", file := Slow(at))
+    with guarded():
+        print("1", flush=True)
+        print("2", flush=True)
+        print("3", flush=True)
+    assert file.getvalue().endswith("2\n3\n") and file.raised and not caplog.records
+
+
+def test_a_pipe_that_is_full_takes_output_again_when_it_is_read(monkeypatch):
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(writing, "w", buffering=1) as pipe, open(reading, "rb", buffering=0) as reader:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with guarded():
+            for _ in range(200):
+                print("x" * 1000)
+            reader.read(2**20)  # all that the pipe holds
+            print("again", flush=True)
+            assert b"again" in reader.read(2**20)
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_stream_that_redirection_puts_back_has_its_errors_again(name, monkeypatch):
+    """redirect_stdout in another thread saves the guarded stream, and restores it after the end of the guard."""
+    redirection = {"stdout": redirect_stdout, "stderr": redirect_stderr}[name](io.StringIO())
+    monkeypatch.setattr(sys, name, file := io.StringIO())
+    with guarded():
+        redirection.__enter__()
+    redirection.__exit__(None, None, None)
+    left = getattr(sys, name)
+    print("1", file=left)
+    with guarded():
+        print("2", file=getattr(sys, name))
+    assert file.getvalue() == "1\n2\n" and getattr(sys, name) is file
+    file.close()
+    with pytest.raises(ValueError, match="closed file"):
+        print("3", file=left)
 
 
 def test_a_file_never_takes_the_place_of_a_closed_descriptor(tmp_path):

@@ -12,12 +12,14 @@ from nodepert import registry
 from nodepert.core import Array, Model, Params, Signals, adding, node_shapes, pullback, recording
 from nodepert.diagnostics.conformance.common import by_place, compiled, must, require, same, same_bits
 from nodepert.models.wiring import wiring
+from nodepert.registry.generator import pinned
 from nodepert.rules.noise import key_of
 
 BATCH = 3
 CLOSE = 1e-4  # relative: products of other shapes round otherwise
 
 
+@pinned()
 def check_model(model: str | Model, input_shape: tuple[int, ...], *, seed: int = 0) -> None:
     """Check that a network satisfies the contract, on inputs of this shape.
 

@@ -27,12 +27,14 @@ from nodepert.diagnostics.conformance.cases import (
 from nodepert.diagnostics.conformance.common import alike, compiled, must, require, same, same_bits
 from nodepert.diagnostics.conformance.mean import PER_PASS, SINGLES, Estimates, check_mean, estimates, finite
 from nodepert.diagnostics.declared import BIASES
+from nodepert.registry.generator import pinned
 from nodepert.training.losses import mse
 
 Step = Callable[[Key, Any], tuple[Params, Any, Any]]  # (key, state) -> (grads, state, Info)
 ONE_KEY = "one key gives two results; draw all noise from the key that grads is given"
 
 
+@pinned()
 def check_rule(
     rule: str | Callable[..., Rule],
     *,

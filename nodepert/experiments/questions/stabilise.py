@@ -21,7 +21,7 @@ from nodepert.models.fc import fc
 from nodepert.registry import full, make
 from nodepert.registry.spec import Spec
 from nodepert.rules.noise import key_of
-from nodepert.rules.update import updated
+from nodepert.rules.update import started, updated
 from nodepert.training.metrics import mean_error
 
 SCALES: dict[str, dict[str, Any]] = {
@@ -128,7 +128,7 @@ class Stabilise(Experiment):
 
         params, at = network.init(weights), self.times
         spans = jnp.stack([jnp.append(0, at[:-1]), jnp.asarray(at)], 1)
-        return jax.lax.scan(until, (params, change.init(params)), spans)[1]
+        return jax.lax.scan(until, (params, started(change, params)), spans)[1]
 
     def draw(self, figure: Any, rows: Sequence[Row]) -> None:
         left, right = figure.subplots(1, 2, sharex=True)

@@ -11,6 +11,7 @@ from nodepert.core import Model, Params, plain
 from nodepert.errors import UserError
 from nodepert.models.adapters.nodes import MIXES, Calls, build, bypasses, fresh, needed, one_array
 from nodepert.models.adapters.per_example import Run, holds_parameters, is_parameter, stand_in
+from nodepert.registry.generator import GENERATOR
 
 
 def from_equinox(module: Any) -> Model:
@@ -57,7 +58,7 @@ def from_equinox(module: Any) -> Model:
             )
         return made
 
-    template = make(jax.random.key(0, impl="threefry2x32"))  # what is no parameter stays as it is here
+    template = make(jax.random.key(0, impl=GENERATOR))  # what is no parameter stays as it is here
     refuse_state(eqx, template)
     found, tree = layers(eqx, template)
 

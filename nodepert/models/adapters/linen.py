@@ -24,6 +24,7 @@ from nodepert.models.adapters.nodes import (
     presynaptic,
     verify,
 )
+from nodepert.registry.generator import GENERATOR
 
 Path = tuple[str, ...]
 AVERAGED = "batch_stats"  # the collection of running averages, which may be read but not updated
@@ -41,7 +42,7 @@ def from_linen(module: nn.Module, example: Any, **kwargs: Any) -> Model:
     leaves = leaf_modules(params, modules)
     averages = {}  # of batch norm: constants
     if AVERAGED in variables:
-        first = bound or module.init(jax.random.key(0, impl="threefry2x32"), x, **kwargs)
+        first = bound or module.init(jax.random.key(0, impl=GENERATOR), x, **kwargs)
         averages = {AVERAGED: fresh(first[AVERAGED])}
 
     def init(key):

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from nodepert.errors import UserError
-from nodepert.studies.store.records import sealed, unsealed, write_whole, writing
+from nodepert.studies.store.records import make_folder, sealed, settle, unsealed, write_whole, writing
 from nodepert.studies.store.tables import are_rows
 from nodepert.training.metrics import Row
 
@@ -46,21 +46,24 @@ def save(run: Path, epoch: int, rows: list[Row], state: Any, data: str, keep: in
     """
     place = run / "checkpoints" / str(epoch)
     arrays = _leaves(state)
+    mark = place.with_name(f"{epoch}.json")
     with writing(place):
+        mark.unlink(missing_ok=True)  # an earlier checkpoint of this epoch does not count while it is replaced
         _clear(place)
         try:
-            place.mkdir(parents=True)
+            make_folder(place)
             with open(place / ARRAYS, "xb") as file:
                 saved: dict[str, Any] = {name: _in_numpy(array) for name, array in arrays.items()}
                 np.savez(file, **saved)
                 file.flush()
                 os.fsync(file.fileno())
+            settle(place)
         except OSError:
             keep_last(run, KEPT)  # nothing of this one stays
             raise
         record = {"format": FORMAT, "version": VERSION, "epoch": epoch, "data": data, "digest": _digest(arrays),
                   "dtypes": {name: array.dtype.name for name, array in arrays.items()}}  # fmt: skip
-        write_whole(place.with_name(f"{epoch}.json"), sealed(record | {"rows": rows}))
+        write_whole(mark, sealed(record | {"rows": rows}))
     keep_last(run, keep, until=epoch)  # later ones were rejected on resume
 
 
@@ -150,7 +153,7 @@ def _of_orbax(place: Path) -> dict[str, np.ndarray]:
     """The arrays in the database of tensorstore that orbax wrote, read one by one."""
     import tensorstore as ts
 
-    store = {"driver": "ocdbt", "base": f"file://{place.absolute()}/"}
+    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{place.absolute()}/"}}
     names = {key.decode().partition("/")[0] for key in ts.KvStore.open(store).result().list().result()}
 
     def array(name: str) -> np.ndarray:

@@ -81,11 +81,19 @@ def write_whole(path: Path, text: str | bytes) -> None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
-        _settle(path.parent)
+        settle(path.parent)
 
 
-def _settle(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename outlives a power cut; not every file system can."""
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, so that they survive a power cut."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in new:
+        settle(folder.parent)
+
+
+def settle(folder: Path) -> None:
+    """Flush a folder's entries, so that a new or renamed file survives a power cut; not every file system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

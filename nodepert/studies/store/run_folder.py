@@ -25,6 +25,7 @@ from nodepert.studies.store.records import (
     Foreign,
     clear_strays,
     digest,
+    make_folder,
     read_text,
     sealed,
     unsealed,
@@ -144,7 +145,7 @@ def open_run(
     """
     path = Path(out) / checked_name(name) / run.id
     with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         held = lock.of(path)
         if not held.acquired(patient):
             raise Locked(f"this run is locked by another process or thread, in {path}; wait for it, or give another "
