@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help:
 	@echo "make example    node perturbation against SGD on MNIST: a table and example_training.png"
 	@echo "make test       the tests (with NODEPERT_DATA_DIR=DIR also those on real data sets)"
-	@echo "make test-slow  the tests that take minutes: every benchmark, every kind of replica, the rules' pages"
+	@echo "make test-slow  the tests that take minutes: every benchmark, every kind of replica, the rules' pages, random search"
 	@echo "make lint       ruff and pyright"
 	@echo "make benchmark  time of a step of np relative to sgd, per network"
 	@echo "make benchmarks all benchmarks (half an hour; MNIST from NODEPERT_DATA_DIR=DIR)"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nodepert.errors import UserError
 from nodepert.registry.catalogue import GIVES
+from nodepert.registry.generator import pinned
 from nodepert.registry.spec import Spec
 from nodepert.registry.table import entry, imported, resolve
 from nodepert.registry.validate import check, within
@@ -26,8 +27,6 @@ def make(kind: str, spec: str | Spec, *context: Any) -> Any:
     Raises UserError for an invalid spec, for a ValueError of the factory, and for a registered factory that returns
     something of another type.
     """
-    from nodepert.registry.generator import pinned
-
     spec = check(kind, spec)
     factory = resolve(kind, spec.name)
     try:

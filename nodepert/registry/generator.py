@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import jax
-
 GENERATOR = "threefry2x32"
 
 
 @contextmanager
 def pinned() -> Iterator[None]:
     """Keys that are made inside, also by a user's code, have NodePert's generator. Decorates functions, too."""
+    import jax  # not at the top: experiments are listed without it
+
     with jax.default_prng_impl(GENERATOR):
         yield
