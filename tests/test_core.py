@@ -15,6 +15,7 @@ from nodepert.training.losses import cross_entropy, linear_mse, mse
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "strict_dtypes")
 
 NETWORKS = registry.names("network")
+QUICK = [name for name in NETWORKS if name != "conv-large"]  # check_model has the same tests of every network
 SMALL = {"fc": "fc(width=9)", "linfc": "linfc(width=9)", "precision": "precision(fc(width=9), dtype=float32)"}
 
 
@@ -36,7 +37,7 @@ def close(a, b, rtol=1e-5):
     return all(bool(jnp.allclose(p, q, rtol, rtol * scale)) for p, q in zip(*map(jax.tree.leaves, (a, b)), strict=True))
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", QUICK)
 def test_pullback_of_exact_errors_is_the_gradient(network):
     model, params, x, y = task(network)
     signals = exact_errors(model, params, x, y, cross_entropy)
@@ -46,7 +47,7 @@ def test_pullback_of_exact_errors_is_the_gradient(network):
     assert not close(pullback(model, params, x, wrong), gradient)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", QUICK)
 def test_backprop_is_the_gradient_and_reaches_every_parameter(network):
     model, params, x, y = task(network)
     grads, _, info = backprop(model, mse).grads(jax.random.key(0), (), params, (x, y))
@@ -56,7 +57,7 @@ def test_backprop_is_the_gradient_and_reaches_every_parameter(network):
     assert info.outputs.shape == (3, 4)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", QUICK)
 def test_examples_do_not_mix(network):
     model, params, x, _ = task(network, examples=4)
     alone = jnp.concatenate([model.apply(params, x[b : b + 1]) for b in range(4)])

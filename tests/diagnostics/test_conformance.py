@@ -50,15 +50,15 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 WRAPPING = {"decorrelate": "decorrelate(np)", BY_NODE: "np; out=exact"}  # a combinator is checked with another rule
 OTHER_CODE = {  # forms that are other code than the default ones
     "np(difference=jvp)": {"derivative": True},
-    "np(sharing=batch, noise=rademacher)": {},
-    "np(presynaptic=noisy)": {},
     "np(baseline=running)": {},
-    "wp(sharing=example)": {},
     "wp(rank=2)": {"draws": 4000},
     "dfa(error=softmax)": {"derivative": False},
     "decorrelate('dfa; out=np')": {},
 }
 OTHER_CODE_SLOW = {
+    "np(sharing=batch, noise=rademacher)": {},
+    "np(presynaptic=noisy)": {},
+    "wp(sharing=example)": {},
     "np(noise=sphere, samples=3, difference=central)": {},
     "np(baseline=running, presynaptic=clean)": {},
     "inp(difference=jvp)": {"derivative": True},
