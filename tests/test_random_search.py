@@ -13,7 +13,7 @@ def test_a_random_draw_is_right_or_refused_in_one_line(seed):
 
 def test_the_search_finds_a_biased_rule():
     """A rule declared unbiased that is not; its oracle does not use NodePert's own diagnostics."""
-    good = next(part for part in random_search.networks() if part.name == "fc(width=5)")
+    good = next(part for part in random_search.networks() if part.name == "own")
     draw = random_search.Draw(
         good,
         "np(samples=2)",
