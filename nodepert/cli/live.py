@@ -18,7 +18,6 @@ from rich.text import Text
 
 from nodepert.cli.display import console
 from nodepert.cli.pace import Pace
-from nodepert.registry import passes
 from nodepert.studies.callbacks import Callback, PrintRows, StateOf
 from nodepert.studies.run import Run
 from nodepert.studies.store.run_folder import has_result
@@ -26,7 +25,6 @@ from nodepert.training.metrics import SCORE, Row
 
 BARS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 WIDTH, LINES = 16, 14  # characters of a curve; lines of runs on a terminal
-USUAL = 3  # forward passes per step of a rule that does not declare them
 ORDER = {"running": 0, "failed": 1, "interrupted": 2, "": 3}  # unfinished ones first
 
 
@@ -107,6 +105,7 @@ class Board(Callback):
         self.curves: dict[Run, list[float]] = {run: [] for run in named}
         self.statuses = dict.fromkeys(named, "")
         self.pace = Pace({run: run.epochs for run in named})
+        self.evaluation: dict[Run, float] = {}  # seconds
         self.compiling = True
 
     def on_begin(self, run: Run, folder: Path | None) -> None:
@@ -123,7 +122,11 @@ class Board(Callback):
         if row["epoch"]:
             self.pace.trained(run, left, row.get("epoch_time", 0.0), now)
         else:
-            self.pace.expected(run, left, (1 + (passes(run.rule) or USUAL)) * state.seconds, now)
+            self.evaluation[run] = state.seconds
+
+    def on_batches(self, run: Run, done: int, of: int, seconds: float) -> None:
+        whole = seconds * of / done + self.evaluation.get(run, 0.0)
+        self.pace.under_way(run, seconds / whole, whole, self.clock())
 
     def on_end(self, run: Run, status: str) -> None:
         self.statuses[run] = status

@@ -1,4 +1,5 @@
-"""How long training will take: from the seconds of the latest epochs, without compilation."""
+"""How long training will take: from the seconds of the latest epochs, without compilation; within the first, from the
+batches that are done."""
 
 from __future__ import annotations
 
@@ -19,20 +20,28 @@ class Pace:
     def __init__(self, epochs: Mapping[Hashable, int]):
         self.left = dict(epochs)  # epochs left of each run
         self.shares: dict[Hashable, deque[float]] = {run: deque(maxlen=LATEST) for run in epochs}
-        self.estimates: dict[Hashable, float] = {}  # before a run's first epoch
-        self.since = 0.0  # when the latest epoch ended
+        self.estimates: dict[Hashable, float] = {}  # before a run's first epoch ends
+        self.done: dict[Hashable, float] = {}  # the part of its epoch that a run has completed
+        self.since = 0.0  # when the latest epoch, or part of one, ended
         self.shown: float | None = None
 
     def trained(self, run: Hashable, left: int, share: float, now: float) -> None:
         """An epoch of a run has ended: the number of epochs left, and its share of the epoch's seconds."""
         self.left[run], self.since = left, now
         self.estimates.pop(run, None)
+        self.done.pop(run, None)
         self.shares[run].append(share)
 
     def expected(self, run: Hashable, left: int, share: float, now: float) -> None:
         """The share that an epoch of a run will have, roughly: none has ended yet."""
         self.left[run], self.since = left, now
         if share > 0:
+            self.estimates[run] = share
+
+    def under_way(self, run: Hashable, done: float, share: float, now: float) -> None:
+        """A part of an epoch has ended: how much of it is done, and the share that all of it will have at this rate."""
+        self.done[run], self.since = done, now
+        if not self.shares[run]:
             self.estimates[run] = share
 
     def ended(self, run: Hashable) -> None:
@@ -62,8 +71,8 @@ class Pace:
         shares = {run: share for run, left in self.left.items() if left and (share := self.share(run)) is not None}
         if not shares:
             return None
-        total = sum(self.left[run] * share for run, share in shares.items())
-        epoch = sum(shares.get(run, 0.0) for run in running or ())
+        total = sum((self.left[run] - self.done.get(run, 0.0)) * share for run, share in shares.items())
+        epoch = sum(shares.get(run, 0.0) * (1 - self.done.get(run, 0.0)) for run in running or ())
         found = max(0.0, total - min(max(0.0, now - self.since), epoch)) / max(1, at_once)
         if self.shown is None or found < self.shown or found > JUMP * self.shown + 2:
             self.shown = found

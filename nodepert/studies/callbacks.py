@@ -67,6 +67,10 @@ class Callback:
         rule and optimizer. It returns None for rows trained before an interruption; these come first.
         """
 
+    def on_batches(self, run: Run, done: int, of: int, seconds: float) -> None:
+        """Within an epoch, about once a second: `done` of its `of` batches are complete, after so many seconds. Runs
+        that train together share the seconds: this is the run's share of them."""
+
     def on_end(self, run: Run, status: str) -> None:
         """A run that has started ends, with the status of its record: "finished", "diverged at epoch e", "interrupted"
         or "failed"; also where a callback ended the training."""
@@ -91,6 +95,16 @@ class Callbacks(Callback):
                 one.on_epoch(run, dict(row), state)
         finally:
             state.end()
+
+    def of_batches(self, runs: Sequence[Run]) -> Callable[[Sequence[int], int, int, float], None]:
+        """`on_batches` of these runs, as the trainer calls it: for several at once, with the seconds of all."""
+
+        def call(numbers: Sequence[int], done: int, of: int, seconds: float) -> None:
+            for run in [runs[i] for i in numbers]:
+                for one in self.callbacks:
+                    one.on_batches(run, done, of, seconds / len(numbers))
+
+        return call
 
     def on_end(self, run: Run, status: str) -> None:
         with ExitStack() as stack:  # it calls all of them, the last first

@@ -199,11 +199,11 @@ class _Work:
 
     def epochs(self, group: Group, found: dict[int, Checkpoint]) -> Iterator[Epoch]:
         """The epochs of a group, from their common checkpoint on where there is one."""
-        run, how = group.runs[0], self.execution
+        run, how, report = group.runs[0], self.execution, self.callbacks.of_batches(group.runs)
         more = {"begin": next(iter(found.values())).epoch, "states": [c.state for c in found.values()]} if found else {}
         return fit_all(group.model, group.loss, group.data, group.hypers, batchsize=run.batchsize, epochs=run.epochs,
                        lanes=how.lanes, memory=how.memory, metrics=measured(how.metrics),
-                       on=jax.devices() if how.spread_batch else None, **more)  # fmt: skip
+                       on=jax.devices() if how.spread_batch else None, on_batches=report, **more)  # fmt: skip
 
     def follow(self, group: Group, recorder: Recorder, found: dict[int, Checkpoint]) -> None:
         """Train runs together, and write each epoch as it comes."""

@@ -1,4 +1,4 @@
-"""A training task as pure functions: initial state, one update, one epoch, evaluation of both splits.
+"""A training task as pure functions: initial state, one update, the batches of an epoch, evaluation of both splits.
 
 Everything numeric that may differ between runs (`Hyper`) is a traced argument, and rule and optimizer are built
 inside the traced step: one compiled program serves any learning rate, sigma or seed, and many of them together.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,9 @@ class Update(NamedTuple):
     updates: Params
     params: Params
     info: Info
+
+
+Carry: TypeAlias = tuple[State, dict[str, Array]]  # an epoch under way: the state, and totals
 
 
 @dataclass(frozen=True)
@@ -106,21 +110,33 @@ class Program:
         after, update = self.update(state, hyper, data, indices)
         return after, update.info
 
-    def epoch(self, state: State, hyper: Hyper, data: Any) -> tuple[State, dict[str, Array]]:
-        """One pass over the training set; whether every loss was "finite", and the metrics that updates have."""
+    def steps(self, data: Any) -> int:
+        """Batches in an epoch; the last one may be smaller."""
+        return math.ceil(len(data["train"][1]) / self.batchsize)
+
+    def totals(self) -> dict[str, Array]:
+        """At the start of an epoch: whether all losses are "finite", and the sum of each metric over the updates."""
+        return {"finite": jnp.array(True)} | dict.fromkeys(self.of_updates, jnp.array(0, jnp.float32))
+
+    def batches(self, carry: Carry, hyper: Hyper, data: Any, order: Array, first: Any, last: Any) -> Carry:
+        """The updates of batches first to last - 1 of an epoch. Traced numbers: one program, and the same bits, however
+        the epoch is divided."""
         measures = {name: metric.update for name, metric in self.of_updates.items() if metric.update}
+        full, rest = divmod(len(order), self.batchsize)
 
-        def batch(carry, indices):
-            state, finite, sums = carry
+        def batch(indices: Array, carry: Carry) -> Carry:
+            state, totals = carry
             state, update = self.update(state, hyper, data, indices)
-            sums = {name: sums[name] + jnp.float32(measure(update)) for name, measure in measures.items()}
-            return state, finite & jnp.isfinite(update.info.loss).all(), sums
+            sums = {name: totals[name] + jnp.float32(measure(update)) for name, measure in measures.items()}
+            return state, {"finite": totals["finite"] & jnp.isfinite(update.info.loss).all()} | sums
 
-        order = self.order(state.step, hyper, data)
-        start = state, jnp.bool_(True), dict.fromkeys(measures, jnp.float32(0))
-        state, finite, sums = over_batches(batch, start, order, self.batchsize)
-        steps = math.ceil(len(order) / self.batchsize)
-        return state, {"finite": finite} | {name: total / steps for name, total in sums.items()}
+        at = partial(jax.lax.dynamic_slice_in_dim, order, slice_size=self.batchsize)
+        carry = jax.lax.fori_loop(
+            first, jnp.minimum(last, full), lambda i, carry: batch(at(i * self.batchsize), carry), carry
+        )
+        if not rest:
+            return carry
+        return jax.lax.cond(last > full, lambda: batch(order[full * self.batchsize :], carry), lambda: carry)
 
     def evaluate(self, params: Params, hyper: Hyper, data: Any) -> dict[str, Array]:
         """The metrics that examples have, over both splits."""
@@ -142,7 +158,7 @@ class Program:
 
     def _built(self, hyper: Hyper, data: Any) -> tuple[Rule, optax.GradientTransformation]:
         rule = make("rule", hyper.rule, self.model, self.loss)
-        steps = self.epochs * math.ceil(len(data["train"][1]) / self.batchsize)
+        steps = self.epochs * self.steps(data)
         shrink = optax.add_decayed_weights(-hyper.wd)  # after the optimizer, so that wd does not depend on lr
         return rule, rule.optimizer(optax.chain(make("optimizer", hyper.optimizer, hyper.lr, steps), shrink))
 

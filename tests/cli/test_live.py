@@ -76,7 +76,13 @@ def test_a_second_program_is_shown_as_compiling_and_its_time_is_no_pace():
     board.on_begin(RUN, None)
     now[0] = 50.0  # of compiling
     board.on_epoch(RUN, row(0, 0.0), StateOf(lambda: None, 0.5))
-    assert board.footer(50.0) == ["0/2 runs", "50 s, roughly 12 s left"]  # (1 + 3) evaluations an epoch
+    assert board.footer(50.0) == ["0/2 runs", "50 s"]
+    now[0] += 0.5
+    board.on_batches(RUN, 2, 10, 0.5)  # an epoch: 2.5 s, and 0.5 s of evaluation
+    assert board.footer(50.5) == ["0/2 runs", "50 s, roughly 18 s left"]  # of both runs
+    now[0] += 0.5
+    board.on_batches(RUN, 4, 10, 1.0)
+    assert board.footer(51.0) == ["0/2 runs", "51 s, roughly 17 s left"]
     for epoch in (1, 2, 3):
         now[0] += 1
         board.on_epoch(RUN, row(epoch, 1.0), StateOf(lambda: None, 1.0))

@@ -28,6 +28,17 @@ def test_time_left_never_increases_at_an_even_pace_with_noise():
     assert np.abs(np.array(left) - expected).max() < 12  # of 147
 
 
+def test_within_the_first_epoch_the_batches_done_give_the_pace():
+    pace, left = Pace({"run": 10}), []
+    for part in range(1, 100):  # of an epoch of 50 s
+        pace.under_way("run", part / 100, 50.0, part / 2)
+        left += [pace.seconds_left(part / 2, ["run"]), pace.seconds_left(part / 2 + 0.4, ["run"])]
+    pace.trained("run", 9, 50.0, 50.0)
+    left.append(pace.seconds_left(50.0, ["run"]))
+    assert left[0] == 499.5 and left[-1] == 450.0 and left == sorted(left, reverse=True)
+    assert pace.text(50.0, 50.0) == "50 s, 50 s/epoch, about 8 min left"
+
+
 def test_a_pace_that_changes_is_a_cause():
     pace, now = Pace({"run": 40}), 0.0
     for epoch in range(20):

@@ -68,13 +68,13 @@ def test_the_public_function_computes_the_same_on_this_backend():
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="about the CPU backend")
 @pytest.mark.parametrize("rule", ["sgd", "np", "np(difference=jvp)"])
-def test_every_convolution_of_an_epoch_has_the_layout_that_is_fast_on_cpu(rule):
+def test_every_convolution_of_a_step_has_the_layout_that_is_fast_on_cpu(rule):
     run = npt.Run(dataset="digits(train=20, test=10)", network="conv", rule=rule, batchsize=5)
     built = prepare([run], npt.load_dataset(run.dataset))[0]
     task, data = Program(built.model, built.loss, batchsize=5, epochs=1), jax.device_put(task_data(built.data))
     numbers = jax.tree.map(jnp.asarray, built.hypers[0])
     state = jax.eval_shape(task.init, numbers, data)
-    text = jax.jit(task.epoch).lower(state, numbers, data).compile().as_text()
+    text = jax.jit(task.step).lower(state, numbers, data, jnp.arange(5)).compile().as_text()
     labels = re.findall(r" convolution\(.*?dim_labels=([\w>-]+)", text)
     assert len(labels) >= 6
     assert set(labels) == {"b01f_01io->b01f"}

@@ -33,12 +33,12 @@ def low(input_shape, classes, *, dtype: str = "float16"):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("optimizer", sorted(SPECS))
-def test_an_epoch_keeps_the_dtypes_of_params_and_state(optimizer, dtype):
+def test_an_update_keeps_the_dtypes_of_params_and_state(optimizer, dtype):
     model = low(DATA.train_x.shape[1:], DATA.classes, dtype=dtype)
     task, data = Program(model, npt.make_loss("mse"), 20, 1), task_data(DATA)
     hyper = jax.tree.map(lambda a: a[0], stacked([hyper_of(npt.Run(optimizer=optimizer, rule="np", epochs=1))]))
     before = jax.eval_shape(task.init, hyper, data)
-    after, _ = jax.eval_shape(task.epoch, before, hyper, data)
+    after, _ = jax.eval_shape(task.step, before, hyper, data, np.arange(20))
     assert jax.tree.map(lambda a: a.dtype, after) == jax.tree.map(lambda a: a.dtype, before)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(after.params)} == {dtype}
 

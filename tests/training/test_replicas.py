@@ -24,7 +24,7 @@ from nodepert.studies.grid import parsed_seeds
 from nodepert.studies.labels import labels
 from nodepert.studies.setup import groups, prepare
 from nodepert.studies.store.run_folder import open_run
-from nodepert.training import devices, replicas
+from nodepert.training import devices, group, replicas
 from nodepert.training.hyper import stacked
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -123,20 +123,20 @@ def test_a_group_larger_than_the_memory_is_trained_in_parts_and_says_so(alone, c
 
 def test_nothing_compiles_after_the_first_epoch_and_each_epoch_brings_results_to_the_host_once(monkeypatch):
     _, _, model, loss, data, hypers = prepare(RUNS[:2], npt.load_dataset(BASE.dataset))[0]
-    compilations, transfers, inner = [], [], replicas.fetched
+    compilations, transfers, inner = [], [], group.fetched
 
     def fetched(tree):
         transfers.append(len(jax.tree.leaves(tree)))
         with jax.transfer_guard("allow"):
             return inner(tree)
 
-    monkeypatch.setattr(replicas, "fetched", fetched)
+    monkeypatch.setattr(group, "fetched", fetched)
     jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compilations.append(event))
     epochs = replicas.fit_all(model, loss, data, hypers, batchsize=40, epochs=4)
     next(epochs).state(0)
     assert any("backend_compile" in event for event in compilations)
     compilations.clear()
-    with jax.transfer_guard("disallow_explicit"):
+    with jax.transfer_guard("disallow"):
         for _ in epochs:
             pass
     assert not [event for event in compilations if "compile" in event]
@@ -222,8 +222,8 @@ def test_whole_numbers_as_rates_are_the_rates_of_all_replicas():
 @pytest.mark.parametrize("rule", ["np", "np(replay=True)", "decorrelate(np(replay=True))"])
 def test_rules_that_replay_their_noise_are_never_vectorised(monkeypatch, rule):
     monkeypatch.setattr(replicas, "side_by_side", lambda replicas: replicas)  # as on a GPU
-    seen, group = [], replicas.Group
-    monkeypatch.setattr(replicas, "Group", lambda *a: seen.append(a[-1]) or group(*a))
+    seen, inner = [], replicas.Group
+    monkeypatch.setattr(replicas, "Group", lambda *a: seen.append(a[-1]) or inner(*a))
     npt.train([replace(BASE, rule=rule, seed=seed, epochs=0) for seed in range(3)])
     assert seen == [3 if rule == "np" else 1]
 

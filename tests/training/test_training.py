@@ -17,6 +17,7 @@ from nodepert.errors import UserError
 from nodepert.models.fc import fc
 from nodepert.registry import check
 from nodepert.registry.spec import Spec
+from nodepert.training import group
 from nodepert.training import program as training
 from nodepert.training.hyper import Hyper
 from nodepert.training.losses import cross_entropy, mse
@@ -51,6 +52,16 @@ def trained(hyper, batchsize=4, epochs=2, loss=cross_entropy, model=MODEL, on=No
     pairs = fit(model, loss, on or data(), hyper, batchsize=batchsize, epochs=epochs)
     rows, params = zip(*[(row, jax.tree.map(np.array, state.params)) for row, state in pairs], strict=True)
     return rows, params
+
+
+def epoch_of(task):
+    """A function that trains a whole epoch."""
+
+    def epoch(state, numbers, arrays):
+        carry, order = (state, task.totals()), task.order(state.step, numbers, arrays)
+        return task.batches(carry, numbers, arrays, order, 0, task.steps(arrays))
+
+    return epoch
 
 
 def without_time(rows):
@@ -174,18 +185,34 @@ def test_a_loss_that_is_not_finite_in_one_batch_only_ends_the_run():
     assert math.isfinite(rows[-1]["test_loss"])
 
 
+@pytest.mark.parametrize("batchsize", [3, 5])  # with a smaller last batch, and without
+def test_an_epoch_in_parts_has_the_bits_of_the_whole_and_reports_the_batches_done(monkeypatch, batchsize):
+    rows, params = trained(hyper("np"), batchsize)
+    ticks, seen = iter(range(10**6)), []
+    monkeypatch.setattr(group.time, "perf_counter", lambda: next(ticks))  # so slow that each part is one batch
+    epochs = fit_all(MODEL, cross_entropy, data(), [hyper("np")], batchsize=batchsize, epochs=2,
+                     on_batches=lambda *report: seen.append(report))  # fmt: skip
+    again = [(epoch.rows[0], epoch.state(0).params) for epoch in epochs]
+    assert without_time(row for row, _ in again) == without_time(rows)
+    for (_, some), whole in zip(again, params, strict=True):
+        assert all(map(np.array_equal, jax.tree.leaves(some), jax.tree.leaves(whole)))
+    steps = -(-10 // batchsize)
+    assert [(at, done, of) for at, done, of, _ in seen] == [([0], i, steps) for i in range(1, steps)] * 2
+    assert all(seconds > 0 for *_, seconds in seen)
+
+
 # ------------------------------------------------------------------------------------- compilation
 
 
 def test_new_numbers_do_not_compile_again():
     task, arrays = Program(MODEL, mse, batchsize=4, epochs=2), jax.device_put(task_data(data()))
-    init, epoch = jax.jit(task.init), jax.jit(task.epoch)
+    init, epoch = jax.jit(task.init), jax.jit(epoch_of(task))
     for rule, lr, seed in [("np(sigma=1e-3)", 0.1, 0), ("np(sigma=1e-2)", 0.3, 5)]:
         numbers = jax.tree.map(jnp.asarray, hyper(rule, "adam(b1=0.8)", lr, seed=seed))
         state = init(numbers, arrays)
         for _ in range(2):
-            state, finite = epoch(state, numbers, arrays)
-        assert bool(finite)
+            state, totals = epoch(state, numbers, arrays)
+        assert bool(totals["finite"])
     assert init._cache_size() == epoch._cache_size() == 1
 
 
@@ -195,7 +222,7 @@ def test_runs_can_be_vmapped_over_every_number_and_equal_the_solo_runs():
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(leaves), *runs)
 
     def one(numbers):
-        return task.epoch(task.init(numbers, arrays), numbers, arrays)[0].params
+        return epoch_of(task)(task.init(numbers, arrays), numbers, arrays)[0].params
 
     together = jax.jit(jax.vmap(one))(stacked)
     for i, run in enumerate(runs):

@@ -23,10 +23,10 @@ from nodepert.experiments.shared.replaying import Pieces, at, in_pieces
 from nodepert.experiments.shared.steps import refuse_adapting
 from nodepert.experiments.shared.tables import gathered
 from nodepert.experiments.shared.tasks import Task, make_task
+from nodepert.training.group import fetched
 from nodepert.training.hyper import Hyper
 from nodepert.training.metrics import mean_error
 from nodepert.training.program import State, standardised
-from nodepert.training.replicas import fetched
 
 QUANTITIES = {  # columns of the rows; the first group in the network's own units
     "norm": "norm of the rule's gradient",

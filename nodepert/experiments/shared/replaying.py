@@ -15,9 +15,9 @@ from nodepert.errors import UserError
 from nodepert.experiments.shared.crashes import DROP, FLOOR, crash_epoch
 from nodepert.experiments.shared.tasks import Task
 from nodepert.training import devices
+from nodepert.training.group import fetched
 from nodepert.training.hyper import Hyper, stacked
 from nodepert.training.program import Program, State, task_data
-from nodepert.training.replicas import fetched
 
 
 class Pieces(NamedTuple):
@@ -65,11 +65,8 @@ def in_pieces(task: Task, epochs: int) -> Callable[[Hyper], Pieces]:
 
     @jit
     def advance(state, numbers, data, order, first, count):
-        def batch(i, carry):
-            state, info = pure.step(carry[0], numbers, data, at(order, i, task.batchsize))
-            return state, carry[1] & jnp.isfinite(info.loss).all()
-
-        return jax.lax.fori_loop(first, first + count, batch, (state, jnp.bool_(True)))  # a traced count: one program
+        state, totals = pure.batches((state, pure.totals()), numbers, data, order, first, first + count)
+        return state, totals["finite"]
 
     init, order, evaluate = map(jit, (pure.init, pure.order, pure.evaluate))
 
