@@ -12,7 +12,7 @@ import nodepert as npt
 from nodepert.training import devices, processes
 
 BASE = npt.Run(
-    dataset="digits(train=210, test=50)", network="fc(width=12)", batchsize=40, epochs=2, rule="np(samples=2)"
+    dataset="digits(train=210, test=50)", network="fc(width=12, depth=1)", batchsize=40, epochs=2, rule="np(samples=2)"
 )
 REPLICAS = [replace(BASE, seed=seed, lr=lr) for seed, lr in [(0, 1e-3), (1, 1e-3), (2, 1e-3), (3, 1e-2), (4, 1e-2)]]
 CONV = replace(BASE, network="conv", batchsize=24, dataset="digits(train=60, test=20)")

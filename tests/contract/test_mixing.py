@@ -17,7 +17,8 @@ from nodepert.core import Model, per_example, plain
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-X, VALUES, LABELS = jax.random.normal(jax.random.key(0), (5, 4)), jnp.arange(5.0), jnp.arange(5) % 3
+X = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4)), jnp.float32)
+VALUES, LABELS = jnp.arange(5.0), jnp.arange(5) % 3
 MIXING_LOSSES = {
     "broadcast": (1, VALUES, lambda o, y: jnp.square(o - y).mean(-1)),
     "centred outputs": (3, LABELS, lambda o, y: jnp.square(o - o.mean(0)).mean(-1)),
@@ -30,7 +31,7 @@ MIXING_LOSSES = {
 
 
 def outputs_of(n):
-    return jax.random.normal(jax.random.key(1), (5, n))
+    return jnp.asarray(np.random.default_rng(1).normal(size=(5, n)), jnp.float32)
 
 
 @pytest.mark.parametrize("name", MIXING_LOSSES)

@@ -25,7 +25,7 @@ COMBINATIONS = [
 def test_every_network_trains_on_every_set_with_every_rule(network, dataset, rule):
     if dataset not in HERE:
         pytest.skip(f"NODEPERT_DATA_DIR does not hold {dataset}")
-    examples, batchsize, epochs = {"conv": (1000, 20, 1), "conv-large": (200, 10, 2)}.get(network, (6000, 20, 1))
+    examples, batchsize, epochs = {"conv": (200, 20, 1), "conv-large": (200, 10, 2)}.get(network, (1500, 20, 1))
     subset = f"{dataset}(train={examples}, test={examples // 4})"
     run = npt.Run(
         dataset=subset,

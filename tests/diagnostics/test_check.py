@@ -18,6 +18,7 @@ from nodepert.cli import app as cli
 from nodepert.cli.check import table
 from nodepert.core import Info, Model, Rule, adding, node_shapes, per_example, pullback, stateless
 from nodepert.diagnostics import bias, check, moments, sigma, verdict
+from nodepert.diagnostics.conformance.common import compiled
 from nodepert.diagnostics.declared import bias_of_spec
 from nodepert.diagnostics.result import Check
 from nodepert.errors import UserError
@@ -31,9 +32,21 @@ from nodepert.training.losses import mse
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 MODEL = fc((5,), 3, width=7, depth=2)
-BATCH = jax.random.normal(jax.random.key(1), (4, 5)), jnp.array([0, 2, 1, 1])
-X, Y = BATCH
-PARAMS = MODEL.init(jax.random.key(2))  # no example of this batch is without a response
+LINEAR = linfc((6,), 4, depth=0)
+WIDE = fc((64,), 10, width=100)
+
+
+@compiled
+def arrays():
+    """Everything that is drawn for several tests, in one program."""
+    shapes = {1: (4, 5), 3: (5, 6), 4: (5, 4), 8: (40, 64)}
+    drawn = {seed: jax.random.normal(jax.random.key(seed), shape) for seed, shape in shapes.items()}
+    return drawn, MODEL.init(jax.random.key(2))
+
+
+DRAWN, PARAMS = arrays()  # no example of this batch is without a response
+X, Y = BATCH = DRAWN[1], jnp.array([0, 2, 1, 1])
+LINEAR_BATCH, IMAGES = (DRAWN[3], DRAWN[4]), (DRAWN[8], jnp.arange(40) % 10)
 
 
 def found(rule, model=MODEL, loss=mse, batch=BATCH, params=PARAMS, study=False, **options):
@@ -42,8 +55,6 @@ def found(rule, model=MODEL, loss=mse, batch=BATCH, params=PARAMS, study=False, 
 
 # --------------------------------------------------------------------------------- numbers known in closed form
 
-LINEAR = linfc((6,), 4, depth=0)
-LINEAR_BATCH = jax.random.normal(jax.random.key(3), (5, 6)), jax.random.normal(jax.random.key(4), (5, 4))
 N, D = 4, 4 * 6 + 4  # units and parameters
 
 
@@ -280,9 +291,6 @@ def test_probability_by_random_signs_is_uniform_without_bias(monkeypatch):
 
 
 # --------------------------------------------------------------------------------------------- sigma
-
-WIDE = fc((64,), 10, width=100)
-IMAGES = jax.random.normal(jax.random.key(8), (40, 64)), jnp.arange(40) % 10
 
 
 def at(result, difference, sigma):

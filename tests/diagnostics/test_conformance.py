@@ -128,7 +128,7 @@ def test_a_rule_that_is_not_registered_is_checked_as_a_factory():
 @pytest.mark.parametrize("name", registry.names("network"))
 def test_every_registered_network_satisfies_the_contract(name):
     small = {"fc": "fc(width=9)", "linfc": "linfc(width=9)", "precision": "precision(fc(width=9), dtype=float32)"}
-    check_model(small.get(name, name), (8, 8, 3))
+    check_model(small.get(name, name), (4, 4, 3))
 
 
 # ----------------------------------------------------------------------------------- what is declared

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from estimates import check_expected, drawn
@@ -25,7 +26,7 @@ from nodepert.training.losses import cross_entropy
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-IMAGES = jax.random.normal(jax.random.key(1), (5, 6, 6, 1))
+IMAGES = jnp.asarray(np.random.default_rng(1).normal(size=(5, 6, 6, 1)), jnp.float32)
 VECTORS, TOKENS = IMAGES[:, 0, :4, 0], IMAGES[:, :3, :4, 0]
 Y = jnp.array([0, 2, 1, 1, 0])
 

@@ -1,31 +1,34 @@
 """`np(replay=True)`: the estimate of node perturbation, in memory that does not grow with depth."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import nodepert as npt
 from nodepert.core import pullback
+from nodepert.diagnostics.conformance.common import compiled, hurried
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 FORMS = ["sigma=1e-4", "samples=3", "difference=central", "difference=jvp, samples=2", "noise=sphere, sharing=batch"]
 
 
 @pytest.mark.parametrize(
-    ("network", "form"), [*(("fc(width=20, depth=3)", form) for form in FORMS), ("conv", "samples=2")]
+    ("network", "form"), [*(("fc(width=20, depth=2)", form) for form in FORMS), ("conv", "samples=2")]
 )
 def test_the_estimate_is_that_of_node_perturbation(network, form):
     with jax.enable_x64(True):  # so that a finite difference of rounding does not hide an error
         model, loss = npt.make_model(network, (6, 6, 1), 10), npt.make_loss("mse")
-        params = jax.tree.map(lambda p: p.astype("float64"), model.init(jax.random.key(0)))
+        params = jax.tree.map(lambda p: p.astype("float64"), compiled(model.init)(jax.random.key(0)))
         batch = jax.random.normal(jax.random.key(1), (6, 6, 6, 1), "float64"), np.arange(6)
         plain, again = (
-            jax.jit(npt.make_rule(f"np({form}, replay={replay})", model, loss).grads)(
+            compiled(npt.make_rule(f"np({form}, replay={replay})", model, loss).grads)(
                 jax.random.key(2), (), params, batch
             )
             for replay in (False, True)
         )
     for a, b in zip(*(jax.tree.leaves(found) for found in (plain, again)), strict=True):
-        assert np.allclose(a, b, rtol=1e-7, atol=1e-9)
+        assert np.allclose(a, b, rtol=1e-6, atol=1e-7)  # the noise is of float32
 
 
 def temporaries(rule, depth):
@@ -39,14 +42,15 @@ def temporaries(rule, depth):
 
     params, key = jax.eval_shape(model.init, jax.random.key(0)), jax.eval_shape(lambda: jax.random.key(0))
     batch = jax.ShapeDtypeStruct((300, 14, 14, 1), "float32"), jax.ShapeDtypeStruct((300,), "int32")
-    return jax.jit(step, donate_argnums=0).lower(params, key, batch).compile().memory_analysis().temp_size_in_bytes
+    step = jax.jit(step, donate_argnums=0, compiler_options=hurried())
+    return step.lower(params, key, batch).compile().memory_analysis().temp_size_in_bytes
 
 
 @pytest.mark.parametrize("form", ["noise=gaussian", pytest.param("difference=jvp, samples=2", marks=pytest.mark.slow)])
 def test_memory_does_not_grow_with_depth(form):
-    shallow, deep = (temporaries(f"np({form}, replay=True)", depth) for depth in (4, 16))
+    shallow, deep = (temporaries(f"np({form}, replay=True)", depth) for depth in (4, 10))
     assert deep < 1.1 * shallow
-    assert deep < 0.25 * temporaries("sgd", 16)
+    assert deep < 0.25 * temporaries("sgd", 10)
 
 
 def test_a_loss_that_is_not_finite_gives_a_gradient_of_nan():
@@ -54,9 +58,9 @@ def test_a_loss_that_is_not_finite_gives_a_gradient_of_nan():
     batch = np.ones((4, 2, 2, 1), "float32"), np.arange(4)
 
     def loss(outputs, targets):
-        return outputs.sum(-1) * np.where(targets == 2, np.inf, 1)
+        return outputs.sum(-1) * jnp.where(targets == 2, jnp.inf, 1)
 
-    grads, _, info = npt.node_perturbation(model, loss, replay=True).grads(
+    grads, _, info = compiled(npt.node_perturbation(model, loss, replay=True).grads)(
         jax.random.key(0), (), model.init(jax.random.key(1)), batch
     )
     assert not np.isfinite(info.loss).all()

@@ -42,7 +42,7 @@ RULES = {  # name: (rule, k, Q) of the recursion for v = E||W - W*||^2
     "wp gaussian central": (weight_perturbation(LINEAR, half_square, sigma=SIGMA, difference="central"), D + 2, 0),
     "wp rademacher jvp": (weight_perturbation(LINEAR, half_square, noise="rademacher", difference="jvp"), D, 0),
 }  # fmt: skip
-STEPS, CURVES = 150, 5000
+STEPS, CURVES = 150, 2000  # a wrong k is then at least six standard errors off, a missing noise term thirty
 
 
 def simulated(rule, eta):
