@@ -19,7 +19,7 @@ NETWORKS = {"fc(width=9, depth=3)": (7,), "conv": (8, 8, 3)}
 def task(network, loss=mse):
     shape = NETWORKS[network]
     model = npt.make_model(network, shape, 4)
-    batch = jnp.asarray(np.random.default_rng(1).normal(size=(5, *shape)), jnp.float32), jnp.arange(5) % 4
+    batch = jax.random.normal(KEY(1), (5, *shape)), jnp.arange(5) % 4
     return model, compiled(model.init)(KEY(0)), batch, loss
 
 
