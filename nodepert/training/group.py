@@ -114,12 +114,9 @@ class Group:
         return devices.placed((np.int32(first), np.int32(last)), self._copy)
 
     def row(self, epoch: int, seconds: float, found: dict[str, Any]) -> Row:
-        """The row of one replica; shares in per cent to what float32 counts allow, all else in full precision."""
+        """The row of one replica."""
         values = {"epoch_time": seconds} | {name: float(value) for name, value in found.items()}
-        return {"epoch": epoch} | {
-            name: round(values.get(name, math.nan), 4) if metric.unit == "%" else values.get(name, math.nan)
-            for name, metric in self.metrics.items()
-        }
+        return {"epoch": epoch} | {name: m.value(values.get(name, math.nan)) for name, m in self.metrics.items()}
 
 
 def compiled(

@@ -38,6 +38,10 @@ class Metric(NamedTuple):
         """The factor that converts a mean to `unit`."""
         return 100 if self.unit == "%" else 1
 
+    def value(self, found: float) -> float:
+        """A measured value as a row has it: a share in per cent to what float32 counts allow."""
+        return round(found, 4) if self.unit == "%" else found
+
 
 def correct(outputs: Any, targets: Any, losses: Any) -> Any:
     """Whether the largest output is the target class, (B,)."""

@@ -1,0 +1,28 @@
+"""Whatever a user calls a network, as a model."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+from nodepert.core import Model
+from nodepert.errors import UserError
+from nodepert.models.adapters.equinox import from_equinox
+from nodepert.models.adapters.flax import from_flax
+
+
+def model_of(network: Any, input_shape: tuple[int, ...], classes: int) -> Model:
+    """The model of a Flax or Equinox module, or of a factory (input_shape, classes) -> Model or module; a model is
+    returned as it is. Raises UserError for anything else."""
+    if isinstance(network, Model):
+        return network
+    libraries = {base.__module__.partition(".")[0] for base in type(network).__mro__}
+    if "flax" in libraries:
+        return from_flax(network, input_shape)
+    if "equinox" in libraries:
+        return from_equinox(network)
+    if inspect.isroutine(network) or isinstance(network, functools.partial):
+        return model_of(network(input_shape, classes), input_shape, classes)
+    raise UserError(f"a network is a Model, a Flax or Equinox module, or a factory (input_shape, classes) -> Model; "
+                    f"got {type(network).__name__}")  # fmt: skip

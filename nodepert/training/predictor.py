@@ -1,0 +1,150 @@
+"""A trained network in use: outputs, predictions and metrics of any examples, without the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nodepert.core import Model, Params
+from nodepert.data.dataset import Dataset, is_wide, sound, standardise
+from nodepert.data.signature import Signature, from_json, signature_of
+from nodepert.errors import UserError
+from nodepert.models.adapters.anything import model_of
+from nodepert.registry import make, make_loss, make_model
+from nodepert.registry.generator import pinned
+from nodepert.registry.spec import Spec, parse
+from nodepert.rules.noise import key_of
+from nodepert.training import devices
+from nodepert.training.hyper import Hyper
+from nodepert.training.metrics import METRICS
+from nodepert.training.program import EVALUATION_BATCH, Program, task_data
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """What a trained network needs to predict, beside its parameters."""
+
+    signature: Signature
+    network: str  # as a spec
+    loss: str
+    rule: str = ""  # only one that adapts the network, as decorrelate does
+    given: Any = None  # a network in place of the one that the spec names
+
+    @classmethod
+    def of(cls, specs: Mapping[str, Spec], data: Dataset) -> Predictor:
+        """The predictor of a run with these specs on these data."""
+        found = cls(signature_of(data), str(specs["network"]), str(specs["loss"]), str(specs["rule"]))
+        adapts = make("rule", found.rule, found._base, make_loss(found.loss)).model
+        return found if adapts else cls(found.signature, found.network, found.loss)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], given: Any = None) -> Predictor:
+        """The predictor that `to_json` gave; `given`: a network in place of its spec. Raises UserError."""
+        try:
+            texts = (str(record[name]) for name in ("network", "loss", "rule"))
+            return cls(from_json(record), *texts, given)
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"the record of its network is corrupt ({type(error).__name__}: {error})") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"network": self.network, "loss": self.loss, "rule": self.rule, **self.signature.to_json()}
+
+    @cached_property
+    def model(self) -> Model:
+        """The network that was trained. Raises UserError for a name that is not registered."""
+        if not self.rule:
+            return self._base
+        with _as_in_training():
+            adapted = make("rule", self.rule, self._base, make_loss(self.loss)).model
+        return adapted(jnp.zeros((1, *self.signature.shape))) if adapted else self._base
+
+    @cached_property
+    def _base(self) -> Model:
+        shape, outputs = self.signature.shape, self.signature.outputs
+        if self.given is not None:
+            return model_of(self.given, shape, outputs)
+        with _as_in_training():
+            return make_model(self.network, shape, outputs)
+
+    @cached_property
+    def like(self) -> Params:
+        """The shapes of the parameters."""
+        with pinned():
+            return jax.eval_shape(self.model.init, key_of(0))
+
+    def restored(self, arrays: Sequence[np.ndarray]) -> Params:
+        """The parameters, of their leaves as saved. Raises UserError where they are those of another network."""
+        leaves, structure = jax.tree.flatten(self.like)
+        if [leaf.shape for leaf in leaves] != [array.shape for array in arrays]:
+            raise UserError(f"its parameters are not those of the network {self.network} as it is here")
+        if other := [(a.dtype, b.dtype) for a, b in zip(arrays, leaves, strict=True) if a.dtype != b.dtype]:
+            raise UserError(f"its parameters are {other[0][0]}, and this network's {other[0][1]}: set JAX's "
+                            "configuration (jax_enable_x64) as it was in training")  # fmt: skip
+        return jax.tree.unflatten(structure, map(jnp.asarray, arrays))
+
+    def outputs(self, params: Params, x: Any) -> np.ndarray:
+        """Outputs of the network, (N, ...), for inputs in the units of the training data. Raises UserError."""
+        x = self.signature.inputs(x)
+        starts = range(0, max(len(x), 1), EVALUATION_BATCH)
+        return np.concatenate([self._batch(params, x[start : start + EVALUATION_BATCH]) for start in starts])
+
+    def _batch(self, params: Params, x: np.ndarray) -> np.ndarray:
+        """Outputs of one batch, filled up to a power of two: few sizes are compiled."""
+        size = min(EVALUATION_BATCH, 1 << max(len(x) - 1, 0).bit_length())
+        filled = np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])
+        mean, std = self.signature.mean, self.signature.std
+        if is_wide(mean):  # only the host has the precision
+            filled, mean, std = standardise(filled, mean, std), np.float32(0), np.float32(1)
+        return np.asarray(self._forward(params, filled, mean, std))[: len(x)]
+
+    @cached_property
+    def _forward(self) -> Any:
+        devices.start()
+        return jax.jit(lambda params, x, mean, std: self.model.apply(params, standardise(x, mean, std)),
+                       compiler_options=devices.compiler_options())  # fmt: skip
+
+    def predict(self, params: Params, x: Any) -> np.ndarray:
+        """What the network predicts, (N,). Raises UserError."""
+        return self.signature.predictions(self.outputs(params, x))
+
+    def evaluate(self, params: Params, data: Dataset) -> dict[str, float]:
+        """The metrics that examples have, on both splits, with the statistics of the training data: the values of a
+        run's row. Raises UserError for data that the network does not fit."""
+        sound(data)
+        self.signature.fits(data)
+        devices.start()
+        data = data._replace(mean=self.signature.mean, std=self.signature.std)
+        with _as_in_training():
+            task = Program(self._base, make_loss(self.loss), 1, 0)
+        hyper = Hyper(parse(self.rule or "sgd"), Spec("sgd"), 0.0)
+        evaluate = jax.jit(lambda params, data: task.evaluate(params, hyper, data),
+                           compiler_options=devices.compiler_options())  # fmt: skip
+        return {name: METRICS[name].value(float(found)) for name, found in evaluate(params, task_data(data)).items()}
+
+    def evaluate_pair(self, params: Params, x: Any, y: Any) -> dict[str, float]:
+        """The metrics of examples and their targets, as of a test split. Raises UserError."""
+        x, y = self.signature.inputs(x), np.asarray(y)
+        data = Dataset("these examples", x[:1], y[:1], x, y, self.signature.outputs, self.signature.mean,
+                       self.signature.std, "")  # fmt: skip
+        found = self.evaluate(params, data)
+        return {name: value for name, value in found.items() if METRICS[name].split == "test"}
+
+
+@contextmanager
+def _as_in_training() -> Iterator[None]:
+    """Add to a UserError what to do about a name that this process does not know."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}. A name of your own must be registered as in training (npt.register); a network may "
+                        "be given instead: npt.load(..., network=module)") from None  # fmt: skip
