@@ -25,11 +25,13 @@ _WHERE = {
     "studies.run": ["Run"],
     "studies.grid": ["Grid", "load_grid", "make_grid"],
     "studies.callbacks": ["Callback"],
-    "studies.train": ["Result", "train"],
+    "studies.load": ["load"],
+    "studies.result": ["Result"],
+    "studies.train": ["train"],
     "studies.store.run_folder": ["load_run"],
     "studies.results": ["load_results"],
     "studies.trackers": ["make_tracker"],
-    "report.curves": ["learning_curves"],
+    "studies.curves": ["learning_curves"],
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted(_MODULE)  # pyright: ignore[reportUnsupportedDunderAll]
@@ -57,17 +59,18 @@ if TYPE_CHECKING:
     from nodepert.registry import make_model as make_model
     from nodepert.registry import make_rule as make_rule
     from nodepert.registry import register as register
-    from nodepert.report.curves import learning_curves as learning_curves
     from nodepert.rules.node import node_perturbation as node_perturbation
     from nodepert.studies.callbacks import Callback as Callback
+    from nodepert.studies.curves import learning_curves as learning_curves
     from nodepert.studies.grid import Grid as Grid
     from nodepert.studies.grid import load_grid as load_grid
     from nodepert.studies.grid import make_grid as make_grid
+    from nodepert.studies.load import load as load
+    from nodepert.studies.result import Result as Result
     from nodepert.studies.results import load_results as load_results
     from nodepert.studies.run import Run as Run
     from nodepert.studies.store.run_folder import load_run as load_run
     from nodepert.studies.trackers import make_tracker as make_tracker
-    from nodepert.studies.train import Result as Result
     from nodepert.studies.train import train as train
 
 

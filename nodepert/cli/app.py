@@ -93,7 +93,7 @@ def compare(
         distributed: Join the processes of one job into one computation, as in train.
     """
     from nodepert.cli import display
-    from nodepert.report.curves import learning_curves
+    from nodepert.studies.curves import learning_curves
 
     if len(rules) < 2:
         raise UserError("compare needs two or more rules, as in --rules np sgd")
@@ -188,6 +188,6 @@ def _execute(asked: Sequence[Run], study: Study, options: Any, distributed: bool
     if not processes.writes():
         sys.exit()  # the first process reports
     for label, result in zip(named, found, strict=True):
-        if result.params is None:
+        if result.read_back:
             print(f"{label}: this run had finished and is read back; to train it again, delete {result.folder}")
     return found

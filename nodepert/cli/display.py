@@ -14,7 +14,7 @@ from rich.table import Table
 from nodepert.training.metrics import columns_of, diverged, mean_error, metric_of, seconds, with_error
 
 if TYPE_CHECKING:  # it imports JAX, which most commands do not need
-    from nodepert.studies.train import Result
+    from nodepert.studies.result import Result
 
 PIPE = 10_000  # columns without a terminal: each row is one line, and no cell is cut
 

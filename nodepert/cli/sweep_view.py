@@ -14,13 +14,13 @@ from rich.table import Table
 from nodepert.cli import display, live
 from nodepert.cli.pace import Pace, duration
 from nodepert.studies.labels import labels
+from nodepert.studies.result import Result
 from nodepert.studies.run import Run
 from nodepert.studies.setup import groups
 from nodepert.studies.stopping import STOPPING, Stopping
 from nodepert.studies.store.run_folder import FAILED, FINISHED, RUNNING, RunFolder
 from nodepert.studies.sweep.jobs import Launcher
 from nodepert.studies.sweep.sweep import Progress, Sweep
-from nodepert.studies.train import Result
 from nodepert.training.metrics import SCORE, in_words
 
 

@@ -48,7 +48,7 @@ def precision(
     def apply(params, x, node=plain):
         return model.apply(params, x, lambda name, op, params, h: node(name, rounded(op, dtype), params, h))
 
-    return Model(model.init, apply)
+    return model._replace(apply=apply)
 
 
 def rounded(op: Op, dtype: str) -> Op:

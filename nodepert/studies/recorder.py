@@ -23,6 +23,7 @@ from nodepert.studies.user_code import code_of
 from nodepert.training.configuration import check_settings, settings
 from nodepert.training.hyper import stacked
 from nodepert.training.metrics import Row, diverged
+from nodepert.training.predictor import Predictor
 from nodepert.training.program import Program, State, task_data
 
 log = logging.getLogger("nodepert")
@@ -91,8 +92,10 @@ def find_checkpoints(group: Group, folders: dict[int, RunFolder]) -> dict[int, C
 class Recorder:
     """Writes rows, checkpoints and statuses of the runs of one group, where they have folders."""
 
-    def __init__(self, runs: Sequence[Run], folders: dict[int, RunFolder], every: float):
-        self.runs, self.folders, self.every = runs, folders, every
+    def __init__(
+        self, runs: Sequence[Run], folders: dict[int, RunFolder], every: float, predictors: dict[int, Predictor]
+    ):
+        self.runs, self.folders, self.every, self.predictors = runs, folders, every, predictors
         self.open = set(folders)  # runs without a result
         self.last = time.monotonic()
 
@@ -113,7 +116,7 @@ class Recorder:
         if state and folder.held():
             try:
                 checkpoints.save(folder.path, rows[-1]["epoch"], rows, state, folder.record["data"],
-                                 **({"keep": 1} if status else {}))  # fmt: skip
+                                 1 if status else checkpoints.KEPT, self.predictors[i].to_json())  # fmt: skip
             except UserError as error:  # a run does not fail for want of one
                 log.warning("no checkpoint of epoch %d: %s", rows[-1]["epoch"], error)
         if status:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,11 @@ from nodepert.errors import UserError
 from nodepert.registry.generator import pinned
 from nodepert.studies.callbacks import Callback, Callbacks, StateOf
 from nodepert.studies.execution import Execution, execution_of
+from nodepert.studies.load import facts_of, trained_in
 from nodepert.studies.output import guarded
 from nodepert.studies.recorder import Recorder, end_of, find_checkpoints, open_folders, status_after
+from nodepert.studies.result import Result as Result
+from nodepert.studies.result import Results
 from nodepert.studies.run import Run
 from nodepert.studies.setup import Group, prepare
 from nodepert.studies.stopping import Stopped
@@ -30,25 +33,11 @@ from nodepert.studies.trackers import trackers
 from nodepert.training import devices, processes
 from nodepert.training.compile_cache import keep_programs
 from nodepert.training.metrics import Row, measured
+from nodepert.training.predictor import Predictor, Trained
 from nodepert.training.program import State
 from nodepert.training.replicas import Epoch, fit_all
 
 LOCKED = "locked by another process"
-
-
-class Result(NamedTuple):
-    """The result of a run: `rows` per epoch, `status` ("finished" or "diverged at epoch e"), final `params`."""
-
-    run: Run
-    rows: list[Row]
-    status: str
-    params: Params | None = None  # None where the rows were read back
-    folder: Path | None = None
-
-    @property
-    def test_acc(self) -> float:
-        """Test accuracy after the last epoch, per cent."""
-        return self.rows[-1]["test_acc"]
 
 
 @overload
@@ -124,6 +113,8 @@ class _Work:
                  stop: Callable[[], bool]):  # fmt: skip
         self.runs, self.groups, self.execution, self.callbacks, self.stop = runs, groups, execution, callbacks, stop
         self.results: dict[int, Result] = {}
+        self.predictors = {i: Predictor.of(run.specs, group.data, group.model, group.loss)
+                           for group in groups for i, run in zip(group.numbers, group.runs, strict=True)}  # fmt: skip
 
     @guarded()
     def results_of_all(self, name: str | None, out: str | Path, skip: bool) -> list[Result]:
@@ -138,7 +129,7 @@ class _Work:
             statuses = {result.run: result.status for result in self.results.values()}
             self.callbacks.break_off(statuses, status_after(error))
             raise
-        return [self.results[i] for i in range(len(self.runs))]
+        return Results(self.results[i] for i in range(len(self.runs)))
 
     def open_folders(self, stack: ExitStack, name: str, out: str | Path, skip: bool) -> dict[int, RunFolder]:
         """The runs' folders, in the process that writes. Runs that need no training get their results."""
@@ -157,7 +148,8 @@ class _Work:
     def read_back(self, i: int, run: Run, folder: RunFolder | None) -> None:
         """The result of a run that was finished before; its rows are in the process that writes."""
         rows, status = (folder.rows(), folder.status) if folder else ([], FINISHED)
-        self.results[i] = Result(run, rows, status, None, folder and folder.path)
+        source = partial(trained_in, folder.path, self.predictors[i]) if folder else None
+        self.results[i] = Result(run, rows, status, source, *((folder.path, facts_of(folder.record)) if folder else ()))
         self.callbacks.on_begin(run, folder and folder.path)
         for row in rows:
             self.callbacks.on_epoch(run, row, StateOf())
@@ -165,7 +157,7 @@ class _Work:
 
     def train_group(self, group: Group, folders: dict[int, RunFolder]) -> None:
         """Train the runs of one group: those without a checkpoint, and those that resume from one epoch, together."""
-        recorder = Recorder(self.runs, folders, self.execution.checkpoint_every)
+        recorder = Recorder(self.runs, folders, self.execution.checkpoint_every, self.predictors)
         try:
             found = find_checkpoints(group, folders)
             for i, folder in folders.items():
@@ -218,7 +210,7 @@ class _Work:
                 rows[i].append(row)
                 status = end_of(row, self.runs[i].epochs)
                 now = state(k) if status or checkpoint else None  # a computation of all processes
-                recorder.write(i, rows[i], now if alone else None)
+                recorder.write(i, rows[i], now if alone or status else None)
                 if now and status:
                     self.set_result(i, rows[i], status, now.params, recorder.folders.get(i))
                 self.callbacks.on_epoch(self.runs[i], row, StateOf(partial(_copied, state, k), seconds / len(new)))
@@ -229,7 +221,8 @@ class _Work:
 
     def set_result(self, i: int, rows: list[Row], status: str, params: Params, folder: RunFolder | None) -> None:
         params = jax.tree.map(jnp.asarray, jax.device_get(params))  # not bound to devices of the group
-        self.results[i] = Result(self.runs[i], rows, status, params, folder and folder.path)
+        trained = Trained(self.predictors[i], params)
+        self.results[i] = Result(self.runs[i], rows, status, trained, folder and folder.path)
 
 
 def _callbacks(callbacks: Iterable[Callback], execution: Execution) -> Callbacks:

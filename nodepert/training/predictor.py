@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nodepert.core import Model, Params
+from nodepert.core import Loss, Model, Params
 from nodepert.data.dataset import Dataset, is_wide, sound, standardise
 from nodepert.data.signature import Signature, from_json, signature_of
 from nodepert.errors import UserError
@@ -38,11 +38,15 @@ class Predictor:
     given: Any = None  # a network in place of the one that the spec names
 
     @classmethod
-    def of(cls, specs: Mapping[str, Spec], data: Dataset) -> Predictor:
-        """The predictor of a run with these specs on these data."""
-        found = cls(signature_of(data), str(specs["network"]), str(specs["loss"]), str(specs["rule"]))
-        adapts = make("rule", found.rule, found._base, make_loss(found.loss)).model
-        return found if adapts else cls(found.signature, found.network, found.loss)
+    def of(cls, specs: Mapping[str, Spec], data: Dataset, model: Model, loss: Loss) -> Predictor:
+        """The predictor of a run with these specs, whose network, loss and data are built."""
+        adapts = make("rule", specs["rule"], model, loss).model
+        rule = str(specs["rule"]) if adapts else ""
+        return cls(signature_of(data), str(specs["network"]), str(specs["loss"]), rule, model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what cannot be pickled: the network is built again from its spec."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"given": None}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any], given: Any = None) -> Predictor:
@@ -81,6 +85,13 @@ class Predictor:
         """The shapes of the parameters."""
         with pinned():
             return jax.eval_shape(self.model.init, key_of(0))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the parameters, "fc0/w", in the order of their leaves; each once."""
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(self.like)]
+        short = [jax.tree_util.keystr(path, simple=True, separator="/") for path in paths]
+        return short if len({*short}) == len(short) else [jax.tree_util.keystr(path) for path in paths]
 
     def restored(self, arrays: Sequence[np.ndarray]) -> Params:
         """The parameters, of their leaves as saved. Raises UserError where they are those of another network."""
@@ -138,6 +149,13 @@ class Predictor:
                        self.signature.std, "")  # fmt: skip
         found = self.evaluate(params, data)
         return {name: value for name, value in found.items() if METRICS[name].split == "test"}
+
+
+class Trained(NamedTuple):
+    """A trained network."""
+
+    predictor: Predictor
+    params: Params
 
 
 @contextmanager

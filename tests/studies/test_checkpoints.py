@@ -212,7 +212,7 @@ def test_interrupted_runs_go_on_and_end_with_the_same_bits(monkeypatch, tmp_path
     assert min(started) == 2  # nothing was begun anew
     for a, b in zip(whole, again, strict=True):
         assert without_times(a.rows) == without_times(b.rows) and len(b.rows) == 5
-        assert a.status == b.status == "finished" and (b.params is None or equal(a.params, b.params))
+        assert a.status == b.status == "finished" and equal(a.params, b.params)
         kept = os.listdir(b.folder / "checkpoints")
         assert sorted(kept) == ["4", "4.json"]
         assert json.loads((b.folder / "checkpoints" / "4.json").read_text())["rows"] == b.rows

@@ -148,10 +148,11 @@ def test_nothing_compiles_after_the_first_epoch_and_each_epoch_brings_results_to
 def test_what_was_finished_is_read_back_and_the_others_are_trained(tmp_path):
     first = npt.train(RUNS[0], name="study", out=tmp_path)
     again = npt.train(RUNS, name="study", out=tmp_path)
-    assert again[0].params is None and again[0].rows == first.rows
+    assert [r.read_back for r in again] == [True, False, False, False] and again[0].rows == first.rows
+    assert jax.tree.all(jax.tree.map(np.array_equal, again[0].params, first.params))
     assert [r.status for r in again] == ["finished", "finished", "diverged at epoch 1", "finished"]
     assert len({r.folder for r in again}) == 4
-    assert all(r.params is None for r in npt.train(RUNS, name="study", out=tmp_path))
+    assert all(r.read_back for r in npt.train(RUNS, name="study", out=tmp_path))
 
 
 def test_an_interruption_keeps_the_rows_of_every_replica(tmp_path):

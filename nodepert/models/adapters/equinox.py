@@ -81,7 +81,7 @@ def from_equinox(module: Any) -> Model:
         run.finish()
         return one_array("the network", outputs)
 
-    return Model(init, apply)
+    return Model(init, apply, lambda params: with_params(template, params))
 
 
 def with_params(module: Any, params: Params) -> Any:

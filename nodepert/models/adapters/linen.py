@@ -53,7 +53,7 @@ def from_linen(module: nn.Module, example: Any, **kwargs: Any) -> Model:
         with nn.intercept_methods(interceptor):
             return one_array("the network", module.apply({"params": params, **averages}, x, **kwargs))
 
-    model = Model(init, apply)
+    model = Model(init, apply, lambda params: {"params": params, **averages})
     verify(model, params, x)
     return model
 

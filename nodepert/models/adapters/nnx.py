@@ -71,7 +71,7 @@ def from_nnx(module: Any, example: Any = None, **kwargs: Any) -> Model:
         check()
         return one_array("the network", out)
 
-    model = Model(init, apply)
+    model = Model(init, apply, lambda params: nnx.merge(graphdef, fresh(params), fresh(constants)))
     if example is not None:
         verify(model, shapes, example_batch(example))
     return model

@@ -7,7 +7,6 @@ away. Nothing here depends on the process or on JAX's configuration: several thr
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
@@ -21,6 +20,7 @@ import jax
 import numpy as np
 
 from nodepert.errors import UserError
+from nodepert.studies.store import arrays
 from nodepert.studies.store.records import make_folder, sealed, settle, unsealed, write_whole, writing
 from nodepert.studies.store.tables import are_rows
 from nodepert.training.metrics import Row
@@ -39,13 +39,17 @@ class Checkpoint(NamedTuple):
     state: Any  # as it was given to `save`, with numpy arrays
 
 
-def save(run: Path, epoch: int, rows: list[Row], state: Any, data: str, keep: int = KEPT) -> None:
-    """Save the state of a run after an epoch, and keep the last few before; `data` is the fingerprint of the data.
+def save(
+    run: Path, epoch: int, rows: list[Row], state: Any, data: str, keep: int = KEPT,
+    network: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Save the state of a run after an epoch, and keep the last few before; `data` is the fingerprint of the data, and
+    `network` what its network needs to predict.
 
     Raises UserError where it cannot be written; then the earlier ones are unchanged.
     """
     place = run / "checkpoints" / str(epoch)
-    arrays = _leaves(state)
+    leaves = _leaves(state)
     mark = place.with_name(f"{epoch}.json")
     with writing(place):
         mark.unlink(missing_ok=True)  # an earlier checkpoint of this epoch does not count while it is replaced
@@ -53,17 +57,15 @@ def save(run: Path, epoch: int, rows: list[Row], state: Any, data: str, keep: in
         try:
             make_folder(place)
             with open(place / ARRAYS, "xb") as file:
-                saved: dict[str, Any] = {name: _in_numpy(array) for name, array in arrays.items()}
-                np.savez(file, **saved)
+                arrays.write(file, leaves)
                 file.flush()
                 os.fsync(file.fileno())
             settle(place)
         except OSError:
             keep_last(run, KEPT)  # nothing of this one stays
             raise
-        record = {"format": FORMAT, "version": VERSION, "epoch": epoch, "data": data, "digest": _digest(arrays),
-                  "dtypes": {name: array.dtype.name for name, array in arrays.items()}}  # fmt: skip
-        write_whole(mark, sealed(record | {"rows": rows}))
+        record = {"format": FORMAT, "version": VERSION, "epoch": epoch, "data": data, "network": network}
+        write_whole(mark, sealed(record | arrays.facts(leaves) | {"rows": rows}))
     keep_last(run, keep, until=epoch)  # later ones were rejected on resume
 
 
@@ -89,30 +91,35 @@ def latest(run: Path, like: Any, data: str) -> Checkpoint | None:
 
     Raises UserError for a sound one whose arrays have other dtypes, as those of another configuration of JAX.
     """
-    for place, rows, record in _records(run, data):
-        try:
-            arrays = _read(place, record)
-        except UserError as error:
-            log.warning("%s is corrupt (%s); resuming from an earlier one", place, error)
-            continue
-        leaves, structure = jax.tree.flatten(like)
-        if [leaf.shape for leaf in leaves] != [array.shape for array in arrays]:
+    leaves, structure = jax.tree.flatten(like)
+    for place, record, found in sound(run, data):
+        if [leaf.shape for leaf in leaves] != [array.shape for array in found]:
             log.warning("%s has the state of another version of this rule or network; it is not used", place)
             continue
-        if other := [(a.dtype, b.dtype) for a, b in zip(arrays, leaves, strict=True) if a.dtype != b.dtype]:
+        if other := [(a.dtype, b.dtype) for a, b in zip(found, leaves, strict=True) if a.dtype != b.dtype]:
             raise UserError(f"{place} was saved with {other[0][0]} where this run now has {other[0][1]}: set JAX's "
                             "configuration (jax_enable_x64) as it was, or give another --name")  # fmt: skip
-        return Checkpoint(record["epoch"], rows, jax.tree.unflatten(structure, arrays))
+        return Checkpoint(record["epoch"], record["rows"], jax.tree.unflatten(structure, found))
     return None
+
+
+def sound(run: Path, data: str) -> Iterator[tuple[Path, dict[str, Any], list[np.ndarray]]]:
+    """(place, record, arrays) of each sound checkpoint of a run on these data, the last one first; corrupt ones are
+    passed over with a warning."""
+    for place, record in _records(run, data):
+        try:
+            yield place, record, _read(place, record)
+        except UserError as error:
+            log.warning("%s is corrupt (%s); an earlier one is used", place, error)
 
 
 def last_rows(run: Path, data: str) -> list[Row]:
     """The rows of the last sound checkpoint; none without one."""
-    return next((rows for _, rows, _ in _records(run, data)), [])
+    return next((record["rows"] for _, record in _records(run, data)), [])
 
 
-def _records(run: Path, data: str) -> Iterator[tuple[Path, list[Row], dict[str, Any]]]:
-    """(place, rows, record) of each checkpoint with a sound record, the last one first."""
+def _records(run: Path, data: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(place, record) of each checkpoint with a sound record, the last one first."""
     for epoch in sorted(_complete(run / "checkpoints"), reverse=True):
         place = (run / "checkpoints" / str(epoch)).absolute()
         try:
@@ -123,30 +130,25 @@ def _records(run: Path, data: str) -> Iterator[tuple[Path, list[Row], dict[str, 
             if record.get("data") != data:
                 raise UserError(f"{place} is of other data")
         except UserError as error:
-            log.warning("%s; resuming from an earlier one", error)
+            log.warning("%s; an earlier one is used", error)
             continue
-        yield place, rows, record | {"epoch": epoch}
+        yield place, record | {"epoch": epoch, "rows": rows}
 
 
 def _read(place: Path, record: dict[str, Any]) -> list[np.ndarray]:
     """The arrays of a checkpoint as they were saved. Raises UserError where they are corrupt."""
     try:
-        arrays = _of_orbax(place) if record["version"] == 1 else _of_numpy(place, record["dtypes"])
+        found = _of_orbax(place) if record["version"] == 1 else _of_numpy(place, record["dtypes"])
     except Exception as error:  # whatever is raised for a corrupt file
         raise UserError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
-    if _digest(arrays) != record["digest"]:
+    if arrays.digest(found) != record["digest"]:
         raise UserError("its arrays do not match their digest")
-    return [arrays[name] for name in sorted(arrays)]
+    return [found[name] for name in sorted(found)]
 
 
-def _in_numpy(array: np.ndarray) -> np.ndarray:
-    """An array in a dtype of numpy's own files: the bits of bfloat16 and the like as whole numbers."""
-    return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
-
-
-def _of_numpy(place: Path, dtypes: dict[str, str]) -> dict[str, np.ndarray]:
+def _of_numpy(place: Path, dtypes: dict[str, str]) -> arrays.Arrays:
     with np.load(place / ARRAYS, allow_pickle=False) as found:
-        return {name: found[name].view(np.dtype(dtype)) for name, dtype in dtypes.items()}
+        return arrays.read(found, dtypes)
 
 
 def _of_orbax(place: Path) -> dict[str, np.ndarray]:
@@ -165,15 +167,6 @@ def _of_orbax(place: Path) -> dict[str, np.ndarray]:
 def _leaves(state: Any) -> dict[str, np.ndarray]:
     """The arrays of a pytree, by their place in it."""
     return {f"{i:06}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(jax.device_get(state)))}
-
-
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    """SHA-256 of names, types, shapes and bytes."""
-    found = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        found.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
 
 
 def exist(run: Path) -> bool:

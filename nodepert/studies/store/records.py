@@ -38,7 +38,11 @@ def unsealed(path: Path, form: str, version: int, unsealed_until: int = 0) -> di
 
     Raises Damaged for a corrupt record, Foreign for another kind of file or a later version.
     """
-    text = read_text(path)
+    return unsealed_text(read_text(path), path, form, version, unsealed_until)
+
+
+def unsealed_text(text: str, path: Path, form: str, version: int, unsealed_until: int = 0) -> dict[str, Any]:
+    """The record in a text that was read from this path; see `unsealed`."""
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,14 +1,17 @@
-"""`learning_curves`: the metrics of runs against epochs, as a PNG."""
+"""The metrics of runs against epochs, as a figure (`figure_of`) or its file (`learning_curves`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nodepert.experiments.drawing import save_figure, style, tidy
+from nodepert.studies.drawing import save_figure, style, tidy
 from nodepert.training.metrics import Row, columns_of, metric_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def learning_curves(runs: Mapping[str, Sequence[Any]], path: str | Path, title: str = "") -> Path:
@@ -31,6 +34,11 @@ def learning_curves(runs: Mapping[str, Sequence[Any]], path: str | Path, title: 
         >>> npt.learning_curves({"np": result.rows}, "curves.png")
         PosixPath('curves.png')
     """
+    return save_figure(figure_of(runs, title), path)
+
+
+def figure_of(runs: Mapping[str, Sequence[Any]], title: str = "") -> Figure:
+    """The figure of `learning_curves`."""
     from matplotlib.figure import Figure
 
     several = {label: [rows] if isinstance(rows[0], dict) else rows for label, rows in runs.items()}
@@ -46,7 +54,7 @@ def learning_curves(runs: Mapping[str, Sequence[Any]], path: str | Path, title: 
     figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=columns)
     if title:
         figure.suptitle(title)
-    return save_figure(figure, path)
+    return figure
 
 
 def charts_of(rows: Sequence[Row]) -> dict[str, list[str]]:

@@ -1,0 +1,204 @@
+"""The result of a run: its rows and its trained network, which predicts, is evaluated, saved and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from nodepert.core import Params
+from nodepert.data import Dataset, load_dataset
+from nodepert.errors import UserError
+from nodepert.registry import short
+from nodepert.studies.run import Run, from_config
+from nodepert.studies.store import network_file
+from nodepert.studies.store.records import check_target
+from nodepert.studies.store.run_folder import versions
+from nodepert.training.configuration import settings
+from nodepert.training.metrics import SCORE, Row, in_words
+from nodepert.training.predictor import Trained
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = 20  # results in the repr of a list
+
+
+class Result:
+    """The result of a run: of `npt.train`, also where a saved run is read back, and of `npt.load`.
+
+    `rows` has a row per epoch, `status` is "finished" or "diverged at epoch e", `folder` is where the run is saved.
+
+    Examples:
+        >>> result = npt.train(npt.Run(dataset="digits", network="fc(width=10)", epochs=1))
+        >>> digits = npt.load_dataset("digits")
+        >>> result.predict(digits.test_x[:5]).shape
+        (5,)
+        >>> result.save("digits.npz")
+        PosixPath('digits.npz')
+    """
+
+    def __init__(
+        self,
+        run: Run | Mapping[str, Any],
+        rows: list[Row],
+        status: str,
+        trained: Trained | Callable[[], Trained | None] | None = None,
+        folder: Path | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ):
+        self.rows, self.status, self.folder = rows, status, folder
+        self.config: dict[str, Any] = run.config if isinstance(run, Run) else dict(run)
+        """The configuration of the run, every default written out."""
+        self._run, self._source, self._facts = run, trained, facts or {}
+
+    @cached_property
+    def run(self) -> Run:
+        """The run. Raises UserError where it names what is not registered in this process; predicting needs no run."""
+        return self._run if isinstance(self._run, Run) else from_config(self.config)
+
+    @property
+    def test_acc(self) -> float:
+        """Test accuracy after the last epoch, per cent."""
+        return self.rows[-1][SCORE]
+
+    @property
+    def read_back(self) -> bool:
+        """Whether this is a saved result, and nothing was trained."""
+        return callable(self._source)
+
+    @property
+    def params(self) -> Params | None:
+        """The parameters of the trained network, read from the last checkpoint where the run was read back; None where
+        none are saved. Raises UserError where they are corrupt."""
+        return self._found.params if self._found else None
+
+    @cached_property
+    def _found(self) -> Trained | None:
+        return self._source() if callable(self._source) else self._source
+
+    @property
+    def _trained(self) -> Trained:
+        if self._found:
+            return self._found
+        if self.folder:
+            raise UserError(f"there is no network in {self.folder}: it has no checkpoint; train the run under another "
+                            "name")  # fmt: skip
+        raise UserError(f"this result has no trained network ({self.status}): train the run, or load it in the process "
+                        "that writes files")  # fmt: skip
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Predict the classes of examples.
+
+        Args:
+            x: Inputs, (N, ...), in the units of the training data: they are standardised as in training. Any N.
+
+        Returns:
+            The index of the largest output of each example, (N,).
+
+        Raises:
+            UserError: For another shape or dtype, and where no network is saved.
+        """
+        return self._trained.predictor.predict(self._trained.params, x)
+
+    def outputs(self, x: Any) -> np.ndarray:
+        """The outputs of the network, (N, classes), before any sigmoid or softmax of the loss; `x` as for `predict`."""
+        return self._trained.predictor.outputs(self._trained.params, x)
+
+    def evaluate(
+        self, data: Dataset | str | tuple[Any, Any] | None = None, data_dir: str | Path | None = None
+    ) -> dict[str, float]:
+        """Evaluate the network on data, standardised with the statistics of its training data.
+
+        Args:
+            data: A `Dataset`, a spec such as "mnist(test=1000)", or a pair (x, y), which counts as a test split.
+                Default: the data set of the run.
+            data_dir: Folder of the data files.
+
+        Returns:
+            {"train_acc": ..., "test_loss": ...}, in the units of `rows`: on the run's own data, the values of its last
+            row; of a pair, those of the test split.
+
+        Raises:
+            UserError: For data that the network does not fit, and where no network is saved.
+        """
+        predictor, params = self._trained
+        data = self.config["dataset"] if data is None else data
+        if isinstance(data, str):
+            data = load_dataset(data, data_dir)
+        if isinstance(data, Dataset):
+            return predictor.evaluate(params, data)
+        if isinstance(data, tuple | list) and len(data) == 2:
+            return predictor.evaluate_pair(params, *data)
+        raise UserError(f"evaluate takes a Dataset, a spec or a pair (x, y); got {type(data).__name__}")
+
+    def standardised(self, x: Any) -> np.ndarray:
+        """Inputs as the network receives them, float32; `x` as for `predict`."""
+        return self._trained.predictor.signature.standardised(x)
+
+    def module(self) -> Any:
+        """A Flax or Equinox network with the trained parameters: the variables of a linen module, an nnx module, an
+        Equinox module. It takes `standardised(x)`. Raises UserError for a network that is neither."""
+        predictor, params = self._trained
+        if not predictor.model.module:
+            raise UserError(f"{predictor.rule or predictor.network} is not a Flax or Equinox network as it was given; "
+                            "result.params has its parameters")  # fmt: skip
+        return predictor.model.module(params)
+
+    def save(self, path: str | Path) -> Path:
+        """Save the network, with what it needs to predict, the rows and the configuration, as one .npz file.
+
+        `npt.load` reads it in any folder, without the data. Nothing in it is pickled.
+
+        Args:
+            path: The file, .npz, in an existing folder.
+
+        Returns:
+            The path.
+
+        Raises:
+            UserError: If it cannot be written, or there is no network.
+        """
+        path = Path(path)
+        check_target(path, ".npz")
+        predictor, params = self._trained
+        arrays = dict(zip(predictor.names, map(np.asarray, jax.tree.leaves(params)), strict=True))
+        record = {"config": self.config, "status": self.status, "network": predictor.to_json(), "rows": self.rows}
+        facts = {"versions": versions(), "settings": settings()} | dict(self._facts)
+        network_file.write(path, record | {"facts": facts}, arrays)
+        return path
+
+    def plot(self) -> Figure:
+        """The learning curves, as a matplotlib figure: `result.plot().savefig("curves.png")`. Raises UserError where
+        there are no rows."""
+        from nodepert.studies.curves import figure_of
+
+        if not self.rows:
+            raise UserError(f"there is nothing to draw: this result has no rows ({self.status})")
+        return figure_of({self._text("rule"): self.rows}, f"{self._text('dataset')}, {self._text('network')}")
+
+    def _text(self, kind: str) -> str:
+        """A spec in its short form; as it is where its name is not registered."""
+        try:
+            return str(short(kind, self.config[kind]))
+        except UserError:
+            return self.config[kind]
+
+    def __repr__(self) -> str:
+        last = self.rows[-1] if self.rows else {}
+        measured = [" ".join(in_words(SCORE, last[SCORE]).split())] if SCORE in last else []
+        where = f"{self._text('rule')} on {self._text('dataset')}, {self._text('network')}, seed {self.config['seed']}"
+        epoch = [f"epoch {last['epoch']}"] if last and self.status == "finished" else []
+        return f"<Result: {'; '.join([where, ', '.join([self.status, *epoch, *measured])])}>"
+
+
+class Results(list[Result]):
+    """A list of results that prints one in a line."""
+
+    def __repr__(self) -> str:
+        more = [f"... {len(self) - SHOWN} more"] if len(self) > SHOWN else []
+        return "[" + ",\n ".join([*map(repr, self[:SHOWN]), *more]) + "]"
