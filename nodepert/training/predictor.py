@@ -140,7 +140,8 @@ class Predictor:
         hyper = Hyper(parse(self.rule or "sgd"), Spec("sgd"), 0.0)
         evaluate = jax.jit(lambda params, data: task.evaluate(params, hyper, data),
                            compiler_options=devices.compiler_options())  # fmt: skip
-        return {name: METRICS[name].value(float(found)) for name, found in evaluate(params, task_data(data)).items()}
+        found = evaluate(params, task_data(data))
+        return {name: metric.value(float(found[name])) for name, metric in METRICS.items() if name in found}
 
     def evaluate_pair(self, params: Params, x: Any, y: Any) -> dict[str, float]:
         """The metrics of examples and their targets, as of a test split. Raises UserError."""
