@@ -47,9 +47,7 @@ class Model(NamedTuple):
 
     init: Callable[[Key], Params]  # (key) -> params, a pytree keyed by node
     apply: Callable[..., Array]  # (params, x, node=plain) -> outputs; x: (B, ...)
-    module: Callable[[Params], Any] | None = (
-        None  # (params) -> the Flax or Equinox object with them
-    )
+    module: Callable[[Params], Any] | None = None  # (params) -> the Flax or Equinox object with them
 
 
 class Info(NamedTuple):

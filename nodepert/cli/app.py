@@ -21,6 +21,7 @@ from nodepert.cli.doctor import doctor
 from nodepert.cli.exits import reported
 from nodepert.cli.experiment import command_of, overview
 from nodepert.cli.listing import data, listing
+from nodepert.cli.network import evaluate, predict
 from nodepert.cli.options import Flat, HowToRun, Study, combinations, execution_from, grid_of, one_per_rule
 from nodepert.cli.parser import Words
 from nodepert.cli.report import report
@@ -125,8 +126,8 @@ def completion(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train, "compare": compare, "check": check_rules, "experiment": overview, "sweep": sweep, "runs": runs,
-    "results": results, "report": report, "list": listing, "data": data, "doctor": doctor,
-    "completion": completion,
+    "results": results, "report": report, "evaluate": evaluate, "predict": predict, "list": listing, "data": data,
+    "doctor": doctor, "completion": completion,
 }  # fmt: skip
 ABOUT = "Learning by perturbation. 'nodepert COMMAND --help' shows the options of a command, and an example."
 

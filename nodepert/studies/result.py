@@ -91,6 +91,11 @@ class Result:
         raise UserError(f"this result has no trained network ({self.status}): train the run, or load it in the process "
                         "that writes files")  # fmt: skip
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return self._trained.predictor.signature.shape
+
     def predict(self, x: Any) -> np.ndarray:
         """Predict the classes of examples.
 

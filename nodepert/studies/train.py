@@ -149,8 +149,7 @@ class _Work:
         """The result of a run that was finished before; its rows are in the process that writes."""
         rows, status = (folder.rows(), folder.status) if folder else ([], FINISHED)
         source = partial(trained_in, folder.path, self.predictors[i]) if folder else None
-        place = (folder.path, facts_of(folder.record)) if folder else ()
-        self.results[i] = Result(run, rows, status, source, *place)
+        self.results[i] = _result(run, rows, status, source, folder)
         self.callbacks.on_begin(run, folder and folder.path)
         for row in rows:
             self.callbacks.on_epoch(run, row, StateOf())
@@ -223,8 +222,11 @@ class _Work:
     def set_result(self, i: int, rows: list[Row], status: str, params: Params, folder: RunFolder | None) -> None:
         params = jax.tree.map(jnp.asarray, jax.device_get(params))  # not bound to devices of the group
         trained = Trained(self.predictors[i], params)
-        place = (folder.path, facts_of(folder.record)) if folder else ()
-        self.results[i] = Result(self.runs[i], rows, status, trained, *place)
+        self.results[i] = _result(self.runs[i], rows, status, trained, folder)
+
+
+def _result(run: Run, rows: list[Row], status: str, trained: Any, folder: RunFolder | None) -> Result:
+    return Result(run, rows, status, trained, folder and folder.path, folder and facts_of(folder.record))
 
 
 def _callbacks(callbacks: Iterable[Callback], execution: Execution) -> Callbacks:

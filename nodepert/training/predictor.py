@@ -52,8 +52,8 @@ class Predictor:
     def from_json(cls, record: Mapping[str, Any], given: Any = None) -> Predictor:
         """The predictor that `to_json` gave; `given`: a network in place of its spec. Raises UserError."""
         try:
-            texts = (str(record[name]) for name in ("network", "loss", "rule"))
-            return cls(from_json(record), *texts, given)
+            network, loss, rule = (str(record[name]) for name in ("network", "loss", "rule"))
+            return cls(from_json(record), network, loss, rule, given)
         except UserError:
             raise
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -146,6 +146,8 @@ class Predictor:
     def evaluate_pair(self, params: Params, x: Any, y: Any) -> dict[str, float]:
         """The metrics of examples and their targets, as of a test split. Raises UserError."""
         x, y = self.signature.inputs(x), np.asarray(y)
+        if not len(x):
+            raise UserError("there are no examples to evaluate")
         data = Dataset("these examples", x[:1], y[:1], x, y, self.signature.outputs, self.signature.mean,
                        self.signature.std, "")  # fmt: skip
         found = self.evaluate(params, data)

@@ -232,11 +232,13 @@ BAD = {  # command, and what the line must say; @ stands for the folder of `plac
     "folder of a table": (["results", "x", "--to", "@/no/r.csv"], "cannot write @/no/r.csv: there is no folder @/no"),
     "no command": (
         [],
-        "train, compare, check, experiment, sweep, runs, results, report, list, data, doctor, completion",
+        "train, compare, check, experiment, sweep, runs, results, report, evaluate, predict, list, data, doctor, "
+        "completion",
     ),
     "command": (
         ["trian"],
-        "train, compare, check, experiment, sweep, runs, results, report, list, data, doctor, completion",
+        "train, compare, check, experiment, sweep, runs, results, report, evaluate, predict, list, data, doctor, "
+        "completion",
     ),
     "kind": (
         ["list", "nosuch"],

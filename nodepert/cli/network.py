@@ -1,0 +1,91 @@
+"""The commands on a trained network: `nodepert evaluate` and `nodepert predict`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from nodepert.studies.store.records import check_target, write_whole
+from nodepert.training.metrics import metric_of
+
+if TYPE_CHECKING:
+    from nodepert.studies.result import Result
+
+TRAINED = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+FOLDER = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+
+
+def evaluate(
+    run: TRAINED,
+    dataset: Annotated[str | None, tyro.conf.arg(metavar="SPEC")] = None,
+    out: Path = Path("runs"),
+    data_dir: FOLDER = None,
+) -> None:
+    """Evaluate a trained network on a data set: accuracy and loss on both splits.
+
+    Example: nodepert evaluate digits.npz --dataset 'digits(test=100)'
+
+    Args:
+        run: A run's folder or its id, or a file that Result.save wrote.
+        dataset: Data set, as a spec. Default: that of the run.
+        out: Directory of all results, where an id is looked up.
+        data_dir: Folder of the data files.
+    """
+    for name, value in _loaded(run, out, data_dir).evaluate(dataset, data_dir).items():
+        metric = metric_of(name)
+        print(f"{metric.label}: {value:{metric.form}}{f' {metric.unit}' if metric.unit else ''}")
+
+
+def predict(
+    run: TRAINED,
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")],
+    to: Annotated[Path | None, tyro.conf.arg(metavar="CSV")] = None,
+    outputs: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    out: Path = Path("runs"),
+    data_dir: FOLDER = None,
+) -> None:
+    """Predict with a trained network: a row per example, with its index and the predicted class.
+
+    Inputs are in the units of the training data (pixels from 0 to 255 of images), and are standardised as in training.
+
+    Example: nodepert predict digits.npz new.npy --to predictions.csv
+
+    Args:
+        run: A run's folder or its id, or a file that Result.save wrote.
+        file: Inputs: .npy, .npz (its only array, or x), .csv (an example per row), an image or a folder of images.
+        to: The table, .csv, in an existing directory. Default: print it.
+        outputs: Add the outputs of the network.
+        out: Directory of all results, where an id is looked up.
+        data_dir: Folder of the data files, which only runs of version 0.1 need.
+    """
+    from nodepert.data.examples import read_examples
+
+    if to:
+        check_target(to, ".csv")
+    result = _loaded(run, out, data_dir)
+    x, names = read_examples(file, result.input_shape)
+    columns = {"index": range(len(x)), **({"file": names} if names else {}), "prediction": result.predict(x)}
+    if outputs:
+        columns |= {f"output_{i}": column for i, column in enumerate(result.outputs(x).T)}
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    if to:
+        write_whole(to, buffer.getvalue())
+        print(f"{to}: predictions of {len(x):,} example{'s' * (len(x) != 1)}")
+    else:
+        sys.stdout.write(buffer.getvalue())
+
+
+def _loaded(run: str, out: Path, data_dir: Path | None) -> Result:
+    from nodepert.studies.load import load
+    from nodepert.training import devices
+
+    devices.start()
+    return load(run, out=out, data_dir=data_dir)
