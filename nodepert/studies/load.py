@@ -130,9 +130,7 @@ def _predictor(
 
 def _of_file(place: Path, record: Mapping[str, Any], arrays: Mapping[str, Any], network: Any) -> Trained:
     found = Predictor.from_json(record["network"], network)
-    if {*arrays} != {*found.names}:
-        raise UserError(f"{place}: its parameters are not those of the network {found.network} as it is here")
-    return _restored(place, found, [arrays[name] for name in found.names])
+    return _restored(place, found, [arrays[name] for name in found.names] if {*arrays} == {*found.names} else [])
 
 
 def _restored(place: Path, predictor: Predictor, arrays: Any) -> Trained:

@@ -97,11 +97,16 @@ class Predictor:
         """The parameters, of their leaves as saved. Raises UserError where they are those of another network."""
         leaves, structure = jax.tree.flatten(self.like)
         if [leaf.shape for leaf in leaves] != [array.shape for array in arrays]:
-            raise UserError(f"its parameters are not those of the network {self.network} as it is here")
+            raise self.mismatch()
         if other := [(a.dtype, b.dtype) for a, b in zip(arrays, leaves, strict=True) if a.dtype != b.dtype]:
             raise UserError(f"its parameters are {other[0][0]}, and this network's {other[0][1]}: set JAX's "
                             "configuration (jax_enable_x64) as it was in training")  # fmt: skip
         return jax.tree.unflatten(structure, map(jnp.asarray, arrays))
+
+    def mismatch(self) -> UserError:
+        """The error for parameters of another network."""
+        which = f"network {self.network} as it is here" if self.given is None else "network that is given"
+        return UserError(f"its parameters are not those of the {which}")
 
     def outputs(self, params: Params, x: Any) -> np.ndarray:
         """Outputs of the network, (N, ...), for inputs in the units of the training data. Raises UserError."""
@@ -128,19 +133,20 @@ class Predictor:
         """What the network predicts, (N,). Raises UserError."""
         return self.signature.predictions(self.outputs(params, x))
 
-    def evaluate(self, params: Params, data: Dataset) -> dict[str, float]:
-        """The metrics that examples have, on both splits, with the statistics of the training data: the values of a
-        run's row. Raises UserError for data that the network does not fit."""
-        sound(data)
-        self.signature.fits(data)
+    @cached_property
+    def _metrics(self) -> Any:
         devices.start()
-        data = data._replace(mean=self.signature.mean, std=self.signature.std)
         with _as_in_training():
             task = Program(self._base, make_loss(self.loss), 1, 0)
         hyper = Hyper(parse(self.rule or "sgd"), Spec("sgd"), 0.0)
-        evaluate = jax.jit(lambda params, data: task.evaluate(params, hyper, data),
-                           compiler_options=devices.compiler_options())  # fmt: skip
-        found = evaluate(params, task_data(data))
+        return jax.jit(lambda params, data: task.evaluate(params, hyper, data),
+                       compiler_options=devices.compiler_options())  # fmt: skip
+
+    def evaluate(self, params: Params, data: Dataset) -> dict[str, float]:
+        """The metrics that examples have, on both splits, with the statistics of the training data: the values of a
+        run's row. Raises UserError for data that the network does not fit."""
+        self.signature.fits(sound(data))
+        found = self._metrics(params, task_data(data._replace(mean=self.signature.mean, std=self.signature.std)))
         return {name: metric.value(float(found[name])) for name, metric in METRICS.items() if name in found}
 
     def evaluate_pair(self, params: Params, x: Any, y: Any) -> dict[str, float]:

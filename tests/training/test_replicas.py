@@ -338,7 +338,10 @@ def test_two_processes_find_what_one_finds(tmp_path, one_device):
     assert (found["devices"], found["local"]) == (4, 2)
     agree(one_device[0], found["replicas"])
     agree(one_device[0][:1], [found["batch"]])
-    assert len(list((tmp_path / "runs").glob("*/*/metrics.csv"))) == 5
+    folders = [path.parent for path in (tmp_path / "runs").glob("*/*/metrics.csv")]
+    assert len(folders) == 5
+    for result in map(npt.load, folders):  # the trained networks are saved as well
+        assert result.evaluate()["test_loss"] == pytest.approx(result.rows[-1]["test_loss"], rel=1e-5)
 
 
 def test_free_memory_of_a_job_counts_what_is_cached_as_free(tmp_path):
