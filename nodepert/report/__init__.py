@@ -1,1 +1,1 @@
-"""Reports of studies and experiments, as one HTML file or as Markdown; learning curves as PNG."""
+"""Reports of studies and experiments, as one HTML file or as Markdown."""
