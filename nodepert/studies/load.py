@@ -41,6 +41,7 @@ def load(
         UserError: If there is no such run or file, or it is corrupt, not of NodePert, or of a later version.
 
     Examples:
+        >>> import nodepert as npt
         >>> result = npt.train(npt.Run(dataset="digits", network="fc(width=10)", epochs=1))
         >>> again = npt.load(result.save("digits.npz"))
         >>> again.rows == result.rows

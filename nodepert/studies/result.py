@@ -34,6 +34,7 @@ class Result:
     `rows` has a row per epoch, `status` is "finished" or "diverged at epoch e", `folder` is where the run is saved.
 
     Examples:
+        >>> import nodepert as npt
         >>> result = npt.train(npt.Run(dataset="digits", network="fc(width=10)", epochs=1))
         >>> digits = npt.load_dataset("digits")
         >>> result.predict(digits.test_x[:5]).shape

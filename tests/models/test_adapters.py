@@ -20,6 +20,7 @@ import nodepert as npt
 from nodepert.core import Model, adding, backprop, node_shapes, preactivations, pullback
 from nodepert.diagnostics.conformance.common import compiled
 from nodepert.errors import UserError
+from nodepert.models.adapters.anything import model_of
 from nodepert.models.adapters.equinox import from_equinox, layers, with_params
 from nodepert.models.adapters.flax import from_flax
 from nodepert.training.losses import cross_entropy
@@ -348,6 +349,30 @@ def test_rules_are_checked_on_them(case, name, rules):
         found = npt.check(it.model, rule, "cross-entropy", (it.x, Y), draws=2000 if rule == "np" else 300)
         assert (found.verdict, found.agrees) == (verdict, True), f"{rule}: {found.rows}"
         assert {row["node"] for row in found.rows[:-1]} == it.nodes
+
+
+def test_a_model_gives_back_its_own_kind_of_object(case):
+    for name in ("linen-setup", "nnx-mlp", "eqx-mlp"):
+        (model, x, _, _, _), params = case(name)
+        made = model.module(params)
+        kind = name.partition("-")[0]
+        outputs = Setup().apply(made, x) if kind == "linen" else made(x) if kind == "nnx" else jax.vmap(made)(x)
+        assert close(outputs, model.apply(params, x))
+        assert isinstance(made, {"linen": dict, "nnx": nnx.Module, "eqx": eqx.Module}[kind])
+        again = from_flax(made, x) if kind == "nnx" else None  # its parameters are copies
+        assert again is None or close(again.init(jax.random.key(0)), params)
+
+
+def test_whatever_a_user_calls_a_network_is_a_model():
+    fc = npt.make_model("fc(width=3)", (4,), 3)
+    mlp = eqx.nn.MLP(4, 3, width_size=8, depth=1, key=jax.random.key(0))
+    assert model_of(fc, (4,), 3) is fc and model_of(lambda shape, classes: fc, (4,), 3) is fc
+    dense = nn.Dense(3)
+    for network in (dense, lambda shape, classes: dense, nnx.Linear(4, 3, rngs=nnx.Rngs(0)), mlp):
+        model = model_of(network, (4,), 3)
+        assert model.apply(model.init(jax.random.key(0)), VECTORS).shape == (5, 3)
+    with pytest.raises(UserError, match=r"a network is a Model, a Flax or Equinox module, or a factory.*; got int"):
+        model_of(3, (4,), 3)
 
 
 def test_trained_parameters_are_put_back_into_the_module(case):

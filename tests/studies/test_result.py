@@ -1,5 +1,6 @@
 """A trained network predicts, is evaluated, saved and drawn, in the process that trained it and in any other."""
 
+import doctest
 import json
 import pickle
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 from small import RUN
 
 import nodepert as npt
@@ -193,7 +195,7 @@ def test_a_corrupt_checkpoint_is_one_line(tmp_path):
     path = result.folder / "checkpoints" / "2" / "arrays.npz"
     path.write_bytes(path.read_bytes()[:-100])
     for one in (npt.load(result.folder), npt.train(RUN, name="n", out=tmp_path)):
-        with pytest.raises(npt.UserError, match="the checkpoint of .* is corrupt"):
+        with pytest.raises(npt.UserError, match=r"the checkpoint of .* is corrupt"):
             one.params  # noqa: B018
 
 
@@ -232,7 +234,7 @@ def test_a_checkpoint_without_its_network_takes_it_from_the_data(tmp_path, monke
         raise npt.DataNotFound("digits: not here")
 
     monkeypatch.setattr(loading, "load_dataset", missing)
-    with pytest.raises(npt.UserError, match="does not say how its inputs are standardised.*not here"):
+    with pytest.raises(npt.UserError, match=r"does not say how its inputs are standardised.*not here"):
         npt.load(result.folder).predict(X)
 
 
@@ -240,7 +242,7 @@ def test_other_dtypes_are_refused():
     with jax.enable_x64(True):
         npt.train(RUN).save("a.npz")
         assert npt.load("a.npz").params["out"]["w"].dtype == np.float64
-    with pytest.raises(npt.UserError, match="a.npz: its parameters are float64.*jax_enable_x64"):
+    with pytest.raises(npt.UserError, match=r"a.npz: its parameters are float64.*jax_enable_x64"):
         npt.load("a.npz").predict(X)
 
 
@@ -297,6 +299,36 @@ def rewritten(path, **changes):
     network_file.write(path, record | changes, params)
 
 
+def test_a_network_of_ones_own_is_registered_again_or_given(own):
+    own_network = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(10)])
+    npt.register("network", "mine", lambda shape, classes: npt.from_flax(Flat(own_network), shape))
+    result = npt.train(replace(RUN, network="mine", epochs=1))
+    result.save("a.npz")
+    variables = npt.load("a.npz").module()
+    np.testing.assert_allclose(Flat(own_network).apply(variables, result.standardised(X)), result.outputs(X), 1e-4, 1e-6)
+    del npt.registry.table.OWN["network"]["mine"]
+    with pytest.raises(npt.UserError, match=r"unknown network 'mine'.*npt.register.*npt.load\(..., network=module\)"):
+        npt.load("a.npz").predict(X)
+    given = npt.load("a.npz", network=Flat(own_network))
+    assert np.array_equal(given.outputs(X), result.outputs(X)) and given.evaluate() == metrics(result)
+    with pytest.raises(npt.UserError, match=r"a.npz: its parameters are not those of the network that is given"):
+        npt.load("a.npz", network=Flat(nn.Dense(10))).predict(X)
+    with pytest.raises(npt.UserError, match="is not a Flax or Equinox network"):
+        trained().module()
+
+
+class Flat(nn.Module):
+    inner: nn.Module
+
+    def __call__(self, x):
+        return self.inner(x.reshape(len(x), -1))
+
+
+def test_the_example_of_a_result_runs():
+    (test,) = doctest.DocTestFinder(recurse=False).find(Result, globs={"npt": npt})
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
 class Trap:
     def __reduce__(self):
         return print, ("executed",)
@@ -334,5 +366,5 @@ def test_what_is_not_there_is_one_line(tmp_path):
         with pytest.raises(npt.UserError, match=message):
             npt.load(path)
     (tmp_path / "runs" / "n" / RUN.id / "config.json").write_text("{")
-    with pytest.raises(npt.UserError, match="config.json is not readable as JSON"):
+    with pytest.raises(npt.UserError, match=r"config.json is not readable as JSON"):
         npt.load(RUN.id)
