@@ -304,8 +304,8 @@ def test_a_network_of_ones_own_is_registered_again_or_given(own):
     npt.register("network", "mine", lambda shape, classes: npt.from_flax(Flat(own_network), shape))
     result = npt.train(replace(RUN, network="mine", epochs=1))
     result.save("a.npz")
-    variables = npt.load("a.npz").module()
-    np.testing.assert_allclose(Flat(own_network).apply(variables, result.standardised(X)), result.outputs(X), 1e-4, 1e-6)
+    variables, x = npt.load("a.npz").module(), result.standardised(X)
+    np.testing.assert_allclose(Flat(own_network).apply(variables, x), result.outputs(X), 1e-4, 1e-6)
     del npt.registry.table.OWN["network"]["mine"]
     with pytest.raises(npt.UserError, match=r"unknown network 'mine'.*npt.register.*npt.load\(..., network=module\)"):
         npt.load("a.npz").predict(X)
