@@ -13,6 +13,7 @@ from nodepert.data.dataset import fingerprint
 from nodepert.data.signature import signature_of
 from nodepert.errors import UserError
 from nodepert.studies.result import Result
+from nodepert.studies.run import SPECS
 from nodepert.studies.store import checkpoints, network_file
 from nodepert.studies.store.records import Damaged, unsealed
 from nodepert.studies.store.run_folder import FORMAT, VERSION, RunFolder, has_result
@@ -50,6 +51,7 @@ def load(
     place = find(Path(path), Path(out))
     if not place.is_dir():
         record, arrays = network_file.read(place)
+        _check(place, record)
         return Result(record["config"], record["rows"], record["status"], partial(_of_file, place, record, arrays,
                       network), facts=record.get("facts"))  # fmt: skip
     record = record_of(place)
@@ -86,10 +88,15 @@ def record_of(folder: Path) -> dict[str, Any]:
     """The record of a run, whose names need not be registered here. Raises UserError."""
     path = folder / "config.json"
     record = unsealed(path, FORMAT, VERSION, unsealed_until=1)
-    config = record.get("config")
-    if not isinstance(record.get("status"), str) or not isinstance(config, dict) or not {"rule", "seed"} <= {*config}:
-        raise Damaged(f"{path} has no status or configuration; it is corrupt")
+    _check(path, record)
     return record
+
+
+def _check(path: Path, record: Mapping[str, Any]) -> None:
+    """Raise Damaged for a record without a status or a configuration."""
+    config = record.get("config")
+    if not isinstance(record.get("status"), str) or not isinstance(config, dict) or not {*SPECS, "seed"} <= {*config}:
+        raise Damaged(f"{path} has no status or configuration; it is corrupt")
 
 
 def trained_in(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from nodepert.core import Params
 from nodepert.data import Dataset, load_dataset
+from nodepert.data.dataset import fingerprint
 from nodepert.errors import UserError
 from nodepert.registry import short
 from nodepert.studies.run import Run, from_config
@@ -25,6 +27,7 @@ from nodepert.training.predictor import Trained
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+log = logging.getLogger("nodepert")
 SHOWN = 20  # results in the repr of a list
 
 
@@ -133,9 +136,11 @@ class Result:
             UserError: For data that the network does not fit, and where no network is saved.
         """
         predictor, params = self._trained
-        data = self.config["dataset"] if data is None else data
-        if isinstance(data, str):
-            data = load_dataset(data, data_dir)
+        if data is None or isinstance(data, str):
+            own = data is None
+            data = load_dataset(data or self.config["dataset"], data_dir)
+            if own and self._facts.get("data") not in (None, fingerprint(data)):
+                log.warning("the data set %s here is not the one of the training", self.config["dataset"])
         if isinstance(data, Dataset):
             return predictor.evaluate(params, data)
         if isinstance(data, tuple | list) and len(data) == 2:

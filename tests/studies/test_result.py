@@ -167,6 +167,15 @@ def test_a_network_predicts_where_its_data_set_is_not_registered(own, tmp_path):
             loaded.run  # noqa: B018
 
 
+def test_data_of_the_name_that_are_others_are_remarked(own, tmp_path, caplog):
+    npt.register("dataset", "mine", lambda data_dir: DIGITS._replace(name="mine"))
+    result = npt.train(replace(RUN, dataset="mine", epochs=0), name="n", out=tmp_path)
+    assert result.evaluate() == metrics(result) and not caplog.text
+    npt.register("dataset", "mine", lambda data_dir: DIGITS._replace(name="mine", test_y=Y[::-1]))
+    npt.load(result.folder).evaluate()
+    assert "the data set mine here is not the one of the training" in caplog.text
+
+
 def test_a_diverged_network_is_saved_and_predicts_nothing():
     result = npt.train(replace(RUN, lr=1e30, optimizer="sgd", rule="sgd", loss="linear-mse"))
     loaded = npt.load(result.save("a.npz"))
@@ -350,6 +359,10 @@ def test_foreign_files_and_later_versions_are_one_line(tmp_path, capsys):
     rewritten(path, network=network | {"targets": {"kind": "sounds", "outputs": 1}})
     with pytest.raises(npt.UserError, match="does not know targets of the kind 'sounds'"):
         npt.load(path).predict(X)
+    trained().save(path)
+    rewritten(path, config={})
+    with pytest.raises(npt.UserError, match="has no status or configuration"):
+        npt.load(path)
     trained().save(path)
     rewritten(path, network={})
     with pytest.raises(npt.UserError, match="the record of its network is corrupt"):

@@ -43,8 +43,8 @@ def read(path: Path) -> tuple[dict[str, Any], arrays.Arrays]:
             params = arrays.read(found, record["dtypes"])
         if arrays.digest(params) != record["digest"]:
             raise Damaged(f"{path} is corrupt: its arrays do not match their digest")
-        if not are_rows(record["rows"]) or not isinstance(record["config"], dict | None):
-            raise Damaged(f"{path} is corrupt: it has no rows, or no configuration")
+        if not are_rows(record["rows"]):
+            raise Damaged(f"{path} is corrupt: it has no rows")
     except UserError:
         raise
     except OSError as error:
