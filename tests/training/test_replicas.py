@@ -340,8 +340,9 @@ def test_two_processes_find_what_one_finds(tmp_path, one_device):
     agree(one_device[0][:1], [found["batch"]])
     folders = [path.parent for path in (tmp_path / "runs").glob("*/*/metrics.csv")]
     assert len(folders) == 5
-    for result in map(npt.load, folders):  # the trained networks are saved as well
-        assert result.evaluate()["test_loss"] == pytest.approx(result.rows[-1]["test_loss"], rel=1e-5)
+    saved = [npt.load(folder) for folder in folders]  # with the trained networks
+    assert all(result.params for result in saved)
+    assert saved[0].evaluate()["test_loss"] == pytest.approx(saved[0].rows[-1]["test_loss"], rel=1e-5)
 
 
 def test_free_memory_of_a_job_counts_what_is_cached_as_free(tmp_path):
