@@ -20,6 +20,7 @@ import optax
 from nodepert.contract.mixing import check_network
 from nodepert.core import Array, Info, Loss, Model, Params, Rule, node_shapes, per_example
 from nodepert.data.dataset import Dataset, is_wide, standardise
+from nodepert.data.targets import units
 from nodepert.errors import UserError
 from nodepert.registry import make
 from nodepert.rules.noise import key_of
@@ -149,11 +150,17 @@ class Program:
                 pixels, labels = self.spread(batch)
                 outputs = network.apply(params, standardised(data, pixels))
                 losses = per_example(self.loss, outputs, labels)
-                return sums + jnp.stack([measure(outputs, labels, losses).sum() for measure in measures.values()])
+                return {
+                    name: sums[name] + measure(outputs, labels, losses).sum(0) for name, measure in measures.items()
+                }
 
-            sums = over_batches(add, jnp.zeros(len(measures)), data[split], EVALUATION_BATCH)
-            n = len(data[split][1])
-            found |= {name: self.metrics[name].scale * sums[i] / n for i, name in enumerate(measures)}
+            values = data[split][1].shape[1:]
+            start = {name: jnp.zeros(values if self.metrics[name].of_mean else ()) for name in measures}
+            sums = over_batches(add, start, data[split], EVALUATION_BATCH)
+            n, units = len(data[split][1]), data["units"].get(split)
+            for name, total in sums.items():
+                metric = self.metrics[name]
+                found[name] = metric.of_mean(total / n, units) if metric.of_mean else metric.scale * total / n
         return found
 
     def _built(self, hyper: Hyper, data: Any) -> tuple[Rule, optax.GradientTransformation]:
@@ -186,10 +193,12 @@ def over_batches(f: Callable[[Any, Any], Any], carry: Any, arrays: Any, batchsiz
 def task_data(data: Dataset) -> dict[str, Any]:
     """The data as a program takes them: pixels stay uint8, and are standardised batch by batch."""
     train, test, mean, std = data.train_x, data.test_x, data.mean, data.std
+    targets = {"train": data.targets(data.train_y), "test": data.targets(data.test_y)}
     if is_wide(mean):  # only the host has the precision
         train, test = data.standardised(train), data.standardised(test)
         mean, std = np.zeros(mean.shape, np.float32), np.ones(std.shape, np.float32)
-    return {"train": (train, data.train_y), "test": (test, data.test_y), "mean": mean, "std": std}
+    own = {split: units(y, data.target_std) for split, y in targets.items()} if data.task == "values" else {}
+    return {"train": (train, targets["train"]), "test": (test, targets["test"]), "mean": mean, "std": std, "units": own}
 
 
 def standardised(data: Mapping[str, Any], pixels: Array) -> Array:
@@ -198,7 +207,13 @@ def standardised(data: Mapping[str, Any], pixels: Array) -> Array:
 
 
 def rehearse(
-    model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int, ...], of: str = "", classes: int = 1
+    model: Model,
+    loss: Loss,
+    hypers: Sequence[Hyper],
+    shape: tuple[int, ...],
+    of: str = "",
+    classes: int = 1,
+    task: str = "classes",
 ) -> int:
     """Trace one step of replicas of one structure, on inputs of this shape, without computing it.
 
@@ -208,7 +223,8 @@ def rehearse(
         model, loss, hypers: As `fit_all` takes them.
         shape: Of one input.
         of: What the step belongs to, for the message; by default the shape of its inputs.
-        classes: Number of classes of the data: labels are in 0..classes-1.
+        classes: Number of classes of the data, where labels are in 0..classes-1; of other tasks, numbers per target.
+        task: What the targets are.
 
     Returns:
         The bytes of the parameters of one replica.
@@ -220,17 +236,18 @@ def rehearse(
         make("optimizer", hyper.optimizer, hyper.lr, 1)
         rule = make("rule", hyper.rule, model, loss)
 
-    labels = jnp.array([0, classes - 1])  # concrete, so that one without an output is found
+    # concrete, so that a label without an output is found
+    targets = jnp.array([0, classes - 1]) if task == "classes" else jnp.zeros((2, classes))
 
     def step(key, x, y):
         key, weights = jax.random.split(key)
         network = rule.model(x) if rule.model else model
         params = network.init(weights)
         node_shapes(network, params, x)  # every node has its own name, and the examples on its first axis
-        per_example(loss, network.apply(params, x), labels)
+        per_example(loss, network.apply(params, x), targets)
         return rule.grads(key, rule.init(key, params, x), params, (x, y))[0]
 
-    batch = jax.ShapeDtypeStruct((2, *shape), "float32"), jax.ShapeDtypeStruct((2,), "int32")
+    batch = jax.ShapeDtypeStruct((2, *shape), "float32"), jax.ShapeDtypeStruct(targets.shape, targets.dtype)
     try:
         check_network(model, batch[0])
         params = jax.eval_shape(step, key_of(0), *batch)
