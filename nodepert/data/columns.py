@@ -17,8 +17,8 @@ MOST = 100  # different texts of a column of inputs: each becomes an input
 
 
 def table(
-    data_dir: str | None = None, *, path: str, target: str, task: Literal["auto", "classes", "values"] = "auto",
-    drop: str = "", test: float = 0.2, test_path: str = "", seed: int = 0,
+    data_dir: str | None = None, *, path: str = "", target: str = "", drop: str = "",
+    task: Literal["auto", "classes", "values"] = "auto", test: float = 0.2, test_path: str = "", seed: int = 0,
 ) -> Dataset:  # fmt: skip
     """A file of your own, CSV (with a header) or Parquet: a row per example, one column or more to predict.
 
@@ -29,8 +29,8 @@ def table(
         data_dir: Folder in which `path` is looked for after the working folder. Default: NODEPERT_DATA_DIR.
         path: The file, in quotes: path='cars.csv'.
         target: The column to predict; of values also several, separated by commas.
-        task: Whether the target is classes or values; auto: by its type.
         drop: Columns to leave out, separated by commas.
+        task: Whether the target is classes or values; auto: by its type.
         test: Share of the rows that are the test split, drawn at random.
         test_path: A second file for the test split, in place of `test`.
         seed: Seed of the split.
@@ -49,6 +49,8 @@ def table(
     """
     import pandas as pd
 
+    if not (path and target):
+        raise ValueError("give a file and a column of it, as in table(path='cars.csv', target=price)")
     if not 0 < test < 1:
         raise ValueError(f"test is a share of the rows, above 0 and below 1; got {test}")
     parts = [(one, read(one)) for one in (located(text, data_dir) for text in filter(None, (path, test_path)))]

@@ -75,13 +75,18 @@ def _draw_runs(axes: Any, epochs: Sequence[Sequence[Row]], names: Sequence[str],
 
 
 def _finish(axes: Any, chart: str, names: Sequence[str]) -> None:
-    """Set scales, ticks and labels of a panel: per cent from 0 to 100, other metrics on a logarithmic scale."""
+    """Set scales, ticks and labels of a panel: per cent from 0 to 100, other scores on a linear scale, all else on a
+    logarithmic scale."""
     from matplotlib.ticker import LogLocator
 
     tidy(axes, xlabel="epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    if metric_of(names[0]).unit == "%":
+    metric = metric_of(names[0])
+    if metric.unit == "%":
         axes.set(ylabel=f"{chart} (%)", ylim=(0, 100))
+        return
+    if metric.score:
+        axes.set(ylabel=chart, ylim=(max(axes.get_ylim()[0], metric.lowest), None))
         return
     axes.set(ylabel=f"{chart} (log scale)", yscale="log")
     low, high = axes.get_ylim()

@@ -35,6 +35,7 @@ class Metric(NamedTuple):
     on_request: bool = False  # measured only where `metrics=` names it
     tasks: tuple[str, ...] = ()  # whose runs have it; () for all
     score: bool = False  # runs of its tasks are compared by it, on the test split
+    lowest: float = -math.inf  # in a chart
 
     @property
     def scale(self) -> float:
@@ -108,9 +109,9 @@ METRICS: dict[str, Metric] = {
     "test_acc": Metric("test accuracy", "%", "higher", "test %", ".2f", "accuracy/test", "test", correct,
                        tasks=CLASSES, score=True),
     "train_r2": Metric("training R2", "", "higher", "train R2", ".4f", "R2/train", "train", squared_error, r2,
-                       tasks=VALUES, score=True),
+                       tasks=VALUES, score=True, lowest=0),
     "test_r2": Metric("test R2", "", "higher", "test R2", ".4f", "R2/test", "test", squared_error, r2,
-                      tasks=VALUES, score=True),
+                      tasks=VALUES, score=True, lowest=0),
     "train_rmse": Metric("training RMSE", "", "lower", "train RMSE", ".4g", "RMSE/train", "train", squared_error, rmse,
                          tasks=VALUES),
     "test_rmse": Metric("test RMSE", "", "lower", "test RMSE", ".4g", "RMSE/test", "test", squared_error, rmse,
@@ -160,6 +161,11 @@ def scores(names: Iterable[str], split: str = "test") -> list[str]:
 def score_of(row: Iterable[str]) -> str:
     """The metric by which a run with such rows is compared; without rows, that of classes."""
     return next(iter(scores(row)), "test_acc")
+
+
+def main_ones(names: Iterable[str]) -> list[str]:
+    """Those of these metrics that a narrow terminal shows: scores of both splits, and what is in per cent."""
+    return [name for name in names if metric_of(name).score or metric_of(name).unit == "%"]
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
