@@ -62,7 +62,7 @@ def check(
     keep_programs()
     folder = writable(out / checked_name(name))
     data = load_dataset(runs[0].dataset, data_dir)
-    check_loss(runs[0].specs["loss"], data.task, runs[0].dataset)
+    check_loss(runs[0].specs["loss"], data.task, runs[0].specs["dataset"])
     model = make_model(runs[0].network, data.train_x.shape[1:], data.outputs)
     batch = examples(data, batchsize, seed)
     results = [measured(run.rule, model, make_loss(run.loss), batch, draws, seed) for run in runs]

@@ -229,8 +229,7 @@ def runs_table(
     for name in metrics:
         table.add_column(metric_of(name).heading, justify="right", no_wrap=True)
     for i, run in enumerate(found):
-        last = run.rows[-1] if run.rows else {}
-        status = filters.status_word(run)
+        last, status = run.rows[-1] if run.rows else {}, filters.status_word(run)
         colour, epochs = COLOURS.get(status, "yellow"), run.options["epochs"]
         table.add_row(
             escape(run.id), f"[{colour}]{escape(status)}[/{colour}]", f"{last.get('epoch', '-')}/{epochs}",

@@ -34,6 +34,9 @@ def check_arrays(arrays: Arrays, classes: int, source: str, task: str) -> None:
             raise DataError(f"{source}: {name} must be an array; got {type(array).__name__}")
     _check_split("train", arrays.train_x, arrays.train_y, classes, source, task)
     _check_split("test", arrays.test_x, arrays.test_y, classes, source, task)
+    y, other = arrays.train_y, arrays.test_y
+    if (y.dtype.kind == "f") != (other.dtype.kind == "f"):
+        raise DataError(f"{source}: training targets are {y.dtype} but test targets {other.dtype}")
     x, other = arrays.train_x, arrays.test_x
     if x.shape[1:] != other.shape[1:]:
         raise DataError(f"{source}: training inputs are {x.shape[1:]} but test inputs {other.shape[1:]}")

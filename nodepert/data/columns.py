@@ -61,13 +61,13 @@ def table(
         if missing := [name for name in needed if name not in part]:
             hint = did_you_mean(missing[0], part.columns)
             raise DataError(f"{place}: no column '{missing[0]}'{hint}; there are: {', '.join(map(str, part.columns))}")
-        complete(place, part.drop(columns=listed(drop)))
+        check_cells(place, part.drop(columns=listed(drop)))
     whole = pd.concat([part for _, part in parts], ignore_index=True)
     kept = [name for name in frame.columns if name not in (*targets, *listed(drop))]
     if not kept:
         raise DataError(f"{source}: no column is left for the inputs")
-    x = np.hstack([inputs(source, name, whole[name]) for name in kept])
     y, names = outputs(source, whole, targets, task)
+    x = np.hstack([inputs(source, name, whole[name]) for name in kept])
     if test_path:
         arrays = Arrays(x[: len(frame)], y[: len(frame)], x[len(frame) :], y[len(frame) :])
     else:
@@ -109,16 +109,19 @@ def read(path: Path) -> Any:
         raise DataError(f"{path}: not a readable table: {' '.join(str(error).split())}") from error
     if len(frame) < 2:
         raise DataError(f"{path}: {len(frame)} rows are too few")
-    return frame
+    return frame.rename(columns=str)
 
 
-def complete(path: Path, frame: Any) -> None:
-    """Raises DataError for an empty cell."""
+def check_cells(path: Path, frame: Any) -> None:
+    """Raises DataError for an empty cell, and for a column that is neither numbers nor texts."""
     missing = frame.isna().to_numpy()
     if missing.any():
         row, column = np.argwhere(missing)[0]
-        raise DataError(f"{path}: {missing.sum():,} cells are empty, the first in row {row + 1}, column "
-                        f"'{frame.columns[column]}'; fill them, leave out these rows, or drop= the column")  # fmt: skip
+        name = frame.columns[column]
+        raise DataError(f"{path}: an empty cell in row {row + 1}, column '{name}' ({missing.sum():,} in all); fill it, "
+                        f"leave out the row, or the column: drop='{name}'")  # fmt: skip
+    for name in frame:
+        kind(path, name, frame[name])
 
 
 def kind(path: Path, name: str, column: Any) -> str:
@@ -166,6 +169,8 @@ def outputs(path: Path, frame: Any, targets: list[str], task: str) -> tuple[np.n
     if task == "classes" or (task == "auto" and len(targets) == 1 and texts):
         if len(targets) > 1:
             raise DataError(f"{path}: classes are one column; got {', '.join(targets)}")
+        if kinds[first] == "numbers":
+            raise DataError(f"{path}: target '{first}' has fractions, which are no classes")
         names, index = np.unique(frame[first].to_numpy(), return_inverse=True)
         return index, tuple(map(str, names))
     if texts:

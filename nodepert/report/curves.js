@@ -62,10 +62,10 @@ function drawCurves() {
   Object.assign(form.xaxis, { title: { text: AXES[axis] }, rangemode: "tozero" });
   form.yaxis.title = { text: QUANTITIES[quantity].title + (loss ? " (log scale)" : "") };
   if (loss) form.yaxis.type = "log";
-  const low = QUANTITIES[quantity].lowest, all = lines.flatMap((one) => one.y);
+  const low = QUANTITIES[quantity].lowest ?? null, all = lines.flatMap((one) => one.y);
   if (low !== null && Math.min(...all) < low) form.yaxis.range = [low, Math.max(1.05 * Math.max(...all), low + 0.1)];
   Plotly.react("curves", [...bands, ...lines], form, CONFIG);
-  at("legend").replaceChildren(...shown.filter((i) => data.groups[i].included.length).map((i) => legendItem(i, look)));
+  at("legend").replaceChildren(...shown.filter((i) => data.groups[i].runs.some((run) => run.rows[quantity])).map((i) => legendItem(i, look)));
   at("curves-note").textContent = notes(axis, unknown);
 }
 

@@ -86,7 +86,10 @@ def _finish(axes: Any, chart: str, names: Sequence[str]) -> None:
         axes.set(ylabel=f"{chart} (%)", ylim=(0, 100))
         return
     if metric.score:
-        axes.set(ylabel=chart, ylim=(max(axes.get_ylim()[0], metric.lowest), None))
+        values = [max(v, metric.lowest) for line in axes.lines for v in line.get_ydata()]
+        low, high = min(values, default=0), max(values, default=1)
+        margin = 0.05 * (high - low or 1)
+        axes.set(ylabel=chart, ylim=(low - margin, high + margin))
         return
     axes.set(ylabel=f"{chart} (log scale)", yscale="log")
     low, high = axes.get_ylim()

@@ -39,7 +39,8 @@ function ink(value, z, look) {
 function drawMap() {
   if (data.axes.length < 2) return;
   const look = theme(), [across, up] = [at("map-x"), at("map-y")].map((select) => data.axes[+select.value]);
-  const groups = filtered().map((i) => data.groups[i]);
+  const otherTask = (group) => group.runs.some((run) => run.rows.epoch.length && !run.rows[data.score]);
+  const groups = filtered().map((i) => data.groups[i]).filter((group) => !otherTask(group));
   const cells = up.values.map((y) => across.values.map((x) => cell(groups, across, up, x, y)));
   const over = (f) => cells.map((line, y) => line.map((one, x) => f(one, x, y)));
   const z = over(({ values }) => (values.length ? mean(values) : null)), top = best(z);

@@ -69,7 +69,7 @@ class Run(Task):
         specs = {kind: full(kind, getattr(self, kind)) for kind in SPECS if (kind, self.loss) != ("loss", "auto")}
         if self.loss == "auto":
             specs["loss"] = full("loss", auto_loss(specs["network"], specs["dataset"]))
-        check_loss(specs["loss"], declared_task(specs["dataset"].name), self.dataset)
+        check_loss(specs["loss"], declared_task(specs["dataset"].name), specs["dataset"])
         for kind, spec in specs.items():
             self._set(kind, str(shortened(kind, spec)))
         self._set("_specs", specs)

@@ -103,7 +103,7 @@ def shape_of(data: Dataset) -> tuple[tuple[int, ...], int, str]:
 
 def _rehearse(runs: Sequence[Run], shape: tuple[int, ...], outputs: int, task: str) -> int:
     run = runs[0]
-    check_loss(run.specs["loss"], task, run.dataset)
+    check_loss(run.specs["loss"], task, run.specs["dataset"])
     model, loss = make_model(run.specs["network"], shape, outputs), make_loss(run.specs["loss"])
     of = f" (network {run.network}, rule {run.rule}, loss {run.loss}, inputs of shape {shape})"
     return rehearse(model, loss, [hyper_of(run) for run in runs], shape, of, outputs, task)
