@@ -32,7 +32,7 @@ function positions(group, run, axis) {
   const epochs = run.rows.epoch;
   if (axis === "seconds") {
     let sum = 0;
-    return run.rows.epoch_time.map((t, e) => (sum += e ? t : 0));
+    return run.rows.epoch_time?.map((t, e) => (sum += e ? t : 0)) ?? null;
   }
   if (axis === "epoch") return epochs;
   if (!group.examples || (axis === "passes" && !group.passes)) return null;

@@ -1,6 +1,5 @@
 """Values, several labels and soft labels are learned, measured by metrics of their own, and compared by them."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +17,6 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 VALUES = npt.Run(dataset="teacher(inputs=6, outputs=3, train=300, test=90)", network="linfc(depth=0)", rule="sgd",
                  lr=3e-2, epochs=4, batchsize=20)  # fmt: skip
-CLASSES = npt.Run(dataset="digits(train=200,test=50)", network="fc(width=8)", rule="sgd", epochs=1, batchsize=50)
 X = np.random.default_rng(0).normal(size=(150, 6))
 Y = X @ np.random.default_rng(1).normal(size=(6, 3))
 
@@ -118,24 +116,6 @@ def test_scores_follow_the_rows():
     assert scores(measured(task="values")) == ["test_r2"] and scores(measured(task="multilabel")) == ["test_f1"]
     assert score_of(measured(task="probabilities")) == score_of(()) == "test_acc"
     assert charted({"epoch": 1, "test_r2": 0.5, "test_loss": 0.1}) == {"R2/test": 0.5, "loss/test": 0.1}
-
-
-def test_runs_of_two_tasks_are_listed_and_compared_side_by_side(tmp_path, capsys):
-    several = [VALUES, replace(VALUES, lr=1e-5), replace(CLASSES, epochs=0)]
-    npt.train(several, name="both", out=tmp_path)
-    out = ("--out", str(tmp_path))
-    cli.main(["runs", *out])
-    heading, line, *_ = capsys.readouterr().out.splitlines()
-    assert "best test %  best test R2" in heading and not re.search(r" -  ", line)
-    cli.main(["runs", "both", "--best", "1", *out])
-    listed = capsys.readouterr().out
-    assert VALUES.id in listed and several[2].id in listed and several[1].id not in listed
-    cli.main(["runs", "both", "--where", "dataset=teacher", "--sort", "test_r2", *out])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[2].startswith(VALUES.id) and "test %" not in lines[1]
-    table = npt.load_results("both", tmp_path, last=True)
-    assert table.test_acc.notna().sum() == 1 and table.test_r2.notna().sum() == 2
-    assert "train_acc" not in npt.load_results("both", tmp_path).query("dataset != @CLASSES.dataset").dropna(axis=1)
 
 
 def test_check_takes_values_as_training_does_and_curves_have_a_panel_of_r2(capsys):
