@@ -128,8 +128,15 @@ def cifar(place: Path, files: Mapping[str, int], label: int, classes: int) -> Ar
     return Arrays(*(half for part in splits for half in (_pixels(part, label), part[:, label])))
 
 
-def packaged(package: str, file: str, shape: tuple[int, ...], dtype: Any = np.float64, **options: Any) -> np.ndarray:
-    """A table of numbers that a package contains, of this shape; `options` of np.loadtxt, such as usecols.
+def packaged(
+    package: str,
+    file: str,
+    shape: tuple[int, ...],
+    dtype: Any = np.float64,
+    delimiter: str | None = ",",
+    usecols: Any = None,
+) -> np.ndarray:
+    """A table of numbers that a package contains, of this shape; dtype, delimiter and usecols are those of np.loadtxt.
 
     The file is read without importing the package, which would take seconds.
     """
@@ -139,7 +146,7 @@ def packaged(package: str, file: str, shape: tuple[int, ...], dtype: Any = np.fl
     if not os.path.isfile(path):
         raise DataError(f"{path}: missing; reinstall the package {package}, which contains it")
     with guarded(path):
-        table = np.loadtxt(path, dtype, ndmin=2, **{"delimiter": ","} | options)
+        table = np.loadtxt(path, dtype, delimiter=delimiter, usecols=usecols, ndmin=2)
     if table.shape != shape:
         raise DataError(f"{path}: expected a table of shape {shape}; got {table.shape}")
     return table

@@ -54,7 +54,7 @@ function drawCurves() {
   for (const i of shown) {
     const group = data.groups[i], found = curve(group, quantity, axis);
     if (!found && group.included.length) unknown.push(group.label);
-    if (!found || hidden.has(i)) continue;
+    if (!found?.x.length || hidden.has(i)) continue;
     if (found.error.some((e) => e > 0)) bands.push(band(i, found, look));
     lines.push(line(i, found, look));
   }
