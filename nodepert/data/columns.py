@@ -139,7 +139,7 @@ def kind(path: Path, name: str, column: Any) -> str:
         raise DataError(
             f"{path}: column '{name}' is {column.dtype}, not numbers or texts; convert it, or drop='{name}'"
         )
-    odd = pd.to_numeric(column.astype(str), errors="coerce").isna().to_numpy()
+    odd = np.isnan(np.asarray(pd.to_numeric(column.astype(str), errors="coerce"), np.float64))
     if 0 < odd.sum() < len(odd) / 2:
         row = int(odd.argmax())
         raise DataError(f"{path}: column '{name}' has numbers, but '{column.iloc[row]}' in row {row + 1}")
