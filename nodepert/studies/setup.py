@@ -15,7 +15,7 @@ from nodepert.registry.generator import pinned
 from nodepert.studies.run import Run
 from nodepert.training import devices, processes
 from nodepert.training.hyper import Hyper, structure
-from nodepert.training.program import rehearse
+from nodepert.training.rehearsal import rehearse
 from nodepert.training.rounding import warn_of_rounding
 
 

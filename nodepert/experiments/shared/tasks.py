@@ -14,7 +14,7 @@ from nodepert.registry import full, make, make_loss
 from nodepert.registry.catalogue import TASKS
 from nodepert.registry.ranges import check_numbers
 from nodepert.training.hyper import Hyper
-from nodepert.training.program import rehearse
+from nodepert.training.rehearsal import rehearse
 from nodepert.training.replicas import Epoch, fit_all
 
 
