@@ -61,6 +61,7 @@ def test_a_target_of_texts_is_classes_and_several_columns_are_values():
 def test_a_file_is_looked_for_in_the_data_folder(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     FRAME.to_csv(tmp_path / "data" / "cars.csv", index=False)
+    monkeypatch.delenv("NODEPERT_DATA_DIR", raising=False)
     spec = "table(path='cars.csv', target=mpg, drop=id)"
     assert npt.load_dataset(spec, tmp_path / "data").source == str(tmp_path / "data" / "cars.csv")
     with pytest.raises(npt.DataError, match=r"^no file cars\.csv$"):
