@@ -48,7 +48,7 @@ def check(
     """
     from nodepert.cli import display
     from nodepert.data import load_dataset
-    from nodepert.registry import make_loss, make_model, passes
+    from nodepert.registry import check_loss, make_loss, make_model, passes
     from nodepert.studies.setup import check_runs
     from nodepert.studies.store.run_folder import checked_name
     from nodepert.training.compile_cache import keep_programs
@@ -62,7 +62,8 @@ def check(
     keep_programs()
     folder = writable(out / checked_name(name))
     data = load_dataset(runs[0].dataset, data_dir)
-    model = make_model(runs[0].network, data.train_x.shape[1:], data.classes)
+    check_loss(runs[0].specs["loss"], data.task, runs[0].specs["dataset"])
+    model = make_model(runs[0].network, data.train_x.shape[1:], data.outputs)
     batch = examples(data, batchsize, seed)
     results = [measured(run.rule, model, make_loss(run.loss), batch, draws, seed) for run in runs]
     for stem, run, result in zip(stems([run.rule for run in runs]), runs, results, strict=True):
@@ -84,14 +85,14 @@ def writable(folder: Path) -> Path:
 
 
 def examples(data: Any, batchsize: int, seed: int) -> tuple[Any, Any]:
-    """A random batch of training examples, (x, y), standardised as in training."""
+    """A random batch of training examples, (x, y), as in training."""
     import numpy as np
 
     n = len(data.train_y)
     if not 1 <= batchsize <= n:
         raise UserError(f"batchsize must be in 1..{n:,}, the training examples; got {batchsize}")
     chosen = np.random.default_rng(seed).permutation(n)[:batchsize]
-    return data.standardised(data.train_x[chosen]), data.train_y[chosen]
+    return data.standardised(data.train_x[chosen]), data.targets(data.train_y[chosen])
 
 
 def measured(rule: str, model: Any, loss: Any, batch: tuple[Any, Any], draws: int | None, seed: int) -> Any:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nodepert.training.metrics import columns_of, diverged, mean_error, metric_of, seconds, with_error
+from nodepert.training.metrics import columns_of, diverged, main_ones, mean_error, metric_of, seconds, with_error
 
 if TYPE_CHECKING:  # it imports JAX, which most commands do not need
     from nodepert.studies.result import Result
@@ -37,12 +37,12 @@ console = Terminal(highlight=False, width=None if sys.stdout.isatty() else PIPE)
 def results(labels: Sequence[str], found: Sequence[Result]) -> Table:
     """Final metrics, a row per label and learning rate: mean ± standard error of the runs that did not diverge.
 
-    A narrow terminal shows only accuracies.
+    A narrow terminal shows only the main metrics, such as accuracies.
     """
     rows = [result.rows[-1] for result in found if result.rows]
     names = [name for name in columns_of(rows) if name != "epoch_time"]
     if console.width < 110:
-        names = [name for name in names if metric_of(name).unit == "%"]
+        names = main_ones(names)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("rule", overflow="fold")
     for column in ("lr", *(metric_of(name).heading for name in names), "s/epoch"):

@@ -21,7 +21,7 @@ from nodepert.cli.pace import Pace
 from nodepert.studies.callbacks import Callback, PrintRows, StateOf
 from nodepert.studies.run import Run
 from nodepert.studies.store.run_folder import has_result
-from nodepert.training.metrics import SCORE, Row
+from nodepert.training.metrics import Row, metric_of, score_of
 
 BARS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 WIDTH, LINES = 16, 14  # characters of a curve; lines of runs on a terminal
@@ -32,10 +32,11 @@ class Line(NamedTuple):
     """A run on the terminal."""
 
     label: str
-    curve: Sequence[float]  # test accuracy of each epoch, per cent
+    curve: Sequence[float]  # the score of each epoch
     epoch: int
     epochs: int
     status: str  # "" before it starts
+    score: str = "test_acc"  # the metric of the curve
 
 
 def sparkline(values: Sequence[float], low: float, high: float, width: int = WIDTH, bars: str = BARS) -> str:
@@ -51,23 +52,41 @@ def level(value: float, low: float, high: float, levels: int) -> int:
 
 
 def replicas(lines: Sequence[Line]) -> Table:
-    """A table of runs, running ones first; all curves share one scale, from the lowest to the highest value."""
-    values = [v for line in lines for v in line.curve if math.isfinite(v)]
-    low, high = min(values, default=0.0), max(values, default=1.0)
+    """A table of runs, running ones first; all curves of one metric share one scale, from its lowest to its highest
+    value."""
+    scales = {name: scale(name, lines) for name in dict.fromkeys(line.score for line in lines)}
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("run", overflow="ellipsis", no_wrap=True, ratio=1)
-    table.add_column(f"{low:.0f} to {high:.0f}%" if values else "", no_wrap=True, min_width=WIDTH, style="cyan")
-    for heading in ("test %", "epoch", ""):
+    texts = ", ".join(text for _, _, text in scales.values() if text)
+    table.add_column(texts, no_wrap=True, min_width=WIDTH, style="cyan")
+    for heading in (", ".join(metric_of(name).heading for name in scales), "epoch", ""):
         table.add_column(heading, justify="right", no_wrap=True)
     order = sorted(lines, key=lambda line: ORDER.get(line.status, 4))
     bars = BARS if console.encoding.startswith("utf") else PLAIN
     for line in order[:LINES]:
-        last = f"{line.curve[-1]:.1f}" if line.curve else ""
+        low, high, _ = scales[line.score]
+        last = f"{line.curve[-1]:{form_of(line.score)}}" if line.curve else ""
         table.add_row(escape(line.label), sparkline(line.curve, low, high, bars=bars), last,
                       f"{line.epoch}/{line.epochs}" if line.status else "", line.status or "waiting")  # fmt: skip
     if len(order) > LINES:
         table.add_row(f"and {len(order) - LINES:,} more", "", "", "", "")
     return table
+
+
+def scale(name: str, lines: Sequence[Line]) -> tuple[float, float, str]:
+    """The lowest and the highest value of a metric in these curves, and both as a text."""
+    metric = metric_of(name)
+    values = [max(v, metric.lowest) for line in lines if line.score == name for v in line.curve if math.isfinite(v)]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    return (
+        low,
+        high,
+        (f"{low:.0f} to {high:.0f}%" if metric.unit == "%" else f"{low:.2f} to {high:.2f}") if values else "",
+    )
+
+
+def form_of(name: str) -> str:
+    return ".1f" if metric_of(name).unit == "%" else metric_of(name).form
 
 
 @contextmanager
@@ -103,6 +122,7 @@ class Board(Callback):
     def __init__(self, named: dict[Run, str], clock: Callable[[], float] = time.monotonic):
         self.named, self.clock = named, clock
         self.curves: dict[Run, list[float]] = {run: [] for run in named}
+        self.scores = dict.fromkeys(named, score_of(()))
         self.statuses = dict.fromkeys(named, "")
         self.pace = Pace({run: run.epochs for run in named})
         self.evaluation: dict[Run, float] = {}  # seconds
@@ -113,7 +133,8 @@ class Board(Callback):
         self.compiling = True
 
     def on_epoch(self, run: Run, row: Row, state: StateOf) -> None:
-        self.curves[run].append(row.get(SCORE, math.nan))
+        self.scores[run] = score_of(row)
+        self.curves[run].append(row.get(self.scores[run], math.nan))
         left, now = run.epochs - row["epoch"], self.clock()
         if state.read_back:
             self.pace.expected(run, left, row.get("epoch_time", 0.0), now)
@@ -134,8 +155,8 @@ class Board(Callback):
         self.compiling &= "running" in self.statuses.values()
 
     def lines(self) -> list[Line]:
-        return [Line(label, self.curves[run], max(0, len(self.curves[run]) - 1), run.epochs, self.statuses[run])
-                for run, label in self.named.items()]  # fmt: skip
+        return [Line(label, self.curves[run], max(0, len(self.curves[run]) - 1), run.epochs, self.statuses[run],
+                     self.scores[run]) for run, label in self.named.items()]  # fmt: skip
 
     def footer(self, seconds: float) -> list[str]:
         statuses = list(self.statuses.values())

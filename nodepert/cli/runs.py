@@ -26,7 +26,7 @@ from nodepert.studies.results import (
     saved_runs,
     write_table,
 )
-from nodepert.training.metrics import SCORE, columns_of, metric_of
+from nodepert.training.metrics import columns_of, main_ones, metric_of, scores
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -82,8 +82,8 @@ def runs(
         where: Only runs with these values. rule=np is np with any arguments, 'rule=np(samples=4)' just that one,
             network.width=100 one argument; for an option given twice, either value.
         status: Only runs with this status: finished, diverged, failed, running or interrupted.
-        best: Only the N runs with the highest test accuracy, best first.
-        sort: Sort by an option, an argument, status, epoch, test_acc, ... (accuracies descending).
+        best: Only the N runs with the highest test accuracy (R2 of values, F1 of several labels), best first.
+        sort: Sort by an option, an argument, status, epoch, test_acc, ... (metrics from the best).
     """
     from nodepert.cli.display import console
 
@@ -138,7 +138,7 @@ def fitted_table(found: Sequence[SavedRun], columns: Sequence[str]) -> Table:
     broken = [column.replace(".", ".\n") for column in columns]
     texts = sorted((c for c in columns if c in SPECS), key=lambda c: max(map(len, cells[c])), reverse=True)
     metrics = [name for name in columns_of(run.rows[-1] for run in found if run.rows) if name != "epoch_time"]
-    shares = [name for name in metrics if metric_of(name).unit == "%"]
+    shares = main_ones(metrics)
     attempts = [(columns, metrics, 0), (columns, shares, 0), *((broken, shares, n) for n in range(len(texts) + 1))]
     for headers, measured, count in attempts:
         table = runs_table(found, cells, headers, measured, texts[:count])
@@ -155,15 +155,16 @@ def overview(found: Sequence[SavedRun]) -> Table:
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("study", overflow="fold")
-    for column in ("runs", *(shown := statuses(found)), "best test %"):
+    there = scores(filters.metrics_of(found))
+    for column in ("runs", *(shown := statuses(found)), *(f"best {metric_of(name).heading}" for name in there)):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("last changed", no_wrap=True)
     for study in dict.fromkeys(run.study for run in found):
         own = [run for run in found if run.study == study]
         counts = Counter(map(filters.status_word, own))
-        best = max((run.rows[-1][SCORE] for run in own if run.rows and SCORE in run.rows[-1]), default=None)
+        best = (number(name, max(filters.values(own, name), default=None)) for name in there)
         changed = datetime.fromtimestamp(max(run.changed for run in own)).isoformat(" ", "minutes")
-        table.add_row(study, f"{len(own):,}", *(f"{counts[word]:,}" for word in shown), number(SCORE, best), changed)
+        table.add_row(study, f"{len(own):,}", *(f"{counts[word]:,}" for word in shown), *best, changed)
     return table
 
 
@@ -228,8 +229,7 @@ def runs_table(
     for name in metrics:
         table.add_column(metric_of(name).heading, justify="right", no_wrap=True)
     for i, run in enumerate(found):
-        last = run.rows[-1] if run.rows else {}
-        status = filters.status_word(run)
+        last, status = run.rows[-1] if run.rows else {}, filters.status_word(run)
         colour, epochs = COLOURS.get(status, "yellow"), run.options["epochs"]
         table.add_row(
             escape(run.id), f"[{colour}]{escape(status)}[/{colour}]", f"{last.get('epoch', '-')}/{epochs}",

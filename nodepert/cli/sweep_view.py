@@ -21,7 +21,7 @@ from nodepert.studies.stopping import STOPPING, Stopping
 from nodepert.studies.store.run_folder import FAILED, FINISHED, RUNNING, RunFolder
 from nodepert.studies.sweep.jobs import Launcher
 from nodepert.studies.sweep.sweep import Progress, Sweep
-from nodepert.training.metrics import SCORE, in_words
+from nodepert.training.metrics import in_words, score_of
 
 
 def show_plan(study: Sweep) -> None:
@@ -117,7 +117,9 @@ def _lines(study: Sweep, named: Sequence[str]) -> Callable[[], None]:
 
 
 def _score(progress: Progress) -> str:
-    return f", {in_words(SCORE, progress.curve[-1])}" if progress.curve and progress.status == FINISHED else ""
+    if not progress.last or progress.status != FINISHED:
+        return ""
+    return f", {in_words(score_of(progress.last), progress.curve[-1])}"
 
 
 def _live_lines(study: Sweep, named: Sequence[str]) -> list[live.Line]:
@@ -125,7 +127,8 @@ def _live_lines(study: Sweep, named: Sequence[str]) -> list[live.Line]:
     jobs = {i: state.word for batch in study.batches for runs, state in zip(batch.runs, batch.states, strict=True)
             for i in runs}  # fmt: skip
     statuses = [_run_status(progress, jobs.get(i, "")) for i, progress in enumerate(study.progress)]
-    return [live.Line(named[i], progress.curve, progress.epoch, study.runs[i].epochs, status)
+    return [live.Line(named[i], progress.curve, progress.epoch, study.runs[i].epochs, status,
+                      score_of(progress.last or ()))
             for i, (progress, status) in enumerate(zip(study.progress, statuses, strict=True))
             if i in jobs or progress.status == RUNNING]  # fmt: skip
 

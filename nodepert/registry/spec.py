@@ -99,7 +99,10 @@ def _single(text: str) -> Spec:
         return Spec(value)
     if isinstance(value, Spec):
         return value
-    raise UserError(f"cannot read {text!r}: write a name, or name(arg=value, ...), as in np(sigma=1e-3, samples=4)")
+    quotes = "; quote other texts, as in path='a.csv'" * bool(re.search(r"=\s*[^\s'\"(),\d-][^'\"(),]*[./\\]", text))
+    raise UserError(
+        f"cannot read {text!r}: write a name, or name(arg=value, ...), as in np(sigma=1e-3, samples=4){quotes}"
+    )
 
 
 def _value(node: ast.expr) -> Any:

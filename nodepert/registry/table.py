@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from nodepert.errors import UserError, did_you_mean
-from nodepert.registry.catalogue import ALIASES, BUILT_IN, CONTEXT, Entry, Passes
+from nodepert.registry.catalogue import ALIASES, BUILT_IN, CONTEXT, TASKS, Entry, Passes
 from nodepert.registry.signatures import described
 from nodepert.registry.spec import Spec, parse
 
@@ -85,7 +85,15 @@ def everything() -> Iterator[tuple[str, str, Entry]]:
             yield kind, name, line
 
 
-def register(kind: str, name: str, factory: Callable[..., Any], *, loss: str = "mse", passes: Passes = None) -> None:
+def register(
+    kind: str,
+    name: str,
+    factory: Callable[..., Any],
+    *,
+    loss: str = "mse",
+    passes: Passes = None,
+    task: str = "classes",
+) -> None:
     """Give a factory a name in this process, so that specs can use it.
 
     Registering a name again replaces it, as when a notebook cell is run twice. A run saved under a `name` records a
@@ -110,9 +118,11 @@ def register(kind: str, name: str, factory: Callable[..., Any], *, loss: str = "
         loss: The default loss of a network.
         passes: Forward passes per step of a rule, for `nodepert list` and reports: a number, or a function of the
             spec's arguments. Default: unknown.
+        task: What the targets of a data set are, which decides the default loss: "classes", "probabilities",
+            "multilabel" or "values".
 
     Raises:
-        UserError: The kind is unknown, the name is invalid or taken, or `factory` is not such a function.
+        UserError: The kind or the task is unknown, the name is invalid or taken, or `factory` is not such a function.
 
     Examples:
         >>> import nodepert as npt
@@ -122,9 +132,11 @@ def register(kind: str, name: str, factory: Callable[..., Any], *, loss: str = "
     """
     if kind not in CONTEXT:
         raise UserError(f"no kind '{kind}'; there are: {', '.join(CONTEXT)}")
+    if task not in TASKS:
+        raise UserError(f"no task '{task}'{did_you_mean(task, TASKS)}; there are: {', '.join(filter(None, TASKS))}")
     _check_name(kind, name)
     _check_factory(kind, name, factory)
-    OWN.setdefault(kind, {})[name] = Entry("", loss=loss, passes=passes, factory=factory)
+    OWN.setdefault(kind, {})[name] = Entry("", loss=loss, passes=passes, task=task, factory=factory)
 
 
 def _check_name(kind: str, name: str) -> None:

@@ -32,7 +32,7 @@ function positions(group, run, axis) {
   const epochs = run.rows.epoch;
   if (axis === "seconds") {
     let sum = 0;
-    return run.rows.epoch_time.map((t, e) => (sum += e ? t : 0));
+    return run.rows.epoch_time?.map((t, e) => (sum += e ? t : 0)) ?? null;
   }
   if (axis === "epoch") return epochs;
   if (!group.examples || (axis === "passes" && !group.passes)) return null;
@@ -47,7 +47,7 @@ function curve(group, quantity, axis) {
   const found = { x: [], y: [], error: [] };
   const last = Math.min(...runs.map((run) => run.rows.epoch.length));
   for (let e = 0; e < last; e++) {
-    const values = runs.map((run) => run.rows[quantity][e]);
+    const values = runs.map((run) => run.rows[quantity]?.[e] ?? null);
     if (values.includes(null)) break;
     found.x.push(mean(xs.map((x) => x[e])));
     found.y.push(mean(values));

@@ -2,7 +2,8 @@
 
 const QUANTITIES = Object.fromEntries( // the score first
   data.metrics.filter(({ name }) => name !== "epoch_time").sort((a, b) => (b.name === data.score) - (a.name === data.score))
-    .map(({ name, label }) => [name, label]));
+    .map((metric) => [metric.name, metric]));
+const SCORE = QUANTITIES[data.score] ?? { label: "test accuracy", unit: "%" };
 const AXES = {
   epoch: "epochs", seconds: "seconds of training and evaluation", examples: "examples seen",
   passes: "forward-pass equivalents",
@@ -18,7 +19,7 @@ const STROKES = { solid: "", dash: "8 4", dot: "2 3", dashdot: "8 3 2 3" };
 const FEW = 10; // curves drawn at first
 const hidden = new Set(); // groups hidden by a click in the legend
 
-// The groups to draw: the best by test accuracy of those that pass the filter, in the table's order.
+// The groups to draw: the best by score of those that pass the filter, in the table's order.
 function drawnGroups() {
   const found = filtered();
   const most = +at("most").value || found.length;
@@ -53,16 +54,18 @@ function drawCurves() {
   for (const i of shown) {
     const group = data.groups[i], found = curve(group, quantity, axis);
     if (!found && group.included.length) unknown.push(group.label);
-    if (!found || hidden.has(i)) continue;
+    if (!found?.x.length || hidden.has(i)) continue;
     if (found.error.some((e) => e > 0)) bands.push(band(i, found, look));
     lines.push(line(i, found, look));
   }
-  const form = layout(look, matchMedia("(max-width: 600px)").matches ? 340 : 430), loss = quantity.endsWith("loss");
+  const form = layout(look, matchMedia("(max-width: 600px)").matches ? 340 : 430), loss = /loss|rmse|mae/.test(quantity);
   Object.assign(form.xaxis, { title: { text: AXES[axis] }, rangemode: "tozero" });
-  form.yaxis.title = { text: QUANTITIES[quantity] + (loss ? " (log scale)" : "") };
+  form.yaxis.title = { text: QUANTITIES[quantity].title + (loss ? " (log scale)" : "") };
   if (loss) form.yaxis.type = "log";
+  const low = QUANTITIES[quantity].lowest ?? null, all = lines.flatMap((one) => one.y);
+  if (low !== null && Math.min(...all) < low) form.yaxis.range = [low, Math.max(1.05 * Math.max(...all), low + 0.1)];
   Plotly.react("curves", [...bands, ...lines], form, CONFIG);
-  at("legend").replaceChildren(...shown.filter((i) => data.groups[i].included.length).map((i) => legendItem(i, look)));
+  at("legend").replaceChildren(...shown.filter((i) => data.groups[i].runs.some((run) => run.rows[quantity])).map((i) => legendItem(i, look)));
   at("curves-note").textContent = notes(axis, unknown);
 }
 

@@ -1,8 +1,8 @@
-// A heat map of test accuracy over two numbers in which groups differ.
+// A heat map of the score over two numbers in which groups differ.
 
 const number = (group, key) => group.options[key] ?? group.arguments[key];
 
-// Test accuracies of the finished runs of a cell, after their last epoch, and the number of other runs.
+// Scores of the finished runs of a cell, after their last epoch, and the number of other runs.
 function cell(groups, across, up, x, y) {
   const own = groups.filter((group) => number(group, across.key) === x && number(group, up.key) === y);
   const runs = own.flatMap((group) => group.runs), finished = runs.filter((run) => run.status === "finished");
@@ -11,8 +11,8 @@ function cell(groups, across, up, x, y) {
 }
 
 function hoverText({ values, others }, position) {
-  const accuracy = values.length ? `${withError(mean(values), error(values))} %` : "no accuracy";
-  return `${safe(position)}<br>${accuracy} (${values.length} finished${others ? `, ${others} not` : ""})`;
+  const score = values.length ? `${withError(mean(values), error(values))} ${SCORE.unit}` : `no ${SCORE.label}`;
+  return `${safe(position)}<br>${score} (${values.length} finished${others ? `, ${others} not` : ""})`;
 }
 
 // The column and the row of the highest value; null if all are empty.
@@ -39,14 +39,15 @@ function ink(value, z, look) {
 function drawMap() {
   if (data.axes.length < 2) return;
   const look = theme(), [across, up] = [at("map-x"), at("map-y")].map((select) => data.axes[+select.value]);
-  const groups = filtered().map((i) => data.groups[i]);
+  const otherTask = (group) => group.runs.some((run) => run.rows.epoch.length && !run.rows[data.score]);
+  const groups = filtered().map((i) => data.groups[i]).filter((group) => !otherTask(group));
   const cells = up.values.map((y) => across.values.map((x) => cell(groups, across, up, x, y)));
   const over = (f) => cells.map((line, y) => line.map((one, x) => f(one, x, y)));
   const z = over(({ values }) => (values.length ? mean(values) : null)), top = best(z);
   const star = (x, y) => (top && x === top.x && y === top.y ? "★ " : "");
   const room = (at("map").clientWidth - 150) / across.values.length > 40; // for numbers
   const text = over(({ values, others }, x, y) => (
-    values.length ? star(x, y) + (room ? mean(values).toFixed(1) : "") : others && room ? "none<br>finished" : ""));
+    values.length ? star(x, y) + (room ? mean(values).toFixed(SCORE.unit === "%" ? 1 : 3) : "") : others && room ? "none<br>finished" : ""));
   const hover = over((one, x, y) => hoverText(one, `${across.key} ${across.texts[x]}, ${up.key} ${up.texts[y]}`));
   const form = layout(look, Math.min(560, 130 + 56 * up.values.length));
   Object.assign(form.xaxis, ticks(across));
@@ -59,10 +60,10 @@ function drawMap() {
   Plotly.react("map", [{
     type: "heatmap", x: [...across.values.keys()], y: [...up.values.keys()], z, text, hovertext: hover, hoverinfo: "text",
     colorscale: "Cividis", xgap: 1, ygap: 1, hoverongaps: true,
-    colorbar: { title: { text: "%" }, thickness: 12, outlinewidth: 0 },
+    colorbar: { title: { text: SCORE.unit || SCORE.label }, thickness: 12, outlinewidth: 0 },
   }], form, CONFIG);
   const without = groups.filter((group) => [across, up].some((axis) => number(group, axis.key) === undefined));
-  at("map-note").textContent = "Mean test accuracy after the last epoch over all finished runs of a cell, "
+  at("map-note").textContent = `Mean ${SCORE.label} after the last epoch over all finished runs of a cell, `
     + "including runs that differ in other options. A frame and a star mark the best."
     + (without.length ? ` Rows of the table without these numbers are not shown: ${without.length}.` : "");
 }

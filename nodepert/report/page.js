@@ -6,11 +6,11 @@ function draw() {
 }
 
 function fillControls() {
-  for (const [key, text] of Object.entries(QUANTITIES)) option(at("quantity"), key, text);
+  for (const [key, { title }] of Object.entries(QUANTITIES)) option(at("quantity"), key, title);
   const known = (axis) => data.groups.some((group) => group.runs.some((run) => positions(group, run, axis)));
   for (const [key, text] of Object.entries(AXES)) if (known(key)) option(at("axis"), key, text);
   const count = data.groups.length;
-  for (const most of [FEW, 3 * FEW]) if (most < count) option(at("most"), most, `the ${most} best by test accuracy`);
+  for (const most of [FEW, 3 * FEW]) if (most < count) option(at("most"), most, `the ${most} best by ${SCORE.label}`);
   option(at("most"), 0, `all ${count}`);
   at("most-label").hidden = count <= FEW;
   for (const id of ["map-x", "map-y"]) data.axes.forEach((axis, i) => option(at(id), i, axis.key));

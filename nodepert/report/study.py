@@ -19,7 +19,7 @@ from nodepert.experiments.drawing import COLOURS, style
 from nodepert.registry import examples, passes
 from nodepert.studies.filters import status_word, written
 from nodepert.studies.results import OPTIONS, SPECS, SavedRun, differing, one_line, saved_runs
-from nodepert.training.metrics import SCORE, columns_of, finite_or_none, mean_error, metric_of
+from nodepert.training.metrics import columns_of, finite_or_none, mean_error, metric_of, score_of
 
 GROUPED = [name for name in OPTIONS if name != "seed"]
 DASHES = ("solid", "dash", "dot", "dashdot")
@@ -46,7 +46,7 @@ def gather(name: str, out: str | Path = "runs") -> dict[str, Any]:
         "axes": _axes(described),
         "groups": described,
         "metrics": [_described(name) for name in sorted(metrics, key=lambda name: name == "epoch_time")],
-        "score": SCORE,
+        "score": score_of(metrics),
         "counts": dict(Counter(map(status_word, runs))),
         "colours": COLOURS,
         "provenance": provenance(runs),
@@ -127,11 +127,12 @@ def _mean(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean if n else None, "error": error if n > 1 else None, "n": len(values)}
 
 
-def _described(name: str) -> dict[str, str]:
-    """The name, label, heading and format of a metric."""
+def _described(name: str) -> dict[str, Any]:
+    """A metric: its name, what an axis is called, and what METRICS says."""
     metric = metric_of(name)
-    label = f"{metric.label}, {metric.unit}" if metric.unit else metric.label
-    return {"name": name, "label": label, "heading": metric.heading, "form": metric.form}
+    title = f"{metric.label}, {metric.unit}" if metric.unit else metric.label
+    own = {key: finite_or_none(getattr(metric, key)) for key in ("label", "unit", "heading", "form", "lowest")}
+    return {"name": name, "title": title, **own}
 
 
 def status_counts(runs: Sequence[SavedRun]) -> list[dict[str, Any]]:

@@ -83,13 +83,21 @@ def _draw_runs(axes: Any, epochs: Sequence[Sequence[Row]], names: Sequence[str],
 
 
 def _finish(axes: Any, chart: str, names: Sequence[str]) -> None:
-    """Set scales, ticks and labels of a panel: per cent from 0 to 100, other metrics on a logarithmic scale."""
+    """Set scales, ticks and labels of a panel: per cent from 0 to 100, other scores on a linear scale, all else on a
+    logarithmic scale."""
     from matplotlib.ticker import LogLocator
 
     tidy(axes, xlabel="epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    if metric_of(names[0]).unit == "%":
+    metric = metric_of(names[0])
+    if metric.unit == "%":
         axes.set(ylabel=f"{chart} (%)", ylim=(0, 100))
+        return
+    if metric.score:
+        values = [max(v, metric.lowest) for line in axes.lines for v in line.get_ydata()]
+        low, high = min(values, default=0), max(values, default=1)
+        margin = 0.05 * (high - low or 1)
+        axes.set(ylabel=chart, ylim=(low - margin, high + margin))
         return
     axes.set(ylabel=f"{chart} (log scale)", yscale="log")
     low, high = axes.get_ylim()

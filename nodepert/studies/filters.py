@@ -13,7 +13,7 @@ from nodepert.registry.catalogue import ALIASES
 from nodepert.registry.spec import parse, show
 from nodepert.studies.grid import parsed_seeds
 from nodepert.studies.results import OPTIONS, SPECS, SavedRun, known, rank
-from nodepert.training.metrics import SCORE, columns_of, measured, metric_of
+from nodepert.training.metrics import columns_of, measured, metric_of, score_of, scores
 
 OWN = ("study", "id", "status")  # columns beside options, arguments and metrics
 SHOWN = 12  # values in a complaint
@@ -66,7 +66,7 @@ def status_word(run: SavedRun) -> str:
 
 
 def best(runs: Sequence[SavedRun], count: int) -> list[SavedRun]:
-    """The runs of best score (METRICS' SCORE) after their last epoch, best first.
+    """The runs of best score (of METRICS) after their last epoch, best first; of each kind of task, where several.
 
     Raises UserError for a count below 1, and where no run has rows.
     """
@@ -75,7 +75,10 @@ def best(runs: Sequence[SavedRun], count: int) -> list[SavedRun]:
     found = [run for run in runs if run.rows]
     if not found:
         raise UserError("none of these runs has metrics yet")
-    return ordered(found, SCORE)[:count]
+    kinds = {score_of(run.rows[-1]): [] for run in found}
+    for run in found:
+        kinds[score_of(run.rows[-1])].append(run)
+    return [run for name in scores(kinds) for run in ordered(kinds[name], name)[:count]]
 
 
 def ordered(runs: Sequence[SavedRun], column: str) -> list[SavedRun]:
@@ -99,8 +102,8 @@ def ordered(runs: Sequence[SavedRun], column: str) -> list[SavedRun]:
 
 
 def metrics_of(runs: Sequence[SavedRun]) -> list[str]:
-    """epoch, the metrics that are always measured, and those that these runs have."""
-    return ["epoch", *columns_of([measured(), *(run.rows[-1] for run in runs if run.rows)])]
+    """epoch, and the metrics that these runs have; without rows, those that are always measured."""
+    return ["epoch", *columns_of([run.rows[-1] for run in runs if run.rows] or [measured()])]
 
 
 def value(run: SavedRun, column: str) -> Any:
@@ -109,6 +112,11 @@ def value(run: SavedRun, column: str) -> Any:
         return getattr(run, column)
     last = run.rows[-1] if run.rows else {}
     return (run.options | run.arguments | last).get(column)
+
+
+def values(runs: Sequence[SavedRun], column: str) -> list[Any]:
+    """The values of a column in those runs that have one."""
+    return [found for run in runs if (found := value(run, column)) is not None]
 
 
 def written(value: Any) -> str:

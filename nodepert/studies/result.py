@@ -21,7 +21,7 @@ from nodepert.studies.store import network_file
 from nodepert.studies.store.records import check_target
 from nodepert.studies.store.run_folder import versions
 from nodepert.training.configuration import settings
-from nodepert.training.metrics import SCORE, Row, in_words
+from nodepert.training.metrics import Row, in_words, score_of
 from nodepert.training.predictor import Trained
 
 if TYPE_CHECKING:
@@ -68,7 +68,12 @@ class Result:
     @property
     def test_acc(self) -> float:
         """Test accuracy after the last epoch, per cent."""
-        return self.rows[-1][SCORE]
+        return self.rows[-1]["test_acc"]
+
+    @property
+    def score(self) -> float:
+        """The metric by which runs of this task are compared, after the last epoch: test accuracy, R2, F1."""
+        return self.rows[-1][score_of(self.rows[-1])]
 
     @property
     def read_back(self) -> bool:
@@ -101,13 +106,14 @@ class Result:
         return self._trained.predictor.signature.shape
 
     def predict(self, x: Any) -> np.ndarray:
-        """Predict the classes of examples.
+        """Predict the targets of examples.
 
         Args:
             x: Inputs, (N, ...), in the units of the training data: they are standardised as in training. Any N.
 
         Returns:
-            The index of the largest output of each example, (N,).
+            By the task of the training data: class indices, (N,); values in their own units, (N,) or (N, n); labels, 0
+            or 1, (N, n).
 
         Raises:
             UserError: For another shape or dtype, and where no network is saved.
@@ -115,7 +121,8 @@ class Result:
         return self._trained.predictor.predict(self._trained.params, x)
 
     def outputs(self, x: Any) -> np.ndarray:
-        """The outputs of the network, (N, classes), before any sigmoid or softmax of the loss; `x` as for `predict`."""
+        """The outputs of the network, (N, n), before any sigmoid or softmax of the loss, and of standardised values.
+        `x` as for `predict`."""
         return self._trained.predictor.outputs(self._trained.params, x)
 
     def evaluate(
@@ -201,7 +208,8 @@ class Result:
 
     def __repr__(self) -> str:
         last = self.rows[-1] if self.rows else {}
-        measured = [" ".join(in_words(SCORE, last[SCORE]).split())] if SCORE in last else []
+        score = score_of(last)
+        measured = [" ".join(in_words(score, last[score]).split())] if score in last else []
         where = f"{self._text('rule')} on {self._text('dataset')}, {self._text('network')}, seed {self.config['seed']}"
         epoch = [f"epoch {last['epoch']}"] if last and self.status == "finished" else []
         return f"<Result: {'; '.join([where, ', '.join([self.status, *epoch, *measured])])}>"

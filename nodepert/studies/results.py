@@ -109,7 +109,7 @@ def table(runs: Sequence[SavedRun], last: bool = False) -> DataFrame:
         columns[name] = pd.Series([run.options[name] for run, _ in rows], dtype=kind)
     for key in differing(runs):
         columns[key] = _column([run.arguments.get(key) for run, _ in rows])
-    for name in ("epoch", *columns_of([measured(), *(row for _, row in rows)])):
+    for name in ("epoch", *columns_of([row for _, row in rows if row] or [measured()])):
         values = [row.get(name) for _, row in rows]
         columns[name] = pd.Series(values, dtype="Int64" if name == "epoch" else "float64")
     return pd.DataFrame(columns)

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from nodepert.errors import UserError
-from nodepert.registry import entry, full, plain, shortened, to_float
+from nodepert.registry import auto_loss, check_loss, declared_task, full, plain, shortened, to_float
 from nodepert.registry.ranges import check_numbers
 from nodepert.registry.spec import Spec
 
@@ -26,7 +26,8 @@ class Task:
     network: str = "fc"
     """Network, as a spec: fc, 'fc(width=500, depth=2)', linfc, conv, conv-large."""
     loss: str = "auto"
-    """Per-example loss: mse, linear-mse, cross-entropy; 'auto': the network's own (linear-mse for linfc, else mse)."""
+    """Per-example loss: mse, linear-mse, cross-entropy, ...; 'auto': for classes the network's own (linear-mse for
+    linfc, else mse), for values linear-mse, for several labels per example sigmoid-cross-entropy."""
     batchsize: int = 100
     """Examples per update."""
     epochs: int = 10
@@ -67,7 +68,8 @@ class Run(Task):
             self._set(field.name, _converted(field.name, str(field.type), getattr(self, field.name)))
         specs = {kind: full(kind, getattr(self, kind)) for kind in SPECS if (kind, self.loss) != ("loss", "auto")}
         if self.loss == "auto":
-            specs["loss"] = full("loss", _loss_of(specs["network"]))
+            specs["loss"] = full("loss", auto_loss(specs["network"], specs["dataset"]))
+        check_loss(specs["loss"], declared_task(specs["dataset"].name), specs["dataset"])
         for kind, spec in specs.items():
             self._set(kind, str(shortened(kind, spec)))
         self._set("_specs", specs)
@@ -124,13 +126,6 @@ def _converted(name: str, kind: str, value: Any) -> Any:
     if type(value).__name__ != kind:
         raise UserError(f"{name} must be {_NOUNS[kind]}; got {value!r}")
     return value
-
-
-def _loss_of(network: Spec) -> str:
-    """The loss that goes with a network; of one that wraps another, with the inner one."""
-    while network.args:
-        network = network.args[0]
-    return entry("network", network.name).loss
 
 
 def _check_ranges(run: Run) -> None:

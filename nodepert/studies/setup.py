@@ -10,12 +10,12 @@ from nodepert.core import Loss, Model
 from nodepert.data import Dataset, load_dataset
 from nodepert.data.dataset import sound
 from nodepert.errors import UserError
-from nodepert.registry import entry, make_loss, make_model, within
+from nodepert.registry import check_loss, entry, make_loss, make_model, within
 from nodepert.registry.generator import pinned
 from nodepert.studies.run import Run
 from nodepert.training import devices, processes
 from nodepert.training.hyper import Hyper, structure
-from nodepert.training.program import rehearse
+from nodepert.training.rehearsal import rehearse
 from nodepert.training.rounding import warn_of_rounding
 
 
@@ -89,23 +89,24 @@ def check_runs(runs: Sequence[Run]) -> None:
             _rehearse([runs[i] for i in group], *shape)
 
 
-def known_shape(run: Run) -> tuple[tuple[int, ...], int] | None:
-    """Input shape and number of classes of a run's data by the registry; None where only the data tell."""
+def known_shape(run: Run) -> tuple[tuple[int, ...], int, str] | None:
+    """`shape_of` a run's data by the registry; None where only the data tell."""
     names = within("dataset", run.specs["dataset"])
     lines = [entry("dataset", name) for name in names]
-    return (lines[0].shape, lines[0].classes) if len(lines) == 1 and lines[0].shape else None
+    return (lines[0].shape, lines[0].outputs, lines[0].task) if len(lines) == 1 and lines[0].shape else None
 
 
-def shape_of(data: Dataset) -> tuple[tuple[int, ...], int]:
-    """Input shape and number of classes."""
-    return data.train_x.shape[1:], data.classes
+def shape_of(data: Dataset) -> tuple[tuple[int, ...], int, str]:
+    """Input shape, number of outputs, and task."""
+    return data.train_x.shape[1:], data.outputs, data.task
 
 
-def _rehearse(runs: Sequence[Run], shape: tuple[int, ...], classes: int) -> int:
+def _rehearse(runs: Sequence[Run], shape: tuple[int, ...], outputs: int, task: str) -> int:
     run = runs[0]
-    model, loss = make_model(run.specs["network"], shape, classes), make_loss(run.specs["loss"])
+    check_loss(run.specs["loss"], task, run.specs["dataset"])
+    model, loss = make_model(run.specs["network"], shape, outputs), make_loss(run.specs["loss"])
     of = f" (network {run.network}, rule {run.rule}, loss {run.loss}, inputs of shape {shape})"
-    return rehearse(model, loss, [hyper_of(run) for run in runs], shape, of, classes)
+    return rehearse(model, loss, [hyper_of(run) for run in runs], shape, of, outputs, task)
 
 
 def _built(numbers: list[int], runs: list[Run], sets: Mapping[str, Dataset]) -> Group:
@@ -115,5 +116,5 @@ def _built(numbers: list[int], runs: list[Run], sets: Mapping[str, Dataset]) -> 
         raise UserError(f"these data are {data.name}, but the run's data set is {run.dataset}")
     if run.batchsize > len(data.train_y):
         raise UserError(f"batchsize must be at most the {len(data.train_y):,} training examples; got {run.batchsize}")
-    model = make_model(run.specs["network"], *shape_of(data))
+    model = make_model(run.specs["network"], data.train_x.shape[1:], data.outputs)
     return Group(numbers, runs, model, make_loss(run.specs["loss"]), data, [hyper_of(run) for run in runs])

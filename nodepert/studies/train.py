@@ -194,7 +194,7 @@ class _Work:
         run, how, report = group.runs[0], self.execution, self.callbacks.of_batches(group.runs)
         more = {"begin": next(iter(found.values())).epoch, "states": [c.state for c in found.values()]} if found else {}
         return fit_all(group.model, group.loss, group.data, group.hypers, batchsize=run.batchsize, epochs=run.epochs,
-                       lanes=how.lanes, memory=how.memory, metrics=measured(how.metrics),
+                       lanes=how.lanes, memory=how.memory, metrics=measured(how.metrics, group.data.task),
                        on=jax.devices() if how.spread_batch else None, on_batches=report, **more)  # fmt: skip
 
     def follow(self, group: Group, recorder: Recorder, found: dict[int, Checkpoint]) -> None:

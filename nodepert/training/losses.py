@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from nodepert.contract.losses import are_classes
 from nodepert.core import Array, as_values
@@ -65,3 +66,40 @@ def cross_entropy(outputs: Array, targets: Array) -> Array:
         classes = jnp.arange(outputs.shape[-1], dtype=jnp.int32)  # jax 0.10 compiles that wrongly on CPU
         return jnp.where(targets.astype(jnp.int32)[..., None] == classes, surprise, 0).sum(-1)
     return (targets * surprise).sum(-1)
+
+
+def sigmoid_cross_entropy(outputs: Array, targets: Array) -> Array:
+    """Cross-entropy of each output's sigmoid, in nats: L_b = -1/n sum_i [y_bi log p_bi + (1 - y_bi) log(1 - p_bi)],
+    with p = sigmoid(o).
+
+    Args:
+        outputs: Outputs of the network, (B, n).
+        targets: Labels of 0 and 1 or probabilities, floats (B, n); or class indices, (B,).
+
+    Returns:
+        Losses, (B,), one per example.
+
+    Examples:
+        >>> import jax.numpy as jnp, nodepert as npt
+        >>> npt.make_loss("sigmoid-cross-entropy")(jnp.array([[0.0, 2.0]]), jnp.array([[1.0, 1.0]])).shape
+        (1,)
+    """
+    return optax.sigmoid_binary_cross_entropy(outputs, as_values(targets, outputs)).mean(-1)
+
+
+def by_target(outputs: Array, targets: Array) -> Array:
+    """`cross_entropy` for class indices, `linear_mse` for values.
+
+    Args:
+        outputs: Outputs of the network, (B, n).
+        targets: Class indices, (B,), or values, (B, n).
+
+    Returns:
+        Losses, (B,), one per example.
+
+    Examples:
+        >>> import jax.numpy as jnp, nodepert as npt
+        >>> npt.make_loss("by-target")(jnp.array([[0.0, 2.0]]), jnp.array([[0.0, 1.0]])).shape
+        (1,)
+    """
+    return cross_entropy(outputs, targets) if are_classes(targets, outputs) else linear_mse(outputs, targets)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nodepert.core import Loss, Model, Params
+from nodepert.data import targets
 from nodepert.data.dataset import Dataset, is_wide, sound, standardise
 from nodepert.data.signature import Signature, from_json, signature_of
 from nodepert.errors import UserError
@@ -23,7 +24,7 @@ from nodepert.registry.spec import Spec, parse
 from nodepert.rules.noise import key_of
 from nodepert.training import devices
 from nodepert.training.hyper import Hyper
-from nodepert.training.metrics import METRICS
+from nodepert.training.metrics import METRICS, measured
 from nodepert.training.program import EVALUATION_BATCH, Program, task_data
 
 
@@ -137,7 +138,7 @@ class Predictor:
     def _metrics(self) -> Any:
         devices.start()
         with _as_in_training():
-            task = Program(self._base, make_loss(self.loss), 1, 0)
+            task = Program(self._base, make_loss(self.loss), 1, 0, metrics=measured(task=self.signature.task))
         hyper = Hyper(parse(self.rule or "sgd"), Spec("sgd"), 0.0)
         return jax.jit(lambda params, data: task.evaluate(params, hyper, data),
                        compiler_options=devices.compiler_options())  # fmt: skip
@@ -145,8 +146,12 @@ class Predictor:
     def evaluate(self, params: Params, data: Dataset) -> dict[str, float]:
         """The metrics that examples have, on both splits, with the statistics of the training data: the values of a
         run's row. Raises UserError for data that the network does not fit."""
-        self.signature.fits(sound(data))
-        found = self._metrics(params, task_data(data._replace(mean=self.signature.mean, std=self.signature.std)))
+        own = self.signature
+        own.fits(sound(data))
+        data = data._replace(
+            mean=own.mean, std=own.std, target_mean=own.target_mean, target_std=own.target_std, classes=own.outputs
+        )
+        found = self._metrics(params, task_data(data))
         return {name: metric.value(float(found[name])) for name, metric in METRICS.items() if name in found}
 
     def evaluate_pair(self, params: Params, x: Any, y: Any) -> dict[str, float]:
@@ -154,8 +159,10 @@ class Predictor:
         x, y = self.signature.inputs(x), np.asarray(y)
         if not len(x):
             raise UserError("there are no examples to evaluate")
-        data = Dataset("these examples", x[:1], y[:1], x, y, self.signature.outputs, self.signature.mean,
-                       self.signature.std, "")  # fmt: skip
+        own = self.signature
+        y = targets.stored(y, own.task) if len(y) else y
+        data = Dataset("these examples", x[:1], y[:1], x, y, own.outputs, own.mean, own.std, "", own.task,
+                       own.target_mean, own.target_std)  # fmt: skip
         found = self.evaluate(params, data)
         return {name: value for name, value in found.items() if METRICS[name].split == "test"}
 

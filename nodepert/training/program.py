@@ -7,7 +7,7 @@ inside the traced step: one compiled program serves any learning rate, sigma or 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -17,10 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nodepert.contract.mixing import check_network
-from nodepert.core import Array, Info, Loss, Model, Params, Rule, node_shapes, per_example
+from nodepert.core import Array, Info, Loss, Model, Params, Rule, per_example
 from nodepert.data.dataset import Dataset, is_wide, standardise
-from nodepert.errors import UserError
+from nodepert.data.targets import units
 from nodepert.registry import make
 from nodepert.rules.noise import key_of
 from nodepert.rules.update import started, updated
@@ -149,11 +148,17 @@ class Program:
                 pixels, labels = self.spread(batch)
                 outputs = network.apply(params, standardised(data, pixels))
                 losses = per_example(self.loss, outputs, labels)
-                return sums + jnp.stack([measure(outputs, labels, losses).sum() for measure in measures.values()])
+                return {
+                    name: sums[name] + measure(outputs, labels, losses).sum(0) for name, measure in measures.items()
+                }
 
-            sums = over_batches(add, jnp.zeros(len(measures)), data[split], EVALUATION_BATCH)
-            n = len(data[split][1])
-            found |= {name: self.metrics[name].scale * sums[i] / n for i, name in enumerate(measures)}
+            values = data[split][1].shape[1:]
+            start = {name: jnp.zeros(values if self.metrics[name].of_mean else ()) for name in measures}
+            sums = over_batches(add, start, data[split], EVALUATION_BATCH)
+            n, units = len(data[split][1]), data["units"].get(split)
+            for name, total in sums.items():
+                metric = self.metrics[name]
+                found[name] = metric.of_mean(total / n, units) if metric.of_mean else metric.scale * total / n
         return found
 
     def _built(self, hyper: Hyper, data: Any) -> tuple[Rule, optax.GradientTransformation]:
@@ -186,59 +191,14 @@ def over_batches(f: Callable[[Any, Any], Any], carry: Any, arrays: Any, batchsiz
 def task_data(data: Dataset) -> dict[str, Any]:
     """The data as a program takes them: pixels stay uint8, and are standardised batch by batch."""
     train, test, mean, std = data.train_x, data.test_x, data.mean, data.std
+    targets = {"train": data.targets(data.train_y), "test": data.targets(data.test_y)}
     if is_wide(mean):  # only the host has the precision
         train, test = data.standardised(train), data.standardised(test)
         mean, std = np.zeros(mean.shape, np.float32), np.ones(std.shape, np.float32)
-    return {"train": (train, data.train_y), "test": (test, data.test_y), "mean": mean, "std": std}
+    own = {split: units(y, data.target_std) for split, y in targets.items()} if data.task == "values" else {}
+    return {"train": (train, targets["train"]), "test": (test, targets["test"]), "mean": mean, "std": std, "units": own}
 
 
 def standardised(data: Mapping[str, Any], pixels: Array) -> Array:
     """Inputs standardised with the statistics of the training split."""
     return standardise(pixels, data["mean"], data["std"])
-
-
-def rehearse(
-    model: Model, loss: Loss, hypers: Sequence[Hyper], shape: tuple[int, ...], of: str = "", classes: int = 1
-) -> int:
-    """Trace one step of replicas of one structure, on inputs of this shape, without computing it.
-
-    Finds what is wrong with a network, a rule, a loss or their numbers before anything is written.
-
-    Args:
-        model, loss, hypers: As `fit_all` takes them.
-        shape: Of one input.
-        of: What the step belongs to, for the message; by default the shape of its inputs.
-        classes: Number of classes of the data: labels are in 0..classes-1.
-
-    Returns:
-        The bytes of the parameters of one replica.
-
-    Raises:
-        UserError: For whatever the network, the rule, the loss or the optimizer refuses, or fails with.
-    """
-    for hyper in hypers:
-        make("optimizer", hyper.optimizer, hyper.lr, 1)
-        rule = make("rule", hyper.rule, model, loss)
-
-    labels = jnp.array([0, classes - 1])  # concrete, so that one without an output is found
-
-    def step(key, x, y):
-        key, weights = jax.random.split(key)
-        network = rule.model(x) if rule.model else model
-        params = network.init(weights)
-        node_shapes(network, params, x)  # every node has its own name, and the examples on its first axis
-        per_example(loss, network.apply(params, x), labels)
-        return rule.grads(key, rule.init(key, params, x), params, (x, y))[0]
-
-    batch = jax.ShapeDtypeStruct((2, *shape), "float32"), jax.ShapeDtypeStruct((2,), "int32")
-    try:
-        check_network(model, batch[0])
-        params = jax.eval_shape(step, key_of(0), *batch)
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-    except UserError:
-        raise
-    except ValueError as error:  # of the network, the rule or the loss, against its contract
-        raise UserError(f"{error}{of}") from error
-    except Exception as error:  # of a network or a rule of the user's own
-        what = f"the network, the rule or the loss fails{of or f' on inputs of shape {batch[0].shape}'}"
-        raise UserError(f"{what}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}") from error

@@ -66,7 +66,7 @@ def fit_all(
         ValueError: For replicas of different structure.
     """
     check_task(data, hypers, batchsize)
-    metrics = measured() if metrics is None else metrics
+    metrics = measured(task=data.task) if metrics is None else metrics
 
     def trained(numbers: Sequence[int]) -> Iterator[Epoch]:
         limit = processes.least(devices.memory_free() * (1 - SPARE) if memory is None else memory)

@@ -11,7 +11,7 @@ import nodepert as npt
 from nodepert import registry
 from nodepert.core import as_values, per_example
 from nodepert.studies.setup import hyper_of
-from nodepert.training.program import rehearse
+from nodepert.training.rehearsal import rehearse
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -598,7 +598,7 @@ def test_whole_numbers_train_as_they_do_as_floats(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"train_y": np.zeros(20)}, "train labels must be whole numbers; got float64"),
+        ({"train_y": np.zeros(20)}, "training targets are float64 but test targets int64"),
         ({"train_y": np.zeros(19, int)}, "20 train inputs but labels of shape"),
         ({"test_y": -np.ones(20, int)}, "test labels from -1 to -1"),
         ({"train_x": np.zeros(20)}, "train inputs must be numbers (N, ..., C); got float64 (20,)"),

@@ -499,3 +499,21 @@ def test_dark_and_in_print(opened):
     assert len(opened.pdf()) > 10_000
     opened.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert colours()[1] == light[1] and opened.locator("details[open]").count() == 1
+
+
+def test_a_report_of_two_tasks_draws_each_quantity_of_the_runs_that_have_it(chromium, tmp_path):
+    for lr, seed in ((1e-3, 0), (1e-2, 0), (1e-3, 1), (1e-2, 1)):
+        for dataset, name, scores in ((RUN.dataset, "acc", (10, 80)), ("diabetes", "r2", (-40, 0.5))):
+            run = replace(RUN, dataset=dataset, loss="auto", lr=lr, seed=seed)
+            with open_run(tmp_path, "both", run, "0123456789abcdef") as folder:
+                losses = {"train_loss": 0.5, "test_loss": 0.5}
+                folder.write_rows([{"epoch": e, f"train_{name}": v, f"test_{name}": v, **losses}
+                                   for e, v in enumerate(map(float, scores))], last=True)  # fmt: skip
+                folder.set_status("finished")
+    cli.main(["report", "both", "--out", str(tmp_path)])
+    with opening(chromium, tmp_path / "both" / "report.html") as tab:
+        assert {trace["y"][-1] for trace in lines(tab).values()} == {80}
+        tab.select_option("#quantity", "test_r2")
+        assert {trace["y"][-1] for trace in lines(tab).values()} == {0.5}
+        low, high = tab.evaluate("document.getElementById('curves').layout.yaxis.range")
+        assert low == 0 and 0.5 < high < 1  # worse than the mean is not drawn

@@ -381,3 +381,30 @@ def test_what_is_not_there_is_one_line(tmp_path):
     (tmp_path / "runs" / "n" / RUN.id / "config.json").write_text("{")
     with pytest.raises(npt.UserError, match=r"config.json is not readable as JSON"):
         npt.load(RUN.id)
+
+
+TASKS = {"values": lambda rng, n: rng.normal(50, 9, (n, 2)), "one value": lambda rng, n: rng.normal(50, 9, n),
+         "multilabel": lambda rng, n: rng.integers(0, 2, (n, 3))}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_network_of_another_task_predicts_in_the_units_of_its_targets_and_loads_again(own, kind, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = [part for n in (40, 20) for part in (rng.normal(size=(n, 4)), TASKS[kind](rng, n))]
+    data = npt.make_dataset(*arrays, name="mine")
+    npt.register("dataset", "mine", lambda data_dir: data, task=data.task)
+    result = npt.train(npt.Run(dataset="mine", network="fc(width=5)", epochs=1, batchsize=10))
+    x, y = arrays[2:]
+    found = result.predict(x)
+    assert found.shape == y.shape and result.evaluate() == {name: result.rows[-1][name] for name in result.evaluate()}
+    if kind == "multilabel":
+        assert {*found.ravel()} <= {0, 1} and result.score == result.rows[-1]["test_f1"]
+    else:
+        assert np.sqrt(np.square(found - y).mean()) == pytest.approx(result.rows[-1]["test_rmse"], rel=1e-5)
+        assert 30 < found.mean() < 70 and result.score == result.rows[-1]["test_r2"]
+    again = npt.load(result.save(tmp_path / "a.npz"))
+    assert (
+        np.array_equal(again.predict(x), found) and again.evaluate((x, y))["test_loss"] == result.rows[-1]["test_loss"]
+    )
+    with pytest.raises(npt.UserError, match="targets of digits are classes; this network was trained on"):
+        again.evaluate(npt.load_dataset("digits")._replace(train_x=np.zeros((1437, 4), "float32")))

@@ -541,3 +541,21 @@ def test_a_condition_on_the_status_names_the_option_for_it(tmp_path):
     for condition, word in (("status=finished", "finished"), ("status = diverged", "diverged")):
         with pytest.raises(UserError, match=f"status is not an option of a run: write --status {word}, not --where"):
             where(found, [condition])
+
+
+def test_runs_of_two_tasks_are_listed_chosen_and_tabulated_side_by_side(tmp_path, capsys):
+    values = replace(RUN, dataset="diabetes", loss="auto")
+    runs = [values, replace(values, seed=1), RUN, replace(RUN, seed=1)]
+    for run, score in zip(runs, (0.5, 0.25, 80.0, 90.0), strict=True):
+        name = "r2" if run.dataset == "diabetes" else "acc"
+        losses = {"train_loss": 0.5, "test_loss": 0.5}
+        put(tmp_path, run, [{"epoch": 0, f"train_{name}": score, f"test_{name}": score, **losses}], study="both")
+    cli.main(["runs", "--out", str(tmp_path)])
+    heading, line = capsys.readouterr().out.splitlines()
+    assert "best test %  best test R2" in heading and re.search(r"90\.00 +0\.5000", line)
+    assert [run.id for run in best(saved_runs(["both"], tmp_path), 1)] == [runs[3].id, runs[0].id]
+    cli.main(["runs", "both", "--where", "dataset=diabetes", "--sort", "test_r2", "--out", str(tmp_path)])
+    _, heading, first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith(runs[0].id) and "test R2" in heading and "test %" not in heading
+    table = load_results("both", tmp_path)
+    assert table.test_acc.count() == table.test_r2.count() == 2

@@ -22,7 +22,8 @@ from nodepert.training import program as training
 from nodepert.training.hyper import Hyper
 from nodepert.training.losses import cross_entropy, mse
 from nodepert.training.metrics import diverged
-from nodepert.training.program import Program, over_batches, rehearse, standardised, task_data
+from nodepert.training.program import Program, over_batches, standardised, task_data
+from nodepert.training.rehearsal import rehearse
 from nodepert.training.replicas import fit_all
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

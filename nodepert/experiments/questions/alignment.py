@@ -15,6 +15,7 @@ from nodepert.experiments.drawing import COLOURS, Picture, legend, style, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Part, Row
 from nodepert.experiments.shared.cosines import cosines, known, law, unbiased
 from nodepert.experiments.shared.tables import where
+from nodepert.experiments.shared.tasks import check_classes
 from nodepert.models.fc import fc
 from nodepert.registry import make, make_loss
 from nodepert.registry.spec import Spec
@@ -107,6 +108,7 @@ class Alignment(Experiment):
 
     def rows(self, part: Part) -> Iterator[Row]:
         data, loss = self.load(self.dataset), make_loss(self.loss)
+        check_classes(data)
         weights, examples, noise = jax.random.split(key_of(self.seed), 3)
         model = fc(data.train_x.shape[1:], data.classes, **part)
         params = model.init(weights)

@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 from nodepert.core import Loss, Model
 from nodepert.data.dataset import Dataset
+from nodepert.errors import UserError
 from nodepert.experiments.experiment import Load, Row
 from nodepert.registry import full, make, make_loss
+from nodepert.registry.catalogue import TASKS
 from nodepert.registry.ranges import check_numbers
 from nodepert.training.hyper import Hyper
-from nodepert.training.program import rehearse
+from nodepert.training.rehearsal import rehearse
 from nodepert.training.replicas import Epoch, fit_all
 
 
@@ -26,9 +28,17 @@ class Task(NamedTuple):
 
 
 def make_task(load: Load, dataset: str, network: str, loss: str = "mse", batchsize: int = 100) -> Task:
-    """Build what the specs name. Raises UserError."""
+    """Build what the specs name. Raises UserError, also for a data set without classes."""
     data = load(dataset)
+    check_classes(data)
     return Task(make("network", network, data.train_x.shape[1:], data.classes), make_loss(loss), data, batchsize)
+
+
+def check_classes(data: Dataset) -> None:
+    """Raises UserError for data of another task: experiments measure accuracies."""
+    if data.task != "classes":
+        raise UserError(f"experiments take data sets of classes; the targets of {data.name} are "
+                        f"{TASKS[data.task].targets}")  # fmt: skip
 
 
 def make_hyper(rule: str, lr: float, seed: int = 0, optimizer: str = "sgd", wd: float = 0.0) -> Hyper:

@@ -26,7 +26,7 @@ from nodepert.studies.store import lock
 from nodepert.studies.store.records import Damaged, Foreign, writing
 from nodepert.studies.store.run_folder import FAILED, RUNNING, RunFolder, has_result, now
 from nodepert.studies.sweep.jobs import Job, JobState, Launcher, job_folders, tail, write_jobs
-from nodepert.training.metrics import SCORE, Row
+from nodepert.training.metrics import Row, score_of
 
 PAUSE = 1.0  # seconds between looks at the store
 log = logging.getLogger("nodepert")
@@ -220,7 +220,7 @@ def progress_of(folder: Path) -> Progress:
     status, rows = found.status, found.rows()
     if has_result(status) and not found.is_done_with(rows):
         status = RUNNING  # its table is corrupt
-    return Progress(status, rows[-1] if rows else None, tuple(row.get(SCORE, math.nan) for row in rows))
+    return Progress(status, rows[-1] if rows else None, tuple(row.get(score_of(row), math.nan) for row in rows))
 
 
 def mark_failed(folder: Path, why: str, since: str) -> str:

@@ -1,0 +1,70 @@
+"""A step that is traced, not computed: what is wrong with a run is found before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from nodepert.contract.mixing import check_network
+from nodepert.core import Loss, Model, node_shapes, per_example
+from nodepert.errors import UserError
+from nodepert.registry import make
+from nodepert.rules.noise import key_of
+from nodepert.training.hyper import Hyper
+
+
+def rehearse(
+    model: Model,
+    loss: Loss,
+    hypers: Sequence[Hyper],
+    shape: tuple[int, ...],
+    of: str = "",
+    classes: int = 1,
+    task: str = "classes",
+) -> int:
+    """Trace one step of replicas of one structure, on inputs of this shape, without computing it.
+
+    Finds what is wrong with a network, a rule, a loss or their numbers before anything is written.
+
+    Args:
+        model, loss, hypers: As `fit_all` takes them.
+        shape: Of one input.
+        of: What the step belongs to, for the message; by default the shape of its inputs.
+        classes: Number of classes of the data, where labels are in 0..classes-1; of other tasks, numbers per target.
+        task: What the targets are.
+
+    Returns:
+        The bytes of the parameters of one replica.
+
+    Raises:
+        UserError: For whatever the network, the rule, the loss or the optimizer refuses, or fails with.
+    """
+    for hyper in hypers:
+        make("optimizer", hyper.optimizer, hyper.lr, 1)
+        rule = make("rule", hyper.rule, model, loss)
+
+    # concrete, so that a label without an output is found
+    targets = jnp.array([0, classes - 1]) if task == "classes" else jnp.zeros((2, classes))
+
+    def step(key, x, y):
+        key, weights = jax.random.split(key)
+        network = rule.model(x) if rule.model else model
+        params = network.init(weights)
+        node_shapes(network, params, x)  # every node has its own name, and the examples on its first axis
+        per_example(loss, network.apply(params, x), targets)
+        return rule.grads(key, rule.init(key, params, x), params, (x, y))[0]
+
+    batch = jax.ShapeDtypeStruct((2, *shape), "float32"), jax.ShapeDtypeStruct(targets.shape, targets.dtype)
+    try:
+        check_network(model, batch[0])
+        params = jax.eval_shape(step, key_of(0), *batch)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    except UserError:
+        raise
+    except ValueError as error:  # of the network, the rule or the loss, against its contract
+        raise UserError(f"{error}{of}") from error
+    except Exception as error:  # of a network or a rule of the user's own
+        what = f"the network, the rule or the loss fails{of or f' on inputs of shape {batch[0].shape}'}"
+        raise UserError(f"{what}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}") from error
