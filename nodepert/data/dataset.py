@@ -117,11 +117,8 @@ def make_dataset(
         >>> npt.make_dataset(x[:15], y[:15], x[15:], y[15:]).classes
         3
     """
-    try:
-        arrays = Arrays(*map(np.asarray, (train_x, train_y, test_x, test_y)))
-    except ValueError as error:  # rows of several lengths
-        raise DataError(f"arrays of '{name}' must be arrays of numbers: {error}") from None
     source = f"arrays of '{name}'"
+    arrays = _arrays(source, Arrays(train_x, train_y, test_x, test_y))
     if classes is not None and not (isinstance(classes, int | np.integer) and 0 < classes < 2**31):
         raise DataError(f"{source}: classes must be a whole number from 1 to 2147483647; got {classes!r}")
     try:
@@ -129,10 +126,21 @@ def make_dataset(
     except ValueError as error:
         raise DataError(f"{source}: {error}") from None
     data = build(name, arrays, implied, source)
-    remarks.remark_channels(source, data.train_x.shape[1:])
+    remarks.remark_inputs(source, data.train_x)
     if classes is None:
         remarks.remark_unused(source, data.train_y, data.test_y, implied)
     return data
+
+
+def _arrays(source: str, given: Arrays) -> Arrays:
+    """The arrays in numpy. Raises DataError for rows of several lengths, and for masked values."""
+    for name, array in given._asdict().items():
+        if np.ma.is_masked(array):
+            raise DataError(f"{source}: {name} has masked values; leave these examples out, or fill them")
+    try:
+        return Arrays(*map(np.asarray, given))
+    except ValueError as error:
+        raise DataError(f"{source} must be arrays of numbers: {error}") from None
 
 
 def sound(data: Dataset) -> Dataset:
@@ -230,8 +238,10 @@ def _check_split(split: str, x: np.ndarray, y: np.ndarray, classes: int, source:
     if x.dtype.kind == "f" and not (np.isfinite(x).all() and np.abs(x).max() <= np.finfo(np.float32).max):
         raise DataError(f"{source}: {split} inputs contain nan or inf, or are too large for float32")
     if y.shape != (len(x),):
-        raise DataError(f"{source}: {len(x):,} {split} inputs but labels of shape {y.shape}")
+        raise DataError(f"{source}: {len(x):,} {split} inputs but labels of shape {y.shape}; labels are class indices "
+                        f"({len(x):,},), as y.argmax(1) gives for rows of one-hot values")  # fmt: skip
     if y.dtype.kind not in "iu":
-        raise DataError(f"{source}: {split} labels must be whole numbers; got {y.dtype}")
+        raise DataError(f"{source}: {split} labels must be whole numbers, as np.unique(y, return_inverse=True)[1] makes "
+                        f"them; got {y.dtype}")  # fmt: skip
     if y.min() < 0 or y.max() >= classes:
         raise DataError(f"{source}: {split} labels from {y.min()} to {y.max()}; they must be in 0..{classes - 1}")

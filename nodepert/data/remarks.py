@@ -32,8 +32,12 @@ def remark_unused(name: str, train_y: np.ndarray, test_y: np.ndarray, classes: i
                     "number by classes=", name, len(unused), classes, shown)  # fmt: skip
 
 
-def remark_channels(name: str, shape: tuple[int, ...]) -> None:
-    """A warning if inputs of this shape look like images whose first axis is the channels."""
+def remark_inputs(name: str, x: np.ndarray) -> None:
+    """A warning if all inputs, (N, ...), are equal, or look like images whose first axis is the channels."""
+    shape = x.shape[1:]
+    if len(x) > 1 and (x[1] == x[0]).all() and (x == x[0]).all():
+        log.warning("%s: all training inputs are equal; if they had a large offset, subtract it before they are "
+                    "converted to float32", name)  # fmt: skip
     if len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4) and min(shape[1:]) > 4:
         log.warning("%s: inputs of shape %s look like images with the channels first; channels are the last axis, as "
                     "np.moveaxis(x, 1, -1) makes them", name, shape)  # fmt: skip
