@@ -51,8 +51,9 @@ def as_array(values: Any) -> Array:
     if isinstance(given, np.ndarray) and is_integer(given):
         narrow = given.astype(jax.dtypes.canonicalize_dtype(given.dtype))
         if wrapped := given[narrow != given].tolist():
-            raise ValueError(f"{wrapped[0]} does not fit into {narrow.dtype}; number the classes 0, 1, 2, ..., and give "
-                             "values as floats")  # fmt: skip
+            raise ValueError(
+                f"{wrapped[0]} does not fit into {narrow.dtype}; number the classes 0, 1, 2, ..., or give floats"
+            )
     return jnp.asarray(given)
 
 
@@ -62,8 +63,10 @@ def _in_numpy(values: Any) -> np.ndarray:
     except (TypeError, ValueError):  # parts of several shapes
         array = np.asarray(None)
     if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == np.bool_):
-        raise ValueError(f"inputs and targets are arrays of numbers; got {array.dtype}. Number the classes 0, 1, 2, ..., "
-                         "as np.unique(y, return_inverse=True)[1] does")  # fmt: skip
+        raise ValueError(
+            f"inputs and targets are arrays of numbers; got {array.dtype}. Number the classes 0, 1, 2, ..., as "
+            "np.unique(y, return_inverse=True)[1] does"
+        )
     return array
 
 

@@ -241,7 +241,7 @@ def _check_split(split: str, x: np.ndarray, y: np.ndarray, classes: int, source:
         raise DataError(f"{source}: {len(x):,} {split} inputs but labels of shape {y.shape}; labels are class indices "
                         f"({len(x):,},), as y.argmax(1) gives for rows of one-hot values")  # fmt: skip
     if y.dtype.kind not in "iu":
-        raise DataError(f"{source}: {split} labels must be whole numbers, as np.unique(y, return_inverse=True)[1] makes "
-                        f"them; got {y.dtype}")  # fmt: skip
+        raise DataError(f"{source}: {split} labels must be whole numbers, as np.unique(y, return_inverse=True)[1] "
+                        f"makes them; got {y.dtype}")  # fmt: skip
     if y.min() < 0 or y.max() >= classes:
         raise DataError(f"{source}: {split} labels from {y.min()} to {y.max()}; they must be in 0..{classes - 1}")
