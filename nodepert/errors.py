@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+import nodepert
+
 
 class UserError(ValueError):
     """Something the user can put right. The command line prints it as one line and exits with status 2."""
@@ -16,6 +18,13 @@ def reason(error: OSError) -> str:
     if not has_cwd():
         return "the working directory no longer exists (change to another one)"
     return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def refuse_fork() -> None:
+    """Raises UserError in a process that cannot compute, since it was forked from one in which JAX had started."""
+    if nodepert.forked:
+        raise UserError("this process was forked from one that uses JAX, and JAX would wait for threads that only its "
+                        "parent has; start processes by multiprocessing.get_context('spawn')")  # fmt: skip
 
 
 def has_cwd() -> bool:

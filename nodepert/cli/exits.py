@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,10 @@ def _errors_in_a_line() -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        fail(error)
+    except ValueError as error:  # of JAX, as it is imported, for one of its variables in the environment
+        if not re.search("for (JAX flag|environment) ", str(error)):
+            raise
         fail(error)
     except FileNotFoundError as error:
         if has_cwd():

@@ -39,10 +39,35 @@ def per_example(loss: Callable[..., Any], outputs: Array, targets: Array) -> Arr
 
 def as_values(targets: Array, outputs: Array) -> Array:
     """Targets as values shaped as the outputs; class indices become one-hot rows. Raises as `are_classes` does."""
-    targets = jnp.asarray(targets)
+    targets = as_array(targets)
     if are_classes(targets, outputs):
         return jax.nn.one_hot(targets, outputs.shape[-1], dtype=outputs.dtype)
     return targets.astype(outputs.dtype) if targets.dtype == jnp.bool_ else targets
+
+
+def as_array(values: Any) -> Array:
+    """Inputs or targets as an array. Raises ValueError for what is none, and for integers that JAX would wrap."""
+    given = values if isinstance(values, jax.Array) else _in_numpy(values)
+    if isinstance(given, np.ndarray) and is_integer(given):
+        narrow = given.astype(jax.dtypes.canonicalize_dtype(given.dtype))
+        if wrapped := given[narrow != given].tolist():
+            raise ValueError(
+                f"{wrapped[0]} does not fit into {narrow.dtype}; number the classes 0, 1, 2, ..., or give floats"
+            )
+    return jnp.asarray(given)
+
+
+def _in_numpy(values: Any) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):  # parts of several shapes
+        array = np.asarray(None)
+    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == np.bool_):
+        raise ValueError(
+            f"inputs and targets are arrays of numbers; got {array.dtype}. Number the classes 0, 1, 2, ..., as "
+            "np.unique(y, return_inverse=True)[1] does"
+        )
+    return array
 
 
 def are_classes(targets: Array, outputs: Array) -> bool:

@@ -133,11 +133,8 @@ def make_dataset(
         >>> npt.make_dataset(x[:15], y[:15], x[15:], y[15:]).classes
         3
     """
-    try:
-        arrays = Arrays(*map(np.asarray, (train_x, train_y, test_x, test_y)))
-    except ValueError as error:  # rows of several lengths
-        raise DataError(f"arrays of '{name}' must be arrays of numbers: {error}") from None
     source = f"arrays of '{name}'"
+    arrays = _arrays(source, Arrays(train_x, train_y, test_x, test_y))
     task = targets.implied(arrays.train_y, arrays.test_y) if task is None else task
     if classes is not None and not (isinstance(classes, int | np.integer) and 0 < classes < 2**31):
         raise DataError(f"{source}: classes must be a whole number from 1 to 2147483647; got {classes!r}")
@@ -151,9 +148,20 @@ def make_dataset(
     else:
         outputs = int(np.prod(arrays.train_y.shape[1:]))
     data = build(name, arrays, outputs, source, task=task)
-    remarks.remark_channels(source, data.train_x.shape[1:])
+    remarks.remark_inputs(source, data.train_x)
     remarks.remark_targets(source, data.train_y, data.test_y, task, 0 if classes else outputs)
     return data
+
+
+def _arrays(source: str, given: Arrays) -> Arrays:
+    """The arrays in numpy. Raises DataError for rows of several lengths, and for masked values."""
+    for name, array in given._asdict().items():
+        if np.ma.is_masked(array):
+            raise DataError(f"{source}: {name} has masked values; leave these examples out, or fill them")
+    try:
+        return Arrays(*map(np.asarray, given))
+    except ValueError as error:
+        raise DataError(f"{source} must be arrays of numbers: {error}") from None
 
 
 def sound(data: Dataset) -> Dataset:

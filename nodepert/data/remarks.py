@@ -26,13 +26,16 @@ def classes_implied(train_y: np.ndarray, test_y: np.ndarray) -> int:
 
 def remark_targets(name: str, train_y: np.ndarray, test_y: np.ndarray, task: str, implied: int) -> None:
     """A warning if some of the classes that labels imply have no example (each is an output of the network that enters
-    the loss), or if values look like class labels."""
+    the loss), or if other targets look like classes."""
     if task == "classes" and implied:
         unused = np.flatnonzero(np.bincount(np.concatenate([train_y, test_y]), minlength=implied) == 0)
         if len(unused):
             shown = ", ".join(map(str, unused[:5])) + ", ..." * (len(unused) > 5)
             log.warning("%s: %d of %d classes have no example (%s); number the classes from 0 without gaps, or give "
                         "their number by classes=", name, len(unused), implied, shown)  # fmt: skip
+    if task == "multilabel" and train_y.shape[1] > 1 and (train_y.sum(1) == 1).all():
+        log.warning("%s: every row of the targets has one 1, and is taken as several labels; class indices are "
+                    "y.argmax(1)", name)  # fmt: skip
     if task == "values" and train_y.shape[1] == 1:
         different = np.unique(train_y)
         if 1 < len(different) <= FEW and np.array_equal(different, np.arange(len(different))):
@@ -40,8 +43,12 @@ def remark_targets(name: str, train_y: np.ndarray, test_y: np.ndarray, task: str
                         "integers: y.astype(int)", name, len(different) - 1)  # fmt: skip
 
 
-def remark_channels(name: str, shape: tuple[int, ...]) -> None:
-    """A warning if inputs of this shape look like images whose first axis is the channels."""
+def remark_inputs(name: str, x: np.ndarray) -> None:
+    """A warning if all inputs, (N, ...), are equal, or look like images whose first axis is the channels."""
+    shape = x.shape[1:]
+    if len(x) > 1 and (x[1] == x[0]).all() and (x == x[0]).all():
+        log.warning("%s: all training inputs are equal; if they had a large offset, subtract it before they are "
+                    "converted to float32", name)  # fmt: skip
     if len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4) and min(shape[1:]) > 4:
         log.warning("%s: inputs of shape %s look like images with the channels first; channels are the last axis, as "
                     "np.moveaxis(x, 1, -1) makes them", name, shape)  # fmt: skip

@@ -62,7 +62,8 @@ class Signature(NamedTuple):
         if data.task != self.task:
             raise UserError(f"targets of {data.name} are {data.task}; this network was trained on {self.task}")
         if data.outputs > self.outputs or (data.outputs < self.outputs and self.task != "classes"):
-            raise UserError(f"{data.name} needs {data.outputs} outputs; this network has {self.outputs}")
+            what = "classes" if self.task == "classes" else "targets per example"
+            raise UserError(f"{data.name} has {data.outputs} {what}; this network has {self.outputs} outputs")
 
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
         """What the outputs (N, n) predict: the indices of classes, (N,); labels; or values in their own units, (N,) if

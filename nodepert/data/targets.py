@@ -9,6 +9,7 @@ import numpy as np
 from nodepert.data import wide
 from nodepert.registry.catalogue import TASKS
 
+NUMBERED = "as np.unique(y, return_inverse=True)[1] makes them"
 SUM = 1e-3  # how far the sum of probabilities may be from 1
 
 
@@ -31,7 +32,7 @@ def check(split: str, y: np.ndarray, task: str, outputs: int) -> None:
     if size != outputs:
         raise ValueError(f"{split} targets are {size} numbers per example, of shape {y.shape[1:]}; expected {outputs}")
     if y.dtype.kind not in "fiub":
-        raise ValueError(f"{split} targets must be numbers; got {y.dtype}")
+        raise ValueError(f"{split} targets must be numbers; got {y.dtype} (class labels: whole numbers, {NUMBERED})")
     if not np.isfinite(y).all():
         raise ValueError(f"{split} targets contain nan or inf{_first(~np.isfinite(y))}")
     if task == "multilabel" and (wrong := (y != 0) & (y != 1)).any():
@@ -70,7 +71,7 @@ def units(y: np.ndarray, std: Any) -> dict[str, np.ndarray]:
 
 def _check_classes(split: str, y: np.ndarray, classes: int) -> None:
     if y.dtype.kind not in "iu":
-        raise ValueError(f"{split} labels must be whole numbers; got {y.dtype}")
+        raise ValueError(f"{split} labels must be whole numbers, {NUMBERED}; got {y.dtype}")
     if y.min() < 0 or y.max() >= classes:
         raise ValueError(f"{split} labels from {y.min()} to {y.max()}; they must be in 0..{classes - 1}")
 

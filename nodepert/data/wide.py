@@ -17,8 +17,10 @@ def loses_spread(x: np.ndarray, rounded: np.ndarray, std: np.ndarray) -> bool:
     """Whether float32 loses the spread of a channel of x; `rounded` are x as float32, std that of its channels."""
     others = tuple(range(x.ndim - 1))
     low, high = rounded.min(others), rounded.max(others)
-    rounding = np.maximum(np.abs(low), np.abs(high)) * 2.0**-24
-    lost = np.flatnonzero((rounding > LOST * std) | (low == high))
+    single = np.finfo(np.float32)
+    rounding = np.maximum(np.maximum(np.abs(low), np.abs(high)) * 2.0**-24, single.tiny)  # below, a device has 0
+    wide = high - low.astype(np.float64) > single.max
+    lost = np.flatnonzero((rounding > LOST * std) | (low == high) | wide)
     return any(x[..., c].min() != x[..., c].max() for c in lost)
 
 

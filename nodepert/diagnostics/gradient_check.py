@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nodepert import registry
+from nodepert.contract.losses import as_array
 from nodepert.contract.mixing import check_network
 from nodepert.core import (
     Array,
@@ -132,7 +133,10 @@ def checked(batch: Any) -> Batch:
     """(x, y) as arrays. Raises UserError for anything else."""
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         raise UserError("a batch is a pair (x, y) of inputs and targets")
-    x, y = map(jnp.asarray, batch)
+    try:
+        x, y = map(as_array, batch)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     if not (x.ndim and y.ndim and len(x) == len(y) > 0):
         raise UserError(f"a batch has as many targets as inputs, at least one; got shapes {y.shape} and {x.shape}")
     return x, y

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from nodepert.errors import UserError
+from nodepert.errors import UserError, refuse_fork
 from nodepert.registry.catalogue import GIVES
 from nodepert.registry.generator import pinned
 from nodepert.registry.spec import Spec
@@ -29,6 +29,8 @@ def make(kind: str, spec: str | Spec, *context: Any) -> Any:
     """
     spec = check(kind, spec)
     factory = resolve(kind, spec.name)
+    if kind in ("network", "rule"):  # data need no JAX
+        refuse_fork()
     try:
         with pinned():
             made = factory(*context, *spec.args, **dict(spec.kwargs))

@@ -106,6 +106,6 @@ def updated(table: Array, slot: Array, losses: Array) -> Array:
     """Move expectations towards the newest losses; examples that share a slot use their mean."""
     order = jnp.sort(slot)
     sharing = jnp.searchsorted(order, slot, side="right") - jnp.searchsorted(order, slot, side="left")
-    old = table[slot]
-    new = jnp.where(jnp.isinf(old), losses, old + RATE * (losses - old))
+    old = jnp.where(jnp.isinf(table[slot]), losses, table[slot])
+    new = old + RATE * (losses - old)
     return table.at[slot].set(0).at[slot].add(new / sharing.astype(new.dtype))

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from nodepert.core import (
     Array,
     Info,
-    Key,
     Loss,
     Model,
     Node,
@@ -27,7 +26,7 @@ from nodepert.core import (
 from nodepert.rules.directional import Difference, Noise, draw_keys
 from nodepert.rules.noise import draw
 
-NoiseAt = Callable[[Key, str, Array], Array]  # (key, node, pre-activation) -> noise
+NoiseAt = Callable[[Array, str, Array], Array]  # (key data, node, pre-activation) -> noise
 
 
 def replayed(
@@ -51,12 +50,12 @@ def replayed(
 
     def grads(key, state, params, batch):
         x, y = batch
-        keys = draw_keys(key, samples)  # (K,)
+        keys = jax.random.key_data(draw_keys(key, samples))  # (K, words): a typed key in a conditional counts as reused
         outputs = model.apply(params, x)
         clean = per_example(loss, outputs, y)  # (B,)
-        noise_at = partial(node_noise, noise, 1 if sharing == "batch" else batchsize(x))
+        noise_at = partial(node_noise, noise, 1 if sharing == "batch" else batchsize(x), jax.random.key_impl(key))
 
-        def losses(key: Key, step: Array | float) -> Array:  # (B,), with step * xi added at all nodes
+        def losses(key: Array, step: Array | float) -> Array:  # (B,), with step * xi added at all nodes
             return per_example(loss, model.apply(params, x, perturbing(key, step, noise_at)), y)
 
         slope = partial(slope_of, losses, difference, clean, sigma)
@@ -69,12 +68,13 @@ def replayed(
     return Rule(stateless, grads)
 
 
-def node_noise(noise: Noise, examples: int, key: Key, name: str, a: Array) -> Array:
-    """The noise of one node, (examples, ...), as `draw` makes it for all nodes."""
+def node_noise(noise: Noise, examples: int, generator: Any, data: Array, name: str, a: Array) -> Array:
+    """The noise of one node, (examples, ...), as `draw` makes it for all nodes from the key with these data."""
+    key = jax.random.wrap_key_data(data, impl=generator)
     return draw(key, {name: jax.ShapeDtypeStruct((examples, *a.shape[1:]), a.dtype)}, noise)[name]
 
 
-def perturbing(key: Key, step: Array | float, noise_at: NoiseAt) -> Node:
+def perturbing(key: Array, step: Array | float, noise_at: NoiseAt) -> Node:
     """A node handler that adds step * xi to every pre-activation, drawing xi when the node is called."""
 
     def noisy(name, op, params, h):
@@ -85,7 +85,7 @@ def perturbing(key: Key, step: Array | float, noise_at: NoiseAt) -> Node:
 
 
 def slope_of(
-    losses: Callable[[Key, Array | float], Array], difference: Difference, clean: Array, sigma: float, key: Key
+    losses: Callable[[Array, Array | float], Array], difference: Difference, clean: Array, sigma: float, key: Array
 ) -> Array:
     """dL_b / sigma of one draw, (B,); `losses(key, step)` gives the losses with step * xi added."""
     if difference == "jvp":
@@ -96,8 +96,8 @@ def slope_of(
     return (losses(key, sigma) - clean) / sigma
 
 
-def crediting(found: dict[str, Any], gains: Array, keys: Key, noise_at: NoiseAt) -> Node:
-    """A node handler that writes each node's weight gradient into `found`; gains: (K, B), keys: (K,)."""
+def crediting(found: dict[str, Any], gains: Array, keys: Array, noise_at: NoiseAt) -> Node:
+    """A node handler that writes each node's weight gradient into `found`; gains: (K, B), keys: (K, words)."""
 
     def credit(name, op, params, h):
         def learn(params, h):
@@ -128,7 +128,6 @@ def whole(known: Array, f: Callable[..., Any], *arguments: Any) -> Any:
     return jax.lax.cond(jnp.isfinite(known).all(), f, undefined, *arguments)
 
 
-def after(key: Key, a: Array) -> Key:
-    """The same key, made to depend on `a`, so that its noise is not drawn early: XLA cannot drop 0 * a."""
-    data = jax.random.key_data(key) + (0 * a.ravel()[0].astype(jnp.float32)).astype(jnp.uint32)
-    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+def after(data: Array, a: Array) -> Array:
+    """The same key data, made to depend on `a`, so that its noise is not drawn early: XLA cannot drop 0 * a."""
+    return data + (0 * a.ravel()[0].astype(jnp.float32)).astype(jnp.uint32)

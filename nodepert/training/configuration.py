@@ -45,7 +45,14 @@ SETTINGS: dict[str, Any] = {  # what changes bits, or which program is compiled,
     "jax_memory_fitting_effort": 0.0,
     "jax_memory_fitting_level": "O2",
 }
-REFUSED = {"jax_numpy_rank_promotion": "raise", "jax_error_checking_behavior_nan": "raise", "jax_no_tracing": True}
+REFUSED = {
+    "jax_numpy_rank_promotion": ("raise",),
+    "jax_error_checking_behavior_nan": ("raise",),
+    "jax_no_tracing": (True,),
+    "jax_transfer_guard": ("disallow", "disallow_explicit"),
+    "jax_transfer_guard_host_to_device": ("disallow", "disallow_explicit"),
+    "jax_transfer_guard_device_to_host": ("disallow", "disallow_explicit"),
+}
 FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")  # of the environment, recorded but not compared: most change no bits
 
 
@@ -58,8 +65,8 @@ def settings() -> dict[str, Any]:
 
 def check_supported() -> None:
     """Raise UserError for a setting under which NodePert's own code, or optax, cannot be traced."""
-    for name, value in REFUSED.items():
-        if _value(name, None) == value:
+    for name, values in REFUSED.items():
+        if (value := _value(name, None)) in values:
             raise UserError(f"NodePert does not work with {name}={value}; unset {name.upper()}")
 
 

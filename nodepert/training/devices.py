@@ -13,8 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-import nodepert
-from nodepert.errors import UserError
+from nodepert.errors import UserError, refuse_fork
 from nodepert.training import configuration
 
 try:
@@ -49,9 +48,7 @@ def start(replicas: int = 1) -> None:
     Raises UserError where it finds no device, in a process forked from one that has started it, and for a setting that
     NodePert does not support.
     """
-    if nodepert.forked:
-        raise UserError("this process was forked from one that uses JAX, and JAX would wait for threads that only its "
-                        "parent has; start processes by multiprocessing.get_context('spawn')")  # fmt: skip
+    refuse_fork()
     cores_apart(replicas)
     configuration.check_supported()
     if found := trouble():

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nodepert.contract.losses import are_classes
+from nodepert.contract.losses import are_classes, as_array
 from nodepert.core import Array, as_values
 
 
@@ -61,6 +61,7 @@ def cross_entropy(outputs: Array, targets: Array) -> Array:
         >>> npt.make_loss("cross-entropy")(jnp.array([[0.0, 2.0]]), jnp.array([1])).shape
         (1,)
     """
+    targets = as_array(targets)
     surprise = jax.nn.logsumexp(outputs, axis=-1, keepdims=True) - outputs
     if are_classes(targets, outputs):  # not a product with one_hot: under vmap, for more than 32,768 rows,
         classes = jnp.arange(outputs.shape[-1], dtype=jnp.int32)  # jax 0.10 compiles that wrongly on CPU
@@ -102,4 +103,5 @@ def by_target(outputs: Array, targets: Array) -> Array:
         >>> npt.make_loss("by-target")(jnp.array([[0.0, 2.0]]), jnp.array([[0.0, 1.0]])).shape
         (1,)
     """
+    targets = as_array(targets)
     return cross_entropy(outputs, targets) if are_classes(targets, outputs) else linear_mse(outputs, targets)

@@ -294,6 +294,16 @@ def test_a_device_that_is_not_there_is_one_line(command, platforms, work):
     assert "unset JAX_PLATFORMS" in err and files(work) == ["grid.toml"]
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"), [("JAX_ENABLE_X64", "maybe"), ("JAX_DEFAULT_MATMUL_PRECISION", "low")], ids=str
+)
+def test_a_variable_that_jax_does_not_understand_is_one_line(variable, value, work, monkeypatch):
+    monkeypatch.setenv(variable, value)
+    status, _, err = run("train", *TINY)
+    assert status == 2 and says_so(err, value) and variable in err.upper(), err
+    assert files(work) == []
+
+
 def made_by(kind, made):
     """A factory of the user's that gives `made`."""
     return (lambda a: made) if kind == "dataset" else (lambda a, b: made)

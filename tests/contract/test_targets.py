@@ -65,6 +65,34 @@ def test_a_label_without_an_output_is_named_wherever_labels_are_concrete(label):
         npt.make_loss("linear-mse")(jnp.zeros((4, 3)), np.asarray(labels))
 
 
+@pytest.mark.parametrize("name", registry.names("loss"))
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (list("abca"), r"arrays of numbers; got <U1. Number the classes 0, 1, 2, \.\.\., as np\.unique"),
+        (np.array(list("abca"), object), "got object"),
+        (None, "got object"),
+        ((np.ones(4), np.ones((4, 3))), "got object"),
+        (np.arange(4) % 3 + 2**32, "4294967296 does not fit into int32"),
+        (np.full(4, 2**63, np.uint64), "9223372036854775808 does not fit into uint32"),
+    ],
+    ids=["names", "objects", "none", "several", "wrapped", "unsigned"],
+)
+def test_what_is_no_array_of_numbers_or_would_be_wrapped_is_an_error(targets, message, name):
+    with pytest.raises(ValueError, match=message) as error:
+        npt.make_loss(name)(jnp.zeros((4, 3)), targets)
+    assert "\n" not in str(error.value)
+    if targets is not None:
+        with pytest.raises(npt.UserError, match=message):
+            npt.check(npt.make_model("fc(width=4)", (2,), 3), "sgd", name, (np.ones((4, 2)), targets), study=False)
+
+
+def test_a_list_of_labels_is_an_array():
+    for name in registry.names("loss"):
+        loss = npt.make_loss(name)
+        assert (loss(jnp.ones((3, 3)), [0, 1, 2]) == loss(jnp.ones((3, 3)), np.arange(3))).all()
+
+
 def logistic(outputs, targets):
     return jax.nn.softplus(jnp.where(targets == 1, -1, 1) * outputs[:, 0])
 

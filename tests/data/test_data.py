@@ -635,7 +635,7 @@ def test_bytes_of_any_shape_are_inputs_and_a_constant_feature_stays_small():
     ("change", "says"),
     [
         ({"test_x": np.zeros((20, 2), np.float32)}, "training inputs are (3,) but test inputs (2,)"),
-        ({"train_y": np.zeros(20)}, "labels must be whole numbers; got float64"),
+        ({"train_y": np.zeros(20)}, "labels must be whole numbers, as"),
         ({"train_x": np.zeros((20, 3)), "test_x": np.zeros((20, 3))}, "must be uint8 or float32; got float64"),
         ({"mean": np.zeros(2)}, "mean must be 3 numbers"),
         ({"std": np.array([1, 0, 1])}, "std must be 3 numbers, one for each channel or feature, above 0"),

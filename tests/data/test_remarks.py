@@ -37,18 +37,47 @@ def test_nothing_is_said_of_sound_labels_of_given_classes_or_of_a_subset(caplog)
     assert not caplog.records
 
 
+def varied(shape):
+    return np.zeros((6, *shape), np.uint8) + np.arange(6, dtype=np.uint8).reshape(6, *(1 for _ in shape))
+
+
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (4, 8, 16), (3, 224, 320)], ids=str)
 def test_images_that_look_channel_first_are_remarked_on(shape, caplog):
-    x = np.zeros((6, *shape), np.uint8)
+    x = varied(shape)
     npt.make_dataset(x[:3], Y[:3], x[3:], Y[3:6])
     assert [f"{shape} look like images with the channels first" in r.getMessage() for r in caplog.records] == [True]
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (3, 3, 3), (28, 28), (3, 32, 3), (7, 8, 8), (3,)], ids=str)
 def test_nothing_is_said_of_other_inputs(shape, caplog):
-    x = np.zeros((6, *shape), np.uint8)
+    x = varied(shape)
     npt.make_dataset(x[:3], Y[:3], x[3:], Y[3:6])
     assert not caplog.records
+
+
+def test_inputs_without_any_difference_are_remarked_on(caplog):
+    made(x=(X + 1e9).astype(np.float32))
+    assert ["all training inputs are equal" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_one_hot_rows_are_probabilities_and_of_whole_numbers_remarked_on(caplog):
+    assert made(y=np.eye(3)[Y]).task == "probabilities" and not caplog.records
+    assert made(y=np.eye(3, dtype=int)[Y]).task == "multilabel"
+    assert ["class indices are y.argmax(1)" in record.getMessage() for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"y": np.array(list("abc"))[Y]}, r"must be numbers; got <U1 \(class labels: whole numbers, as np\.unique"),
+        ({"y": np.ma.array(Y, mask=Y == 1)}, "train_y has masked values"),
+        ({"x": np.ma.array(X, mask=X > 1)}, "train_x has masked values"),
+    ],
+    ids=["names", "masked labels", "masked inputs"],
+)
+def test_labels_and_inputs_that_would_be_misread_are_refused_with_what_to_do(wrong, message):
+    with pytest.raises(npt.DataError, match=message):
+        made(**wrong)
 
 
 @pytest.mark.parametrize("largest", [10_000, 10**9, 2**40, 2**63], ids=str)

@@ -33,6 +33,8 @@ WIDE = {
     "32 bits": ((WHOLE + 2**30).astype(np.int32), WHOLE),
     "signed": (WHOLE - 2**62, WHOLE),
     "unsigned": ((WHOLE + 10**5).astype(np.uint64) + np.uint64(2**63), WHOLE),
+    "tiny": (1e-44 * X, X),
+    "the whole range": (np.where(X > 0, 3e38, -3e38), np.where(X > 0, 1.0, -1.0)),
     "float32": ((2.0**24 + 2 * WHOLE).astype(np.float32), WHOLE),
 }
 

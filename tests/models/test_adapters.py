@@ -502,6 +502,8 @@ REFUSALS = {
         "'norm' mixes the examples.*use_running_average=True"),
     "eqx dropout": (lambda: refused_eqx(lambda x, drop: drop(x), drop=eqx.nn.Dropout(0.5)),
                     r"'parts.drop' \(Dropout\) draws random numbers .*inference_mode\(module\)"),
+    "eqx axis name": (lambda: refused_eqx(lambda x, lin: lin(x) - jax.lax.pmean(x, "batch"), lin=linear()),
+                      "this module mixes the examples of a batch.*unbound axis name: batch"),
     "eqx dropout in attention": (lambda: refused_eqx(lambda x, a: x, a=eqx.nn.MultiheadAttention(
         2, 4, dropout_p=0.1, key=KEY())), "'parts.a.dropout' .* draws random numbers"),
     "eqx shared": (lambda: refused_eqx(lambda x, pair: pair()(x), pair=eqx.nn.Shared(

@@ -31,6 +31,15 @@ def test_the_estimate_is_that_of_node_perturbation(network, form):
         assert np.allclose(a, b, rtol=1e-6, atol=1e-7)  # the noise is of float32
 
 
+def test_under_vmap_no_key_counts_as_used_twice():
+    model, loss = npt.make_model("fc(width=5)", (2, 2, 1), 3), npt.make_loss("mse")
+    batch, params = (np.ones((4, 2, 2, 1), "float32"), np.arange(4) % 3), model.init(jax.random.key(1))
+    made = npt.node_perturbation(model, loss, samples=2, replay=True)
+    keys = jax.random.split(jax.random.key(0), 3)
+    grads = jax.vmap(lambda key: made.grads(key, (), params, batch)[0])(keys)["out"]["w"]
+    assert len(np.unique(grads.reshape(3, -1), axis=0)) == 3
+
+
 def temporaries(rule, depth):
     """Bytes of the temporaries of a step of gradient descent, by XLA's analysis."""
     model, loss = npt.make_model(f"fc(width=200, depth={depth})", (14, 14, 1), 10), npt.make_loss("mse")

@@ -19,6 +19,7 @@ from nodepert.diagnostics.conformance.common import compiled
 from nodepert.models.fc import fc
 from nodepert.rules import node
 from nodepert.rules.node import node_perturbation
+from nodepert.rules.prediction import updated
 from nodepert.rules.weight import weight_perturbation
 from nodepert.training.losses import cross_entropy, linear_mse, mse
 
@@ -37,6 +38,14 @@ def gradient(model, loss, params=PARAMS, batch=BATCH):
 def test_several_samples_are_unbiased_for_cross_entropy():
     draws = drawn(node_perturbation(MODEL, cross_entropy, samples=3), PARAMS, BATCH, DRAWS)
     check_expected(draws, gradient(MODEL, cross_entropy))
+
+
+def test_expected_losses_are_computed_without_nan_where_none_is_known():
+    table = jnp.full(4, jnp.inf)
+    with jax.debug_nans(True):
+        for losses in ([0.5, 3.0], [1.5, 3.0]):
+            table = updated(table, jnp.array([2, 0]), jnp.array(losses))
+    assert table.tolist() == [3.0, jnp.inf, 1.0, jnp.inf]
 
 
 def test_running_baseline_is_unbiased_at_its_first_batch():

@@ -180,20 +180,29 @@ def test_a_debugger_can_step_through_training():
     assert seen.rows[-1]["train_loss"] == pytest.approx(npt.train(run).rows[-1]["train_loss"], rel=1e-3)
 
 
-def test_what_is_not_supported_is_refused_in_one_line():
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (lambda: jax.numpy_rank_promotion("raise"), "jax_numpy_rank_promotion=raise; unset JAX_NUMPY_RANK_PROMOTION"),
+        (lambda: jax.transfer_guard("disallow"), "jax_transfer_guard=disallow; unset JAX_TRANSFER_GUARD"),
+        (lambda: jax.transfer_guard_host_to_device("disallow_explicit"), "host_to_device=disallow_explicit"),
+    ],
+    ids=["ranks", "transfers", "explicit transfers"],
+)
+def test_what_is_not_supported_is_refused_in_one_line(setting, message):
     x = np.ones((4, 5)), np.arange(4) % 2
-    with jax.numpy_rank_promotion("raise"):
+    with setting():
         for act in (
             lambda: npt.train(SMALL),
             lambda: npt.check(npt.make_model("fc(width=3)", (5,), 2), "np", "mse", x),
             lambda: list(npt.experiments.linear_theory(scale="smoke")),
         ):
-            with pytest.raises(UserError, match="jax_numpy_rank_promotion=raise; unset JAX_NUMPY_RANK_PROMOTION"):
+            with pytest.raises(UserError, match=message):
                 act()
 
 
 @pytest.mark.filterwarnings("ignore:os.fork", "ignore:This process")
-@pytest.mark.parametrize("act", ["train", "check", "experiment"])
+@pytest.mark.parametrize("act", ["train", "check", "experiment", "network", "rule"])
 def test_a_forked_process_does_not_wait_for_threads_that_it_does_not_have(act):
     jax.numpy.ones(3).block_until_ready()
     model, batch = npt.make_model("fc(width=3)", (5,), 2), (np.ones((4, 5), "float32"), np.arange(4) % 2)
@@ -201,6 +210,8 @@ def test_a_forked_process_does_not_wait_for_threads_that_it_does_not_have(act):
         "train": lambda: npt.train(SMALL),
         "check": lambda: npt.check(model, "np", "mse", batch),
         "experiment": lambda: list(npt.experiments.linear_theory(scale="smoke")),
+        "network": lambda: npt.make_model("fc(width=3)", (5,), 2).init(jax.random.key(0)),
+        "rule": lambda: npt.make_rule("np", model, npt.make_loss("mse")).grads(jax.random.key(0), (), {}, batch),
     }
     reading, writing = os.pipe()
     if not (child := os.fork()):

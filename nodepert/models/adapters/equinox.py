@@ -77,7 +77,12 @@ def from_equinox(module: Any) -> Model:
             run.index = index
             return network(x)
 
-        outputs = jax.vmap(one)(x, np.arange(len(x)))
+        try:
+            outputs = jax.vmap(one)(x, np.arange(len(x)))
+        except NameError as error:
+            if "axis name" not in str(error):
+                raise
+            raise UserError(f"this module {MIXES} ({str(error).partition('. ')[0]})") from error
         run.finish()
         return one_array("the network", outputs)
 

@@ -105,6 +105,9 @@ class RunFolder:
 
     def end(self, status: str, rows: Sequence[Row]) -> None:
         """Write the table of a run that has its result, then its status, with the table's digest. Raises UserError."""
+        if not self.held():
+            log.warning("%s was deleted, or taken over by another process, during training: nothing is saved there",
+                        self.path)  # fmt: skip
         self.write_rows(rows, last=True)
         self.set_status(status, table=digest(to_csv(rows)))
 
