@@ -15,7 +15,17 @@ from nodepert.registry.catalogue import BUILT_IN
 def listing(
     kinds: tyro.conf.Positional[
         tuple[
-            Literal["rules", "networks", "losses", "datasets", "optimizers", "experiments", "trackers", "launchers"],
+            Literal[
+                "rules",
+                "guides",
+                "networks",
+                "losses",
+                "datasets",
+                "optimizers",
+                "experiments",
+                "trackers",
+                "launchers",
+            ],
             ...,
         ]
     ] = (),

@@ -22,9 +22,4 @@ def bias_of(facts: dict[str, str], inner: Iterable[str | None]) -> str | None:
 
 def bias_of_spec(spec: Spec) -> str | None:
     """The same, of a spec: exact, unbiased, biased, or None where it declares nothing."""
-    return bias_of(registry.facts("rule", spec.name), map(bias_of_spec, wrapped(spec)))
-
-
-def wrapped(spec: Spec) -> list[Spec]:
-    """The rules that a combinator's spec wraps."""
-    return [value for value in (*spec.args, *dict(spec.kwargs).values()) if isinstance(value, Spec)]
+    return bias_of(registry.facts("rule", spec.name), map(bias_of_spec, registry.inner("rule", spec)))

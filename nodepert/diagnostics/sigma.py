@@ -11,7 +11,6 @@ import numpy as np
 
 from nodepert import registry
 from nodepert.core import Array, Key, Loss, Model, Params, node_params, node_shapes, per_example
-from nodepert.diagnostics.declared import wrapped
 from nodepert.diagnostics.result import Row
 from nodepert.registry.spec import Spec
 from nodepert.rules.directional import directional, loss_along
@@ -29,7 +28,7 @@ def perturbing(spec: Spec) -> Spec | None:
     spec = registry.full("rule", spec)
     if "sigma" in dict(spec.kwargs):
         return spec
-    return next((found for part in wrapped(spec) if (found := perturbing(part))), None)
+    return next((found for part in registry.inner("rule", spec) if (found := perturbing(part))), None)
 
 
 def step_study(key: Key, spec: Spec, model: Model, loss: Loss, params: Params, batch: tuple[Array, Array]) -> list[Row]:
@@ -62,6 +61,7 @@ def step_study(key: Key, spec: Spec, model: Model, loss: Loss, params: Params, b
 def slopes(model: Model, loss: Loss, rule: str, noise: str, key: Key, params: Params, batch: Any, sigmas: Array):
     """For every kind of pass the rule makes, over draws: exact slopes (K, B), measured (K, differences, sigmas, B)."""
     x, y = batch
+    noise = "rademacher" if noise == "orthogonal" else noise  # what one of its draws is
     if rule == "wp":
         shapes, _ = noise_shapes(node_params(model, params, x), (), 1, 0)
         passes = [(lambda psi: per_example(loss, model.apply(params, x, noisy_weights(psi, {})), y), shapes)]

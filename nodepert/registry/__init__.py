@@ -21,6 +21,7 @@ from nodepert.registry.tasks import check_loss as check_loss
 from nodepert.registry.tasks import declared_task as declared_task
 from nodepert.registry.validate import check as check
 from nodepert.registry.validate import full as full
+from nodepert.registry.validate import inner as inner
 from nodepert.registry.validate import plain as plain
 from nodepert.registry.validate import short as short
 from nodepert.registry.validate import shortened as shortened

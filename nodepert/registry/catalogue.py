@@ -39,6 +39,7 @@ class Entry(NamedTuple):
     outputs: int = 0  # data sets only: classes, or values per example
     task: str = "classes"  # data sets only: one of TASKS
     tasks: tuple[str, ...] = ()  # losses only: the tasks that it fits; () for all
+    later: tuple[str, ...] = ()  # arguments of a later version: at their defaults they do not change a run's identity
     package: str = ""  # the plug-in that provides it
     factory: Callable[..., Any] | None = None  # instead of a target: registered in this process
 
@@ -73,7 +74,7 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "exact": ours("core:backprop", "The exact error signal of single nodes, as in 'np; out=exact'.", passes=3),
         "np": ours("rules.node:node_perturbation",
              "Node perturbation: noise on every pre-activation, credited by the change in each example's loss.",
-             passes=node_perturbation),
+             passes=node_perturbation, later=("active", "head", "guide")),
         "inp": ours("rules.activity:layerwise_perturbation", "Layer-wise node perturbation: one node at a time."),
         "anp": ours("rules.activity:activity_perturbation",
              "Activity-based node perturbation: credit every measured change in activity.",
@@ -93,6 +94,14 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "decorrelate": ours("rules.decorrelation:decorrelate",
              "Any rule on decorrelated presynaptic activity, as in decorrelate(np)."),
         BY_NODE: ours("rules.combine:by_node", "A map from nodes to rules: 'np; out=exact', 'np; fc*=dfa'."),
+    },
+    "guide": {
+        "none": ours("rules.guides.guide:none", "No guide."),
+        "feedback": ours("rules.guides.feedback:feedback",
+             "Learned direct feedback: the output error through one matrix per node."),
+        "chain": ours("rules.guides.chain:chain", "Learned feedback through the layers, in place of the weights."),
+        "dfa": ours("rules.guides.feedback:dfa", "Fixed random direct feedback."),
+        "last": ours("rules.guides.last:last", "The running mean of the signals."),
     },
     "network": {
         "fc": ours("models.fc:fc", "Fully connected, ReLU."),
@@ -198,6 +207,7 @@ ALIASES = {"rule": {"bp": "sgd"}}
 # The number of leading parameters of a factory that NodePert supplies; those after the `*` belong to the spec.
 CONTEXT = {
     "rule": 2,
+    "guide": 1,
     "network": 2,
     "loss": 2,
     "dataset": 1,
@@ -208,6 +218,7 @@ CONTEXT = {
 }
 GIVES = {
     "rule": "nodepert.core:Rule",
+    "guide": "nodepert.rules.guides.guide:Guide",
     "network": "nodepert.core:Model",
     "optimizer": "optax:GradientTransformation",
     "dataset": "nodepert.data.dataset:Dataset",

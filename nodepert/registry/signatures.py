@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from nodepert.registry.spec import PARSING, Spec
+from nodepert.registry.spec import PARSING, Spec, parse
 
 KNOWN: dict[str, Any] = {t.__name__: t for t in (float, int, bool, str, list, dict, Spec)}  # in annotations
 
@@ -26,8 +26,15 @@ class Described(NamedTuple):
 def described(factory: Callable[..., Any]) -> Described:
     """The description of an imported factory."""
     parameters = inspect.signature(factory, eval_str=True).parameters.values()
-    named = [p.replace(annotation=_without_none(p.annotation)) for p in parameters]
+    named = [_as_spec(p.replace(annotation=_without_none(p.annotation))) for p in parameters]
     return Described(tuple(named), inspect.getdoc(factory) or "")
+
+
+def _as_spec(p: inspect.Parameter) -> inspect.Parameter:
+    """A parameter for a spec that may be given as text: its default is parsed."""
+    if p.annotation not in (Spec, Spec | str):
+        return p
+    return p.replace(annotation=Spec, default=parse(p.default) if isinstance(p.default, str) else p.default)
 
 
 def _without_none(annotation: Any) -> Any:
@@ -88,7 +95,7 @@ def _parameters(module: str, arguments: ast.arguments):
 
 def _parameter(module: str, a: ast.arg, kind: Any, default: ast.expr | None) -> inspect.Parameter:
     value = inspect.Parameter.empty if default is None else ast.literal_eval(default)
-    return inspect.Parameter(a.arg, kind, default=value, annotation=_annotation(module, a.annotation))
+    return _as_spec(inspect.Parameter(a.arg, kind, default=value, annotation=_annotation(module, a.annotation)))
 
 
 def _annotation(module: str, node: ast.expr | None) -> Any:
@@ -101,7 +108,7 @@ def _annotation(module: str, node: ast.expr | None) -> Any:
             return Literal[values] if isinstance(values, str) else Literal[*values]  # pyright: ignore
         case ast.Name(name) if name in KNOWN:
             return KNOWN[name]
-        case ast.BinOp(option, ast.BitOr(), ast.Constant(None)):
+        case ast.BinOp(option, ast.BitOr(), ast.Constant(None) | ast.Name("str")):  # a spec may be given as text
             return _annotation(module, option)
         case ast.Subscript(ast.Name("tuple"), ast.Tuple([ast.Name(name), ast.Constant()])) if name in KNOWN:
             return tuple[KNOWN[name], ...]

@@ -106,6 +106,7 @@ def register(
             `*`, annotated as float (may be traced), int, bool, str or Literal.
 
             - "rule": (model, loss, *, ...) -> Rule
+            - "guide": (model, *, ...) -> Guide, for `np`
             - "network": (input_shape, classes, *, ...) -> Model
             - "loss": (outputs, targets, *, ...) -> losses, (B,)
             - "optimizer": (lr, steps, *, ...) -> optax.GradientTransformation

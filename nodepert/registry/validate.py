@@ -6,10 +6,10 @@ import typing
 from typing import Any, Literal
 
 from nodepert.errors import UserError
-from nodepert.registry.catalogue import ALIASES
+from nodepert.registry.catalogue import ALIASES, BUILT_IN
 from nodepert.registry.describe import parameters, usage_of
 from nodepert.registry.spec import BY_NODE, Spec, parse, show
-from nodepert.registry.table import names
+from nodepert.registry.table import entry, names
 
 
 def check(kind: str, spec: str | Spec) -> Spec:
@@ -33,7 +33,8 @@ def check(kind: str, spec: str | Spec) -> Spec:
         if not parameter:
             known = f"it takes {usage_of(takes)}" if takes else "it takes none"
             raise UserError(f"{kind} '{spec.name}' has no argument '{key}'; {known}")
-        values[key] = _coerce(kind, f"{kind} '{spec.name}': {key}", parameter.annotation, value, parameter.default)
+        what, of = f"{kind} '{spec.name}': {key}", kind_of(key, spec, kind)
+        values[key] = _coerce(of, what, parameter.annotation, value, parameter.default)
     if not values.keys() >= set(wrapped):
         raise UserError(f"{kind} '{spec.name}' wraps another {kind}, as in {name}({next(iter(names(kind)))})")
     required = (key for key, p in takes.items() if p.kind is p.KEYWORD_ONLY and p.default is p.empty)
@@ -44,15 +45,20 @@ def check(kind: str, spec: str | Spec) -> Spec:
 
 
 def full(kind: str, spec: str | Spec) -> Spec:
-    """The canonical spec with all defaults filled in, as in a run's record and identity."""
+    """The canonical spec with all defaults filled in, as in a run's record and identity.
 
-    def filled(value: Any) -> Any:
-        return full(kind, value) if isinstance(value, Spec) else value
+    Only the defaults of arguments that a later version has added are left out, so that identities stay as they are.
+    """
+
+    def filled(value: Any, key: str = "") -> Any:
+        return full(kind_of(key, spec, kind), value) if isinstance(value, Spec) else value
 
     spec = check(kind, spec)
-    takes = parameters(kind, spec.name).values()
-    values = {p.name: p.default for p in takes if p.kind is p.KEYWORD_ONLY} | dict(spec.kwargs)
-    return Spec(spec.name, tuple(map(filled, spec.args)), tuple((k, filled(v)) for k, v in values.items()))
+    later = entry(kind, spec.name).later
+    defaults = {p.name: p.default for p in parameters(kind, spec.name).values() if p.kind is p.KEYWORD_ONLY}
+    values = {k: filled(v, k) for k, v in (defaults | dict(spec.kwargs)).items()}
+    kept = tuple((k, v) for k, v in values.items() if k not in later or v != defaults[k])
+    return Spec(spec.name, tuple(map(filled, spec.args)), kept)
 
 
 def short(kind: str, spec: str | Spec) -> Spec:
@@ -63,19 +69,29 @@ def short(kind: str, spec: str | Spec) -> Spec:
 def shortened(kind: str, spec: Spec) -> Spec:
     """`short` of a spec that `full` returned."""
 
-    def trimmed(value: Any) -> Any:
-        return shortened(kind, value) if isinstance(value, Spec) else value
+    def trimmed(value: Any, key: str = "") -> Any:
+        return shortened(kind_of(key, spec, kind), value) if isinstance(value, Spec) else value
 
     defaults = {p.name: p.default for p in parameters(kind, spec.name).values()}
-    given = tuple((k, trimmed(v)) for k, v in spec.kwargs if k not in defaults or v != defaults[k])
+    given = tuple((k, trimmed(v, k)) for k, v in spec.kwargs if k not in defaults or v != defaults[k])
     return Spec(spec.name, tuple(map(trimmed, spec.args)), given)
 
 
 def within(kind: str, spec: str | Spec) -> list[str]:
     """The names in a spec: its own, then those of nested specs. Raises UserError."""
     spec = check(kind, spec)
-    values = [*spec.args, *(value for _, value in spec.kwargs)]
-    return [spec.name, *(name for inner in values if isinstance(inner, Spec) for name in within(kind, inner))]
+    return [spec.name, *(name for one in inner(kind, spec) for name in within(kind, one))]
+
+
+def inner(kind: str, spec: Spec) -> list[Spec]:
+    """The specs of the same kind that a spec wraps."""
+    values = [*spec.args, *(value for key, value in spec.kwargs if kind_of(key, spec, kind) == kind)]
+    return [value for value in values if isinstance(value, Spec)]
+
+
+def kind_of(argument: str, spec: Spec, kind: str) -> str:
+    """What a nested spec names, by its argument: the guide of np is a guide; else what the outer one names."""
+    return argument if argument in BUILT_IN and spec.name != BY_NODE else kind
 
 
 def _coerce(kind: str, what: str, annotation: Any, value: Any, default: Any = ...) -> Any:

@@ -23,7 +23,7 @@ from nodepert.core import (
     stateless,
 )
 from nodepert.registry.ranges import at_least, positive
-from nodepert.rules.directional import ROWS_AT_ONCE, Difference, Noise, directional, loss_along, mean_over
+from nodepert.rules.directional import ROWS_AT_ONCE, Difference, Independent, directional, loss_along, mean_over
 from nodepert.rules.noise import draw
 
 
@@ -33,7 +33,7 @@ def layerwise_perturbation(
     *,
     sigma: float = 1e-3,
     samples: int = 1,
-    noise: Noise = "gaussian",
+    noise: Independent = "gaussian",
     difference: Difference = "forward",
 ) -> Rule:
     """Layer-wise ("iterative") node perturbation, INP: one noisy pass per node, with noise on that node alone.
@@ -99,7 +99,7 @@ def activity_perturbation(
     *,
     sigma: float = 1e-3,
     samples: int = 1,
-    noise: Noise = "gaussian",
+    noise: Independent = "gaussian",
     difference: Difference = "forward",
 ) -> Rule:
     """Activity-based node perturbation, ANP: credit every measured change in activity, whatever caused it.

@@ -19,14 +19,25 @@ from nodepert.core import (
     pullback,
     stateless,
 )
+from nodepert.registry import check, make
 from nodepert.registry.ranges import at_least, positive
-from nodepert.rules.directional import ROWS_AT_ONCE, Difference, Noise, directional, loss_along, mean_over, scaled
-from nodepert.rules.noise import draw
+from nodepert.registry.spec import Spec
+from nodepert.rules.directional import (
+    ROWS_AT_ONCE,
+    Difference,
+    Noise,
+    directional,
+    loss_along,
+    mean_over_draws,
+    scaled,
+)
+from nodepert.rules.guided import guided
 from nodepert.rules.prediction import reward_prediction
 from nodepert.rules.replay import replayed
 
 Sharing = Literal["example", "batch"]
 Presynaptic = Literal["auto", "clean", "noisy"]
+Head = Literal["perturbed", "evaluated"]
 
 
 def node_perturbation(
@@ -41,6 +52,9 @@ def node_perturbation(
     baseline: Literal["clean", "running"] = "clean",
     presynaptic: Presynaptic = "auto",
     replay: bool = False,
+    active: bool = False,
+    head: Head = "perturbed",
+    guide: Spec | str = "none",
 ) -> Rule:
     """Node perturbation: perturb all pre-activations at once, and credit the change in each example's loss.
 
@@ -69,7 +83,9 @@ def node_perturbation(
         loss: (outputs, targets) -> losses, (B,).
         sigma: Standard deviation of the noise, in units of the pre-activation.
         samples: Draws K per step; the variance is divided by K. Signals are averaged before the one pullback.
-        noise: gaussian, rademacher (signs), or sphere (uniform on the sphere of radius sqrt(n_l) for n_l units).
+        noise: gaussian, rademacher (signs), sphere (uniform on the sphere of radius sqrt(n_l) for n_l units), or
+            orthogonal: signs whose K draws are orthogonal to each other; K must be a power of 2, and n/K - 1 replaces
+            (n - 1)/K in the variance.
         difference: forward, central or jvp, see above.
         sharing: example: independent noise for every example. batch: one draw for all examples, each credited with its
             own loss difference; unbiased too, with larger variance.
@@ -79,9 +95,15 @@ def node_perturbation(
             never runs without noise; one weight gradient per draw. auto: clean with baseline=clean, else noisy.
         replay: Compute noise and activity twice instead of storing them: the same estimate, in memory that does not
             grow with depth (see rules/replay.py), for one more clean pass.
+        active: Perturb only units that can change what follows (not an inactive ReLU): the true signal of the others
+            is 0. The variance falls by their share.
+        head: perturbed: the outputs too. evaluated: the error of the outputs is computed from the loss alone, by
+            changing each output (see rules/guided.py), and the output node is not perturbed.
+        guide: A prediction of the signals, subtracted as a control variate: none, feedback, chain, dfa or last
+            (`nodepert list guides`; see rules/guides/guide.py). Unbiased whatever it predicts. Needs head=evaluated.
 
     Returns:
-        The `Rule`; its state is empty, except with baseline=running.
+        The `Rule`; its state is empty, except with baseline=running or a guide.
 
     Raises:
         ValueError: sigma is not positive and finite, samples < 1, two options exclude each other, or, at the first
@@ -102,12 +124,24 @@ def node_perturbation(
     """
     positive("sigma", sigma)
     at_least("samples", samples, 1)
+    if noise == "orthogonal" and samples & (samples - 1):
+        raise ValueError(f"noise=orthogonal needs a power of 2 as samples; got {samples}")
+    guide = check("guide", guide)
+    reduced, noisy = active or head == "evaluated" or guide.name != "none", presynaptic == "noisy"
+    if (reduced or noise == "orthogonal") and (replay or noisy or baseline == "running"):
+        raise ValueError("active, head, guide and noise=orthogonal need a clean pass: leave out replay, baseline and "
+                         "presynaptic")  # fmt: skip
+    if guide.name != "none" and head != "evaluated":
+        raise ValueError("a guide needs head=evaluated: it predicts from the error of the outputs")
+    if reduced:
+        return guided(model, loss, make("guide", guide, model), sigma=sigma, samples=samples, noise=noise,
+                      difference=difference, shared=sharing == "batch", gated=active,
+                      evaluated=head == "evaluated")  # fmt: skip
     if baseline == "running":
         if (difference, sharing, replay) != ("forward", "example", False):
             raise ValueError("baseline=running needs difference=forward, sharing=example, replay=False: its noisy loss "
                              "is compared with a baseline that must not share its noise")  # fmt: skip
         return reward_prediction(model, loss, sigma, samples, noise, presynaptic != "clean")
-    noisy = presynaptic == "noisy"
     if replay and noisy:
         raise ValueError("replay=True needs presynaptic=clean: it credits the activity of a clean pass")
     if replay:
@@ -118,8 +152,8 @@ def node_perturbation(
 
 
 def with_clean_pass(
-    model: Model, loss: Loss, sigma: float, samples: int, noise: Noise, difference: Difference, sharing: Sharing,
-    noisy: bool,
+    model: Model, loss: Loss, sigma: float, samples: int, noise: Noise, difference: Difference,
+    sharing: Sharing, noisy: bool,
 ) -> Rule:  # fmt: skip
     """Node perturbation with baseline=clean; `noisy`: credit the presynaptic activity of the noisy pass."""
 
@@ -132,13 +166,13 @@ def with_clean_pass(
             shapes = {name: jax.ShapeDtypeStruct((1, *s.shape[1:]), s.dtype) for name, s in shapes.items()}
         slope = directional(difference, loss_along(model, loss, params, batch), clean, shapes, sigma)
 
-        def one_draw(key):
-            xi = draw(key, shapes, noise)
+        def one_draw(xi):
             gain = slope(xi) / batchsize(x)  # (B,)
             signals = {name: expand(gain, n) * n for name, n in xi.items()}
             return pullback(model, params, x, signals, adding(scaled(xi, sigma))) if noisy else signals
 
-        mean = mean_over(one_draw, key, samples, at_once=1 if noisy else max(1, ROWS_AT_ONCE // batchsize(x)))
+        at_once = 1 if noisy else max(1, ROWS_AT_ONCE // batchsize(x))
+        mean = mean_over_draws(one_draw, key, shapes, noise, samples, at_once)
         return mean if noisy else pullback(model, params, x, mean), state, Info(clean, outputs)
 
     return Rule(stateless, grads)

@@ -24,7 +24,7 @@ from nodepert.core import (
 from nodepert.errors import UserError
 from nodepert.models.layers import Affine
 from nodepert.registry.ranges import at_least, positive
-from nodepert.rules.directional import Difference, Noise, directional, mean_over
+from nodepert.rules.directional import Difference, Independent, directional, mean_over
 from nodepert.rules.noise import draw
 
 
@@ -34,7 +34,7 @@ def weight_perturbation(
     *,
     sigma: float = 1e-3,
     samples: int = 1,
-    noise: Noise = "gaussian",
+    noise: Independent = "gaussian",
     difference: Difference = "forward",
     sharing: Literal["batch", "example"] = "batch",
     rank: int = 0,

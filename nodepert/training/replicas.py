@@ -16,7 +16,7 @@ import jax
 from nodepert.core import Loss, Model
 from nodepert.data.dataset import Dataset
 from nodepert.errors import UserError
-from nodepert.registry.spec import Spec
+from nodepert.registry import inner
 from nodepert.training import devices, processes
 from nodepert.training.group import Epoch, Group, OnBatches
 from nodepert.training.hyper import Hyper, structure
@@ -118,5 +118,4 @@ def side_by_side(replicas: int) -> int:
 def replays(rule: Any) -> bool:
     """Whether a rule, or one that it wraps, has replay=True. Such replicas follow one another: vectorised, both
     branches of its condition are computed, and no memory is saved."""
-    inner = [v for v in (*rule.args, *dict(rule.kwargs).values()) if isinstance(v, Spec)]
-    return dict(rule.kwargs).get("replay") is True or any(map(replays, inner))
+    return dict(rule.kwargs).get("replay") is True or any(map(replays, inner("rule", rule)))

@@ -51,9 +51,8 @@ def finite_differences(rule: Spec) -> Iterator[tuple[float, str]]:
     own = dict(registry.full("rule", rule).kwargs)
     if own.get("difference", "jvp") != "jvp" and isinstance(own.get("sigma"), int | float):
         yield float(own["sigma"]), rule.name
-    for inner in (*rule.args, *own.values()):
-        if isinstance(inner, Spec):
-            yield from finite_differences(inner)
+    for inner in registry.inner("rule", rule):
+        yield from finite_differences(inner)
 
 
 def formats_of(model: Model, shape: tuple[int, ...]) -> Iterator[str]:

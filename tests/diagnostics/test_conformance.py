@@ -86,6 +86,13 @@ FORMS = [  # every option of the unbiased rules, together with others of its kin
     "np(baseline=running, presynaptic=clean)",
     "np(samples=3)",
     "np(replay=True, samples=2)",
+    "np(noise=orthogonal, samples=4)",
+    "np(active=True)",
+    "np(head=evaluated, difference=central)",
+    "np(active=True, head=evaluated, guide=feedback, difference=jvp)",
+    "np(active=True, head=evaluated, guide=chain, noise=orthogonal, samples=2)",
+    "np(head=evaluated, guide=last, noise=sphere, sharing=batch)",
+    "np(head=evaluated, guide=dfa, noise=rademacher)",
     *(f"inp(noise={n}, difference={d})" for n, d in zip(NOISES, DIFFERENCES, strict=True)),
     "inp(samples=2)",
     *(f"wp(difference={d}, sharing={s}, rank={r})"

@@ -106,7 +106,7 @@ def test_full_fills_in_defaults_and_keeps_given_arguments():
         ("loss", "crossentropy", ["did you mean 'cross-entropy'?", *BUILT_IN["loss"]]),
         ("dataset", "mnist_5k", ["did you mean 'mnist5k'?", *BUILT_IN["dataset"]]),
         ("optimizer", "Adam", ["did you mean 'adam'?", *BUILT_IN["optimizer"]]),
-        ("rule", "np(sigm=1)", ["no argument 'sigm'", "sigma=0.001", "gaussian (or rademacher, sphere)"]),
+        ("rule", "np(sigm=1)", ["no argument 'sigm'", "sigma=0.001", "gaussian (or rademacher, sphere, orthogonal)"]),
         ("rule", "sgd(sigma=1)", ["no argument 'sigma'", "it takes none"]),
         ("rule", "np(1e-3)", ["give its arguments by name", "sigma=0.001"]),
         ("rule", "np(samples=1, samples=2)", ["samples is given twice"]),
@@ -118,7 +118,7 @@ def test_full_fills_in_defaults_and_keeps_given_arguments():
         ("rule", "np(samples=2.0)", ["samples must be a whole number; got 2.0"]),
         ("rule", "np(samples=True)", ["samples must be a whole number; got True"]),
         ("rule", "np(noise=uniform)", ["noise must be one of gaussian, rademacher, sphere", "uniform"]),
-        ("rule", "np(noise=1)", ["noise must be one of gaussian, rademacher, sphere; got 1"]),
+        ("rule", "np(noise=1)", ["noise must be one of gaussian, rademacher, sphere, orthogonal; got 1"]),
         ("optimizer", "momentum(nesterov=1)", ["nesterov must be True or False; got 1"]),
     ],
 )
@@ -212,7 +212,7 @@ def test_any_text_is_a_spec_or_an_error_of_one_line(text):
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_every_entry_resolves_and_takes_keyword_arguments_with_types_and_defaults(kind, name):
     parameters = described(resolve(kind, name)).parameters[CONTEXT[kind] :]
-    wrapped = [p for p in parameters if p.annotation is Spec]
+    wrapped = [p for p in parameters if p.annotation is Spec and p.default is p.empty]
     for p in parameters:
         if p in wrapped:  # a combinator: of one spec, or of one for each pattern of nodes
             assert p.kind in (p.POSITIONAL_OR_KEYWORD, p.VAR_KEYWORD)
@@ -220,7 +220,7 @@ def test_every_entry_resolves_and_takes_keyword_arguments_with_types_and_default
         assert p.kind is p.KEYWORD_ONLY
         several = [tuple[one, ...] for one in (int, float, str)] if kind == "experiment" else []
         assert (
-            p.annotation in (int, float, bool, str, list, dict, *several)
+            p.annotation in (int, float, bool, str, list, dict, Spec, *several)
             or typing.get_origin(p.annotation) is typing.Literal
         )
         assert p.default is not p.empty

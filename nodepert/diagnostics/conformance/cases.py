@@ -64,7 +64,7 @@ def subject_of(rule: str | Spec | Callable[..., Rule]) -> Subject:
     if isinstance(rule, str | Spec):
         numbers = registry.full("rule", rule)
         name, build, facts = str(rule), by_spec, registry.facts("rule", numbers.name)
-        values = [*numbers.args, *dict(numbers.kwargs).values()]
+        values = registry.inner("rule", numbers)
     else:
         factory = rule.func if isinstance(rule, partial) else rule
         name, build = getattr(factory, "__name__", str(factory)), by_factory

@@ -1,0 +1,136 @@
+"""Node perturbation with less variance: fewer perturbed units, and a guide as control variate."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nodepert.core import (
+    Array,
+    Info,
+    Loss,
+    Model,
+    Rule,
+    Signals,
+    batchsize,
+    expand,
+    per_example,
+    pullback,
+)
+from nodepert.rules.between import active, between
+from nodepert.rules.directional import ROWS_AT_ONCE, Difference, directional, loss_along, mean_over_draws
+from nodepert.rules.guides.guide import Clean, Guide
+
+STEP = 1e-2  # of the outputs, for the error of the loss
+MEMORY = 0.99  # of the running moments that shrink a guide
+
+
+class Guided(NamedTuple):
+    """The state of a guide, and running moments of each node: mean <s, d> and mean ||d||^2."""
+
+    guide: Any
+    moments: dict[str, Array]  # {node: (2,)}
+
+
+def guided(
+    model: Model, loss: Loss, guide: Guide, *, sigma: float, samples: int, noise: str, difference: Difference,
+    shared: bool, gated: bool, evaluated: bool,
+) -> Rule:  # fmt: skip
+    """The estimate of node perturbation around a prediction d of the signals, on the units that are active.
+
+        s_l = d_l + mean_k (slope_k - <d, xi^k>) xi_l^k,    d_l = c_l guide_l,    c_l = mean <s_l, g_l> / mean ||g_l||^2
+
+    Args:
+        model, loss: As for `node_perturbation`.
+        guide: What predicts the signals.
+        sigma, samples, noise, difference: As for `node_perturbation`.
+        shared: One draw for all examples.
+        gated: Perturb active units only.
+        evaluated: Take the error of the outputs from the loss alone; the nodes that only reach the outputs are not
+            perturbed.
+
+    Returns:
+        The `Rule`; its state is `Guided`.
+    """
+
+    def clean_pass(params, x, y) -> tuple[Clean, Array]:
+        cut = between(model, params, x)
+        losses = per_example(loss, cut.outputs, y)
+        error = output_error(loss, cut.outputs, y) if evaluated else jnp.zeros_like(cut.outputs)
+        return Clean(params, x, cut, error), losses
+
+    def init(key, params, x):
+        cut = between(model, params, x[:1])
+        clean = Clean(params, x[:1], cut, jnp.zeros_like(cut.outputs))
+        return Guided(guide.init(key, clean), {name: jnp.zeros(2) for name in cut.a})
+
+    def grads(key, state, params, batch):
+        x, y = batch
+        clean, losses = clean_pass(params, x, y)
+        cut, exact = clean.cut, clean.cut.back({}, clean.error)
+        still = set(cut.last) if evaluated else set()  # whose signal is exact
+        raw = guide.signals(state.guide, clean)
+        shrunk = {name: (shrinkage(state.moments[name]) * r).astype(r.dtype) for name, r in raw.items()}
+        d = exact | {name: r for name, r in shrunk.items() if name not in still}
+        moved = [name for name in cut.a if name not in still]
+        gates = active(cut) if gated else {}
+        shapes = {name: jax.ShapeDtypeStruct((1, *a.shape[1:]) if shared else a.shape, a.dtype)
+                  for name, a in cut.a.items() if name in moved}  # fmt: skip
+        slope = directional(difference, loss_along(model, loss, params, batch), losses,
+                            {name: cut.a[name] for name in moved}, sigma)  # fmt: skip
+
+        def one_draw(xi: Signals) -> Signals:
+            xi = {name: jnp.broadcast_to(n, cut.a[name].shape) * gates.get(name, 1) for name, n in xi.items()}
+            surprise = slope(xi) - along(d, xi)  # (B,)
+            return {name: expand(surprise, n) * n for name, n in xi.items()}
+
+        at_once = max(1, ROWS_AT_ONCE // batchsize(x))
+        residual = mean_over_draws(one_draw, key, shapes, noise, samples, at_once) if moved else {}
+        signals = d | {name: d[name] + r for name, r in residual.items()}
+        state = learned(guide, state, clean, exact | raw, signals)
+        grads = pullback(model, params, x, jax.tree.map(lambda s: s / batchsize(x), signals))
+        return grads, state, Info(losses, cut.outputs)
+
+    return Rule(init, grads)
+
+
+def along(signals: Signals, xi: Signals) -> Array:
+    """<signals, xi> of every example over all units of xi, (B,), summed in float32 or better."""
+    return sum(
+        jnp.einsum("bi,bi->b", signals[name].reshape(len(n), -1), n.reshape(len(n), -1)) for name, n in xi.items()
+    )
+
+
+def learned(guide: Guide, state: Guided, clean: Clean, predicted: Signals, signals: Signals) -> Guided:
+    """The state after a step; what a guide does not predict is not its error."""
+    residual = {name: s - predicted[name] for name, s in signals.items()}
+    new = guide.learn(state.guide, clean, predicted, residual)
+    moments = {name: MEMORY * m + (1 - MEMORY) * jnp.stack([(signals[name] * predicted[name]).mean(),
+               jnp.square(predicted[name]).mean()]) for name, m in state.moments.items()}  # fmt: skip
+    return Guided(new, moments)
+
+
+def shrinkage(moments: Array) -> Array:
+    """The factor of a guide: the regression coefficient of the signals on it, in [0, 1]."""
+    product, square = moments
+    return jnp.where(square > 0, jnp.clip(product / jnp.where(square > 0, square, 1), 0, 1), 0)
+
+
+def output_error(loss: Loss, outputs: Array, targets: Array) -> Array:
+    """dL_b/do of every example, shaped as the outputs, from the loss alone.
+
+        e_i = (L_b(o + s u_i) - L_b(o - s u_i)) / (2 s),    for each output i
+
+    No forward pass of the network, and no derivative of the loss. The error is O(s^2), and zero for a quadratic loss.
+    """
+    n = outputs[0].size
+    units = jnp.eye(n, dtype=jnp.float32).reshape(n, 1, *outputs.shape[1:])
+    wide = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+
+    def change(unit):
+        return per_example(loss, wide + STEP * unit, targets) - per_example(loss, wide - STEP * unit, targets)
+
+    changes = jax.lax.map(change, units, batch_size=max(1, ROWS_AT_ONCE // len(outputs)))  # (n, B)
+    return (changes.T / (2 * STEP)).reshape(outputs.shape).astype(outputs.dtype)

@@ -1,0 +1,78 @@
+"""Feedback through the layers as a guide: the backward pass of feedback alignment, whose weights learn from noise."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nodepert.core import Array, Model, Params, node_params, recording
+from nodepert.registry.ranges import positive
+from nodepert.rules.feedback import random_like, swapped
+from nodepert.rules.guides.guide import Clean, Guide
+from nodepert.rules.update import started, updated
+
+START = 0.1  # standard deviation of the first feedback weights, in units of that of the weights
+
+
+def chain(model: Model, *, rate: float = 3e-4) -> Guide:
+    """Learned feedback through the layers: errors pass back through weights B in place of W.
+
+        d_l = J_l^T B_{l+1}^T d_{l+1},    from the output error,    B_{l+1} <- Adam of -d/dB <d_{l+1}, B_{l+1} J_l r_l>
+
+    with r_l = s_l - d_l, the residual at node l, and J_l the derivative of the activity that follows it. The update is
+    minus the gradient of ||s_l - d_l||^2 / 2 with respect to B_{l+1}, at d_{l+1} as it is: the local weight gradient of
+    the node above, with J_l r_l as presynaptic activity and d_{l+1} as signal. A convolution shares B over positions.
+
+    B comes to be W^T: weight transport that is learned from noise.
+
+    Args:
+        model: The network.
+        rate: Learning rate of B, by Adam.
+
+    Returns:
+        The `Guide`; its state is B, shaped as the parameters, and that of Adam.
+
+    References:
+        Lillicrap et al. 2016 (feedback alignment); Akrout et al. 2019, Lansdell et al. 2020 (learned feedback).
+    """
+    positive("rate", rate)
+    optimizer = optax.adam(rate)
+
+    def init(key, clean):
+        weights = random_like(key, clean.params, START)
+        return weights, started(optimizer, weights)
+
+    def signals(state, clean):
+        back = node_params(model, state[0], clean.x)
+
+        def outputs(eps):
+            def node(name, op, params, h):
+                return swapped(op, params, back[name], h) + eps[name]
+
+            return model.apply(clean.params, clean.x, recording({}, node))
+
+        return jax.vjp(outputs, jax.tree.map(jnp.zeros_like, clean.cut.a))[1](clean.error)[0]
+
+    def learn(state, clean, predicted, residual):
+        weights, adam = state
+        changes, _ = clean.cut.forward(residual)
+        through, pull = jax.vjp(lambda weights: passed(model, weights, clean, changes), weights)
+        grads = jax.tree.map(jnp.negative, pull({name: predicted[name] for name in through})[0])
+        weights, _, adam = updated(optimizer, grads, adam, weights)
+        return weights, adam
+
+    return Guide(init, signals, learn)
+
+
+def passed(model: Model, weights: Params, clean: Clean, changes: dict[str, Array]) -> dict[str, Array]:
+    """{node: how its pre-activation would change with its input, were these its weights}."""
+    own, found = node_params(model, weights, clean.x), {}
+
+    def node(name, op, params, h):
+        if name in changes:
+            found[name] = jax.jvp(lambda h: op(own[name], h), (h,), (changes[name],))[1]
+        return clean.cut.a[name]
+
+    model.apply(clean.params, clean.x, recording({}, node))
+    return found
