@@ -50,15 +50,16 @@ def full(kind: str, spec: str | Spec) -> Spec:
     Only the defaults of arguments that a later version has added are left out, so that identities stay as they are.
     """
 
-    def filled(value: Any, key: str = "") -> Any:
-        return full(kind_of(key, spec, kind), value) if isinstance(value, Spec) else value
+    given = check(kind, spec)
 
-    spec = check(kind, spec)
-    later = entry(kind, spec.name).later
-    defaults = {p.name: p.default for p in parameters(kind, spec.name).values() if p.kind is p.KEYWORD_ONLY}
-    values = {k: filled(v, k) for k, v in (defaults | dict(spec.kwargs)).items()}
+    def filled(value: Any, key: str = "") -> Any:
+        return full(kind_of(key, given, kind), value) if isinstance(value, Spec) else value
+
+    later = entry(kind, given.name).later
+    defaults = {p.name: p.default for p in parameters(kind, given.name).values() if p.kind is p.KEYWORD_ONLY}
+    values = {k: filled(v, k) for k, v in (defaults | dict(given.kwargs)).items()}
     kept = tuple((k, v) for k, v in values.items() if k not in later or v != defaults[k])
-    return Spec(spec.name, tuple(map(filled, spec.args)), kept)
+    return Spec(given.name, tuple(map(filled, given.args)), kept)
 
 
 def short(kind: str, spec: str | Spec) -> Spec:

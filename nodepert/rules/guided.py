@@ -98,9 +98,8 @@ def guided(
 
 def along(signals: Signals, xi: Signals) -> Array:
     """<signals, xi> of every example over all units of xi, (B,), summed in float32 or better."""
-    return sum(
-        jnp.einsum("bi,bi->b", signals[name].reshape(len(n), -1), n.reshape(len(n), -1)) for name, n in xi.items()
-    )
+    products = [(signals[name] * n).astype(jnp.promote_types(n.dtype, jnp.float32)) for name, n in xi.items()]
+    return jnp.stack([p.reshape(len(p), -1).sum(1) for p in products]).sum(0)
 
 
 def learned(guide: Guide, state: Guided, clean: Clean, predicted: Signals, signals: Signals) -> Guided:
