@@ -16,9 +16,9 @@ from nodepert.data.dataset import Dataset
 from nodepert.training import devices
 from nodepert.training.hyper import Hyper, stacked
 from nodepert.training.metrics import Row, diverged
+from nodepert.training.parts import Parts
 from nodepert.training.program import Program, State, task_data
 
-PART, GROWTH = 1.0, 8  # seconds of an epoch between two reports, and how fast a part may grow to last that long
 OnBatches: TypeAlias = Callable[[list[int], int, int, float], None]
 
 
@@ -42,7 +42,7 @@ class Group:
         self.alive = devices.placed(np.arange(len(filled)) < self.count, spread)
         self.data = devices.placed(task_data(data), copy)
         self.steps = task.steps(self.data)
-        self.part = 1 if jax.process_count() == 1 else self.steps  # batches; several processes would not agree
+        self.parts = Parts(1 if jax.process_count() == 1 else self.steps)  # several processes would not agree
         program = partial(compiled, mesh, lanes)
         states = jax.eval_shape(jax.vmap(task.init, (0, None)), self.hyper, self.data)
         common, totals = (self.hyper, self.alive), self.totals(0.0)
@@ -93,7 +93,7 @@ class Group:
         """Train one epoch in parts of about a second; its totals. Between two parts reports the batches done."""
         totals, done, start = self.totals(0.0), 0, time.perf_counter()
         while True:
-            part, began = min(self.part, self.steps - done), time.perf_counter()
+            part, began = min(self.parts.steps, self.steps - done), time.perf_counter()
             shared = self.data, self.span(done, done + part)
             self.states, totals = self._batches(self.states, totals, self.hyper, self.alive, shared)
             done += part
@@ -101,7 +101,7 @@ class Group:
                 return totals
             ready(totals)
             now = time.perf_counter()
-            self.part = min(max(1, int(part * PART / (now - began))), GROWTH * part)
+            self.parts.took(part, now - began)
             report(done, self.steps, now - start)
 
     def totals(self, sum_: float) -> dict[str, Any]:

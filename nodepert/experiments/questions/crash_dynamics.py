@@ -12,7 +12,7 @@ from nodepert.diagnostics.verdict import ALL
 from nodepert.experiments.drawing import Picture
 from nodepert.experiments.experiment import Finding, Part, Row
 from nodepert.experiments.shared.dynamics import Dynamics, draw_panels, nodes
-from nodepert.experiments.shared.replaying import course, replay
+from nodepert.experiments.shared.replaying import Moment, course, replay
 from nodepert.experiments.shared.tables import where
 from nodepert.experiments.shared.tasks import make_hyper
 
@@ -64,9 +64,14 @@ class CrashDynamics(Dynamics):
         run = start(make_hyper(self.rule, self.lr, part["seed"]))
         taken = course(run, self.epochs, self.every)
         crash = math.nan if taken.crash is None else taken.crash
-        for update, moment in enumerate(replay(run, taken)):
-            for row in measure(run, moment.state, moment.order, moment.batch):
-                yield {"crash": crash, "best": max(taken.accuracies), "epoch": moment.epoch, "update": update} | row
+
+        def measured(moment: Moment) -> list[Row]:
+            rows = measure(run, moment.state, moment.order, moment.batch)
+            return [{"epoch": moment.epoch} | row for row in rows]
+
+        for update, rows in enumerate(replay(run, taken, measured)):
+            for row in rows:
+                yield {"crash": crash, "best": max(taken.accuracies), "epoch": row["epoch"], "update": update} | row
 
     def draw(self, figure: Any, rows: Sequence[Row]) -> None:
         shown = next((r["seed"] for r in rows if math.isfinite(r["crash"])), rows[0]["seed"])

@@ -23,6 +23,7 @@ from nodepert.rules.noise import key_of
 from nodepert.training import devices
 from nodepert.training.metrics import mean_error
 from nodepert.training.program import task_data
+from nodepert.training.replicas import Epoch
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"dataset": "digits", "depths": (1, 3), "width": 20, "lr": 0.02, "epochs": 3, "seeds": 2, "draws": 10},
@@ -85,17 +86,27 @@ class DeltaLoss(Experiment):
         data = jax.device_put(task_data(task.data))
         measured = self.measure(task, part["rule"])
         hypers = [make_hyper(part["rule"], self.lr, seed) for seed in range(self.seeds)]
-        for epoch in train(task, hypers, self.epochs):
+
+        def measured_rows(epoch: Epoch) -> list[Row]:
+            found = []
             for seed, row in epoch.rows.items():
-                state = epoch.state(seed)
-                keys = jax.random.split(jax.random.fold_in(key_of(seed), row["epoch"]), self.draws)
+                state, number = epoch.state(seed), row["epoch"]
+                keys = jax.random.split(jax.random.fold_in(key_of(seed), number), self.draws)
                 changes = jax.device_get(measured(state.params, state.rule, data, keys))
-                found = {}
-                for whose, kind in itertools.product(changes, JUDGED):
-                    own = np.asarray(changes[whose][kind][:, 0], np.float64)
-                    found |= {f"{whose}{kind}_change": float(own.mean()),
-                              f"{whose}{kind}_error": float(own.std(ddof=1) / self.draws**0.5)}  # fmt: skip
-                yield {"epoch": row["epoch"], "seed": seed, "test_acc": row["test_acc"], **found}
+                found.append({"epoch": number, "seed": seed, "test_acc": row["test_acc"], **self.summary(changes)})
+            return found
+
+        for rows in train(task, hypers, self.epochs, measured_rows):
+            yield from rows
+
+    def summary(self, changes: Any) -> Row:
+        """Means of the changes of the loss over the draws, and their errors."""
+        found = {}
+        for whose, kind in itertools.product(changes, JUDGED):
+            own = np.asarray(changes[whose][kind][:, 0], np.float64)
+            found |= {f"{whose}{kind}_change": float(own.mean()),
+                      f"{whose}{kind}_error": float(own.std(ddof=1) / self.draws**0.5)}  # fmt: skip
+        return found
 
     def measure(self, task: Task, rule: str) -> Any:
         """(params, state of the rule, data, keys) -> changes of the loss by the rule and by backpropagation."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from statistics import fmean
 from typing import Any
 
@@ -18,6 +17,7 @@ from nodepert.experiments.shared.dynamics import QUANTITIES, Dynamics, draw_pane
 from nodepert.experiments.shared.replaying import epochs_of
 from nodepert.experiments.shared.tables import means, where
 from nodepert.experiments.shared.tasks import make_hyper
+from nodepert.training.program import State
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"dataset": "digits(train=1400)", "network": "fc(width=30, depth=3)", "lr": 0.05, "batchsize": 20,
@@ -62,10 +62,13 @@ class GradDynamics(Dynamics):
     def rows(self, part: Part) -> Iterator[Row]:
         start, measure = self.prepared
         run = start(make_hyper(self.rule, self.lr, part["seed"]))
-        for epoch, (state, accuracy) in enumerate(islice(epochs_of(run), self.epochs + 1)):
+
+        def measured(state: State) -> list[list[Row]]:
             order = run.order(state)
-            several = [measure(run, state._replace(step=state.step + i), order, i)
-                       for i in range(min(self.batches, run.batches))]  # fmt: skip
+            return [measure(run, state._replace(step=state.step + i), order, i)
+                    for i in range(min(self.batches, run.batches))]  # fmt: skip
+
+        for epoch, (accuracy, several) in enumerate(epochs_of(run, self.epochs, measured)):
             for found in zip(*several, strict=True):
                 averages = {name: float(np.mean([row[name] for row in found])) for name in QUANTITIES}
                 yield {"epoch": epoch, "test_acc": accuracy, "node": found[0]["node"]} | averages

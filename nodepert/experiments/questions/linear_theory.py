@@ -17,6 +17,7 @@ from nodepert.errors import UserError
 from nodepert.experiments.drawing import COLOURS, Picture, decades, legend, style, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Part, Row
 from nodepert.experiments.shared.linear_student import squared_error
+from nodepert.experiments.shared.looping import simulated
 from nodepert.experiments.shared.tables import where
 from nodepert.registry import check, full, make
 from nodepert.registry.spec import Spec
@@ -84,22 +85,23 @@ class LinearTheory(Experiment):
         return self.constants(rule)[0] * (self.inputs + 2)
 
     def rows(self, part: Part) -> Iterator[Row]:
-        run = partial(self.learn, self.estimate(part["rule"]))
+        run = simulated(partial(self.student, self.estimate(part["rule"])))
         expected = partial(self.expected, *self.constants(part["rule"]))
         best, outputs = 1 / self.updates(part["rule"]), self.outputs
-        several = jax.jit(jax.vmap(run, (None, None, None, 0)), static_argnums=2)
         keys = jax.random.split(key_of(self.seed), RATES + 1)
         students = jax.random.split(keys[0], self.replicas)
-        found = np.asarray(several(best, self.noise, self.steps, students), np.float64)
+        at = sorted({0, *(round(self.steps ** (i / 40)) for i in range(41))})
+        found = np.asarray(run(at, (best, self.noise), students), np.float64)
         theory = [found[:, 0].mean()]
         for _ in range(self.steps):
             theory.append(expected(theory[-1], best, self.noise))
-        for t in sorted({round(self.steps ** (i / 40)) for i in range(41)}):
-            half = (found[:, t] + outputs * self.noise**2) / 2
+        for i, t in list(enumerate(at))[1:]:
+            half = (found[:, i] + outputs * self.noise**2) / 2
             yield row("curve", best, t, half, (theory[t] + outputs * self.noise**2) / 2)
         for i, share in enumerate(np.linspace(LOW, HIGH, RATES)):
             eta = float(2 * best * share)
-            v = np.asarray(several(eta, 0.0, 1, jax.random.split(keys[1 + i], SINGLE * self.replicas)), np.float64)
+            students = jax.random.split(keys[1 + i], SINGLE * self.replicas)
+            v = np.asarray(run([0, 1], (eta, 0.0), students), np.float64)
             yield row("one step", eta, 1, v[:, 1] / outputs, expected(outputs, eta, 0) / outputs)
 
     def expected(self, k: float, q: float, v: float, eta: float, s: float) -> float:
@@ -107,23 +109,21 @@ class LinearTheory(Experiment):
         shrunk = v * (1 - 2 * eta + eta**2 * k * (self.inputs + 2))
         return shrunk + eta**2 * (k * self.inputs * self.outputs * s**2 + self.sigma**2 * q / 4)
 
-    def learn(self, rule: Rule, eta: Any, s: Any, count: int, key: Any):
-        """||V||^2 of one student after each step, (count + 1,)."""
-        teacher_key, key = jax.random.split(key)
+    def student(self, rule: Rule, shared: Any, key: Any) -> tuple[Any, Any, Any]:
+        """(first weights, `step(t, weights)`, ||V||^2 of weights) of one student. `shared`: eta, s."""
+        (eta, s), (teacher_key, key) = shared, jax.random.split(key)
         teacher = jax.random.normal(teacher_key, (self.inputs, self.outputs))
         teacher = math.sqrt(self.outputs) * teacher / jnp.linalg.norm(teacher)
 
-        def step(params, t):
+        def step(t, params):
             example, target, own = jax.random.split(jax.random.fold_in(key, t), 3)
             x = jax.random.normal(example, (1, self.inputs))
             y = x @ teacher + s * jax.random.normal(target, (1, self.outputs))
             grads, _, _ = rule.grads(own, (), params, (x, y))
-            params = jax.tree.map(lambda w, g: w - eta * g, params, grads)
-            return params, jnp.square(params["out"] - teacher).sum()
+            return jax.tree.map(lambda w, g: w - eta * g, params, grads)
 
         start = {"out": jnp.zeros((self.inputs, self.outputs))}
-        _, found = jax.lax.scan(step, start, jnp.arange(count))
-        return jnp.append(jnp.square(teacher).sum(), found)
+        return start, step, lambda params: jnp.square(params["out"] - teacher).sum()
 
     def draw(self, figure: Any, rows: Sequence[Row]) -> None:
         left, right = figure.subplots(1, 2)

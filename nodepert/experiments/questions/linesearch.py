@@ -15,11 +15,12 @@ import numpy as np
 from nodepert.errors import UserError
 from nodepert.experiments.drawing import Picture, curve, legend, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Part, Row
+from nodepert.experiments.shared.looping import followed, looped
 from nodepert.experiments.shared.steps import one_step_change, refuse_adapting, rule_state, update_of
 from nodepert.experiments.shared.tables import where
 from nodepert.experiments.shared.tasks import Task, log_spaced, make_hyper, make_task
 from nodepert.registry import full
-from nodepert.rules.noise import key_of
+from nodepert.rules.noise import GENERATOR, key_of
 from nodepert.training import devices
 from nodepert.training.hyper import stacked
 from nodepert.training.program import Program, standardised, task_data
@@ -114,13 +115,21 @@ class Linesearch(Experiment):
         spec = full("rule", part["rule"])
         lanes = 1 if jax.default_backend() == "cpu" else self.count  # on CPUs a loop is as fast
 
-        def search(params, data, keys):
+        @functools.partial(jax.jit, compiler_options=devices.compiler_options())
+        def search(params, data, keys, changes, first, last):
             update = update_of(task, spec, rule_state(task, spec, params, data, self.seed), params, data)
-            return one_step_change(params, update, jnp.asarray(self.rates), keys, lanes)["test"]
 
-        compiled = jax.jit(search, compiler_options=devices.compiler_options())
-        keys = jax.random.split(key_of(self.seed), self.draws)  # the same batches for every rule
-        changes = np.asarray(compiled(params, data, keys), np.float64)
+            def draw(i, changes):
+                key = jax.random.wrap_key_data(keys[i], impl=GENERATOR)
+                return changes.at[i].set(one_step_change(params, update, rates, key[None], lanes)["test"][0])
+
+            return jax.lax.fori_loop(first, last, draw, changes)
+
+        rates = jnp.asarray(self.rates)
+        keys = jax.random.key_data(jax.random.split(key_of(self.seed), self.draws))  # the same batches for every rule
+        found = looped(functools.partial(search, params, data, keys), jnp.zeros((self.draws, self.count)), self.draws,
+                       "draw")  # fmt: skip
+        changes = np.asarray(found, np.float64)
         for i, rate in enumerate(self.rates):
             own = changes[:, i]
             yield {"lr": rate, "change": float(own.mean()), "error": float(own.std(ddof=1) / self.draws**0.5),
@@ -175,7 +184,7 @@ def trained_to(accuracy: float, task: Task, hyper: Any, data: Any) -> tuple[Any,
     hyper = jax.tree.map(lambda a: a[0], stacked([hyper]))
     size = len(task.data.train_y) // task.batchsize
 
-    @functools.partial(jax.jit, donate_argnums=0, compiler_options=devices.compiler_options())
+    @functools.partial(jax.jit, compiler_options=devices.compiler_options())
     def some(state, order, start, data):
         def step(state, i):
             indices = jax.lax.dynamic_slice_in_dim(order, i * task.batchsize, task.batchsize)
@@ -185,15 +194,20 @@ def trained_to(accuracy: float, task: Task, hyper: Any, data: Any) -> tuple[Any,
         outputs = task.model.apply(state.params, standardised(data, data["test"][0]))
         return state, 100 * (outputs.argmax(-1) == data["test"][1]).mean()
 
-    state = jax.jit(pure.init)(hyper, data)
-    order, best = None, 0.0
-    for done in range(0, LIMIT, EVERY):
-        start = done % max(size // EVERY * EVERY, EVERY)
-        if start == 0:
-            order = jax.jit(pure.order)(state.step, hyper, data)
-        state, reached = some(state, order, start, data)
-        best = max(best, float(reached))
+    order_of, orders = jax.jit(pure.order), {}
+
+    def updates(state, number):
+        turn, start = divmod(number - EVERY, max(size // EVERY * EVERY, EVERY))
+        if turn not in orders:
+            orders.clear()
+            orders[turn] = order_of(state.step - start, hyper, data)
+        state, reached = some(state, orders[turn], start, data)
+        return state, float(reached)
+
+    best, first = 0.0, jax.jit(pure.init)(hyper, data)
+    for state, reached in followed(updates, first, range(EVERY, LIMIT + 1, EVERY), "update", known=False):
+        best = max(best, reached)
         if best >= accuracy:
-            return state.params, round(best, 4), done + EVERY
+            return state.params, round(best, 4), int(state.step)
     raise UserError(f"training reached {best:.1f}% in {LIMIT:,} updates, not {accuracy:g}%; ask for less accuracy, or "
                     "give another lr")  # fmt: skip

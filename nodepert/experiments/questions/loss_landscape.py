@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from nodepert.core import per_example
 from nodepert.errors import UserError
 from nodepert.experiments.drawing import Picture, style, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Part, Row
+from nodepert.experiments.shared.looping import followed
 from nodepert.experiments.shared.tables import where
-from nodepert.experiments.shared.tasks import Task, make_hyper, make_task, train
+from nodepert.experiments.shared.tasks import Task, blank_state, make_hyper, make_task, train
 from nodepert.training.program import standardised, task_data
+from nodepert.training.replicas import Epoch
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"dataset": "digits(train=300, test=100)", "network": "fc(width=12)", "epochs": 4, "points": 5},
@@ -88,8 +91,9 @@ class LossLandscape(Experiment):
         rates = self.rates if len(self.rates) == len(self.rules) else self.rates * len(self.rules)
         found = {}
         for rule, lr in zip(self.rules, rates, strict=True):
-            run = train(task, [make_hyper(rule, lr, self.seed, self.optimizer)], self.epochs)
-            found[rule] = [jax.device_get(epoch.state(0).params) for epoch in run]
+            hyper = make_hyper(rule, lr, self.seed, self.optimizer)
+            structure = jax.tree.structure(blank_state(task, hyper, self.epochs).params)
+            found[rule] = [structure.unflatten(leaves) for leaves in train(task, [hyper], self.epochs, parameters)]
         stacked = np.stack([flat(params) for path in found.values() for params in path])
         if not np.isfinite(stacked).all():
             raise UserError("a run diverged; take a smaller learning rate (rates)")
@@ -114,10 +118,17 @@ class LossLandscape(Experiment):
         everywhere = np.stack([coordinates(params) for own in found.values() for params in own])
         low, high = everywhere.min(0), everywhere.max(0)
         margin = 0.25 * (high - low).max()
-        for a in np.linspace(low[0] - margin, high[0] + margin, self.points):
-            for b in np.linspace(low[1] - margin, high[1] + margin, self.points):
-                moved = end + (a - a_end) * basis[:, 0] + (b - b_end) * basis[:, 1]
-                yield point("grid", -1, a, b, loss_at(like(moved, path[-1])), explained)
+        axes = [np.linspace(low[i] - margin, high[i] + margin, self.points) for i in range(2)]
+        grid = list(itertools.product(*axes))
+
+        def loss_of(state: Any, number: int) -> tuple[Any, float]:
+            a, b = grid[number - 1]
+            moved = end + (a - a_end) * basis[:, 0] + (b - b_end) * basis[:, 1]
+            return state, loss_at(like(moved, path[-1]))
+
+        losses = followed(loss_of, (), range(1, len(grid) + 1), "point")
+        for (a, b), (_, loss) in zip(grid, losses, strict=True):
+            yield point("grid", -1, a, b, loss, explained)
 
     def draw(self, figure: Any, rows: Sequence[Row]) -> None:
         panels = figure.subplots(1, len(self.rules), sharex=True, sharey=True, squeeze=False)[0]
@@ -152,6 +163,11 @@ class LossLandscape(Experiment):
 def point(kind: str, epoch: int, a: Any, b: Any, loss: float, explained: float) -> Row:
     """A row of the table."""
     return {"kind": kind, "epoch": epoch, "a": float(a), "b": float(b), "loss": loss, "explained": explained}
+
+
+def parameters(epoch: Epoch) -> list[np.ndarray]:
+    """The arrays of the only replica."""
+    return jax.device_get(jax.tree.leaves(epoch.state(0).params))
 
 
 def flat(params: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from nodepert.core import Model
 from nodepert.experiments.drawing import COLOURS, Picture, decades, legend, mean_curve, style, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Part, Row
 from nodepert.experiments.shared.linear_student import squared_error
+from nodepert.experiments.shared.looping import simulated
 from nodepert.experiments.shared.tables import finite, gathered, means, where
 from nodepert.models.fc import fc
 from nodepert.registry import full, make
@@ -96,9 +97,10 @@ class Stabilise(Experiment):
         return fc((self.inputs,), self.outputs, width=self.hidden, depth=1)
 
     def rows(self, part: Part) -> Iterator[Row]:
-        learn = jax.jit(jax.vmap(partial(self.learn, full("optimizer", part["optimizer"]))))
         runs = [(lr, seed) for lr in self.rates for seed in range(self.seeds)]
-        errors = np.asarray(learn(*(jnp.asarray(c) for c in zip(*runs, strict=True))), np.float64)
+        learn = simulated(partial(self.run, full("optimizer", part["optimizer"])))
+        found = learn(self.times.tolist(), (), [jnp.asarray(column) for column in zip(*runs, strict=True)])
+        errors = np.asarray(found, np.float64)
         for (lr, seed), error in zip(runs, errors, strict=True):
             crash, at = crashed(error), self.times
             before = error[:crash]
@@ -106,8 +108,9 @@ class Stabilise(Experiment):
                    "least_at": int(at[before.argmin()]), "crash": math.nan if crash is None else float(at[crash]),
                    "last": float(error[-1]) if math.isfinite(error[-1]) else math.nan}  # fmt: skip
 
-    def learn(self, optimizer: Spec, lr: Any, seed: Any) -> Any:
-        """The error of one run at all `times`; its start depends on the seed alone."""
+    def run(self, optimizer: Spec, _: Any, own: Any) -> tuple[Any, Any, Any]:
+        """(first state, `step(t, state)`, error of a state) of one run; its start depends on the seed alone."""
+        lr, seed = own
         teaching, testing, examples, perturbations, weights = jax.random.split(key_of(seed), 5)
         network, change = self.network, make("optimizer", optimizer, lr, self.steps)
         estimate = make("rule", self.rule, network, squared_error)
@@ -122,13 +125,11 @@ class Stabilise(Experiment):
             params, _, opt = updated(change, grads, opt, params)
             return params, opt
 
-        def until(state, span):
-            state = jax.lax.fori_loop(span[0], span[1], step, state)
-            return state, squared_error(network.apply(state[0], x_test), network.apply(teacher, x_test)).mean()
+        def error(state):
+            return squared_error(network.apply(state[0], x_test), network.apply(teacher, x_test)).mean()
 
-        params, at = network.init(weights), self.times
-        spans = jnp.stack([jnp.append(0, at[:-1]), jnp.asarray(at)], 1)
-        return jax.lax.scan(until, (params, started(change, params)), spans)[1]
+        params = network.init(weights)
+        return (params, started(change, params)), step, error
 
     def draw(self, figure: Any, rows: Sequence[Row]) -> None:
         left, right = figure.subplots(1, 2, sharex=True)

@@ -19,6 +19,7 @@ from nodepert.experiments.shared.tasks import log_spaced, make_hyper, make_task,
 from nodepert.registry import check, make
 from nodepert.rules.noise import key_of
 from nodepert.training.metrics import mean_error
+from nodepert.training.replicas import Epoch
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"rules": ("np(difference=jvp)",), "widths": (10, 80), "inputs": 8, "outputs": 3, "lowest": 1e-3, "lrs": 3,
@@ -127,10 +128,14 @@ class WidthScaling(Experiment):
         rates = log_spaced(self.lowest_real, self.highest_real, self.lrs)
         runs = [(lr, seed) for lr in rates for seed in range(self.seeds)]
         reached = dict.fromkeys(runs, math.nan)
-        for epoch in train(task, [make_hyper(rule, lr, seed) for lr, seed in runs], self.epochs):
-            for i, row in epoch.rows.items():
-                if row["test_acc"] > self.accuracy and math.isnan(reached[runs[i]]):
-                    reached[runs[i]] = row["epoch"] * (len(task.data.train_y) // self.batchsize)
+
+        def sufficed(epoch: Epoch) -> list[tuple[int, int]]:
+            return [(i, row["epoch"]) for i, row in epoch.rows.items() if row["test_acc"] > self.accuracy]
+
+        for found in train(task, [make_hyper(rule, lr, seed) for lr, seed in runs], self.epochs, sufficed):
+            for i, epoch in found:
+                if math.isnan(reached[runs[i]]):
+                    reached[runs[i]] = epoch * (len(task.data.train_y) // self.batchsize)
             if any(all(math.isfinite(reached[lr, seed]) for seed in range(self.seeds)) for lr in rates):
                 break
         for (lr, seed), updates in reached.items():

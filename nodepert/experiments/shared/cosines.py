@@ -13,6 +13,7 @@ import numpy as np
 
 from nodepert.core import Loss, Model, backprop, node_shapes
 from nodepert.errors import UserError
+from nodepert.experiments.shared.looping import followed
 from nodepert.registry import check, full
 from nodepert.registry.spec import Spec
 from nodepert.rules.directional import loss_along
@@ -110,5 +111,6 @@ def cosines(rule: Any, params: Any, batch: Any, gradient: Any, key: Any, trials:
     levels = draws.bit_length() - 1
     trial = jax.jit(lambda given, i: mean(levels, given, i)[1], compiler_options=compiler_options())
     given = params, gradient / jnp.sqrt(gradient @ gradient), batch
-    found = [trial(given, i) for i in range(trials)]
+    steps = followed(lambda state, i: (state, trial(given, i - 1)), (), range(1, trials + 1), "trial")
+    found = [cosines for _, cosines in steps]
     return [np.concatenate([np.asarray(f[level], np.float64) for f in found]) for level in range(levels + 1)]

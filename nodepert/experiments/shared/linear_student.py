@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from functools import partial
+from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nodepert.core import Array, Key, Model, plain
+from nodepert.experiments.shared.looping import simulated
 from nodepert.registry import make
 
 try:
@@ -63,18 +64,19 @@ def squared_error(outputs: Array, targets: Array) -> Array:
 
 
 def learn(rule: str, sizes: Sequence[int], lr: float, noise: float, at: Sequence[int], keys: Key) -> Learned:
-    """Students of these sizes, one for each key, after each number of updates in `at` (rising)."""
-    spans = np.stack([[0, *at[:-1]], at], 1).astype(np.int32)
-    error, norm = _learn(rule, tuple(sizes), lr, noise, spans, keys)
+    """Students of these sizes, one for each key, after each number of updates in `at` (rising, from 0 on)."""
+    error, norm = _students(rule, tuple(sizes))(at, (lr, noise), keys)
     return Learned(np.asarray(error, np.float64), np.asarray(norm, np.float64))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _learn(rule: str, sizes: tuple[int, ...], lr: Any, noise: Any, spans: Any, keys: Key):
+@cache
+def _students(rule: str, sizes: tuple[int, ...]) -> Any:
+    """Compiled once for all learning rates."""
     model = student(sizes)
     estimate = make("rule", rule, model, squared_error)
 
-    def run(key):
+    def one(shared, key):
+        lr, noise = shared
         teacher_key, weights, examples, perturbations = jax.random.split(key, 4)
         teacher = xavier(teacher_key, sizes[0], sizes[-1])
 
@@ -83,15 +85,14 @@ def _learn(rule: str, sizes: tuple[int, ...], lr: Any, noise: Any, spans: Any, k
             grads, _, _ = estimate.grads(own, (), params, example(examples, t, teacher, noise))
             return jax.tree.map(lambda w, g: w - lr * g, params, grads)
 
-        def until(params, span):
-            params = jax.lax.fori_loop(span[0], span[1], step, params)
+        def measure(params):
             whole = model.apply(params, jnp.eye(sizes[0]))
             squares = sum(jnp.square(w).sum() for w in jax.tree.leaves(params))
-            return params, (jnp.square(whole - teacher).sum() / 2, jnp.sqrt(squares))
+            return jnp.square(whole - teacher).sum() / 2, jnp.sqrt(squares)
 
-        return jax.lax.scan(until, model.init(weights), spans)[1]
+        return model.init(weights), step, measure
 
-    return jax.vmap(run)(keys)
+    return simulated(one)
 
 
 def in_float64(wanted: bool) -> Any:

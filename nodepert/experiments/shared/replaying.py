@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nodepert.core import Array, Params
 from nodepert.errors import UserError
 from nodepert.experiments.shared.crashes import DROP, FLOOR, crash_epoch
+from nodepert.experiments.shared.looping import followed
 from nodepert.experiments.shared.tasks import Task
 from nodepert.training import devices
 from nodepert.training.group import fetched
@@ -93,34 +95,57 @@ def at(order: Array, batch: Any, batchsize: int) -> Array:
     return jax.lax.dynamic_slice_in_dim(order, batch * batchsize, batchsize)
 
 
-def epochs_of(run: Pieces) -> Iterator[tuple[State, float]]:
-    """(state, test accuracy) after 0, 1, 2, ... epochs; the accuracy of an epoch whose loss was not finite is nan."""
-    state = run.init()
-    yield state, run.accuracy(state.params)
-    while True:
+def after(run: Pieces, state: State, epoch: int) -> tuple[State, float]:
+    """The state after the next epoch, and its test accuracy: nan where a loss was not finite. Before epoch 1: of the
+    state as it is."""
+    finite: Any = True
+    if epoch:
         state, finite = run.advance(state, run.order(state), 0, run.batches)
-        yield state, run.accuracy(state.params) if finite else math.nan
+    return state, run.accuracy(state.params) if finite else math.nan
+
+
+def epochs_of(run: Pieces, epochs: int, measure: Callable[[State], Any] = lambda state: []) -> Iterator[Any]:
+    """(test accuracy, measure(state)) after 0, 1, 2, ... epochs."""
+
+    def epoch(state, number):
+        state, accuracy = after(run, state, number)
+        return state, (accuracy, measure(state))
+
+    return (found for _, found in followed(epoch, run.init(), range(epochs + 1), "epoch"))
 
 
 def course(run: Pieces, epochs: int, every: int, drop: float = DROP, floor: float = FLOOR) -> Course:
     """Train until the run crashes, at most `epochs` epochs, with a checkpoint every few."""
-    accuracies, checkpoint = [], None
-    for epoch, (state, accuracy) in enumerate(epochs_of(run)):
+
+    def epoch(carry, number):
+        at, checkpoint, state = carry
+        if number and (number - 1) % every == 0:
+            at, checkpoint = np.int32(number - 1), state
+        state, accuracy = after(run, state, number)
+        return (at, checkpoint, state), accuracy
+
+    start, accuracies = run.init(), []
+    for carry, accuracy in followed(epoch, (np.int32(0), start, start), range(epochs + 1), "epoch"):
         accuracies.append(accuracy)
         crash = crash_epoch(accuracies, drop, floor)
-        checkpoint = checkpoint or (epoch, state)
-        if crash is not None or epoch == epochs or math.isnan(accuracy):
-            return Course(accuracies, crash, checkpoint, state)
-        if epoch % every == 0:
-            checkpoint = epoch, state
-    raise AssertionError("epochs_of does not end")
+        if crash is not None or len(accuracies) > epochs or math.isnan(accuracy):
+            at, checkpoint, end = carry
+            return Course(accuracies, crash, (int(at), checkpoint), end)
+    raise AssertionError("a run has an end")
 
 
-def replay(run: Pieces, taken: Course) -> Iterator[Moment]:
-    """Every update from the checkpoint to the end again: the run before it."""
+def replay(run: Pieces, taken: Course, measure: Callable[[Moment], Any]) -> Iterator[Any]:
+    """`measure` of the run before every update, from the checkpoint to the end."""
     start, state = taken.checkpoint
-    for epoch in range(start + 1, len(taken.accuracies)):
-        order = run.order(state)
-        for batch in range(run.batches):
-            yield Moment(epoch, batch, order, state)
-            state, _ = run.advance(state, order, batch, 1)
+    orders: dict[int, Array] = {}
+
+    def update(state, number):
+        epoch, batch = divmod(number - 1, run.batches)
+        if epoch not in orders:
+            orders.clear()
+            orders[epoch] = run.order(state._replace(step=state.step - batch))
+        found = measure(Moment(start + 1 + epoch, batch, orders[epoch], state))
+        return run.advance(state, orders[epoch], batch, 1)[0], found
+
+    numbers = range(1, (len(taken.accuracies) - 1 - start) * run.batches + 1)
+    return (found for _, found in followed(update, state, numbers, "update"))
