@@ -86,17 +86,17 @@ def run(name: str, common: Common, given: dict[str, Any]) -> None:
 
     from rich.markup import escape
 
-    from nodepert.cli import display
+    from nodepert.cli import display, experiment_view
     from nodepert.experiments.execute import execute
+    from nodepert.studies.stopping import STOPPING, Stopping, after_epoch
     from nodepert.training import devices
 
     devices.start(os.cpu_count() or 1)
-
-    def on_part(i: int, of: int, part: dict[str, Any], seconds: float | None) -> None:
-        label = ", ".join(f"{key} {value}" for key, value in part.items()) or name
-        print(f"[{i}/{of}] {label}: {'saved before' if seconds is None else f'{seconds:.1f} s'}", flush=True)
-
-    outcome = execute(name, common.scale, out=common.out, data_dir=common.data_dir, on_part=on_part, **given)
+    view = experiment_view.View(name)
+    stopping = Stopping(after_epoch(display.console.print, STOPPING.replace("epoch", "step")))
+    with experiment_view.shown(view), stopping.listening():
+        outcome = execute(name, common.scale, out=common.out, data_dir=common.data_dir, on_part=view.on_part,
+                          on_steps=view.on_steps, stop=stopping, **given)  # fmt: skip
     for finding in outcome.findings:
         verdict = "[green]yes[/green]" if finding.holds else "[red]not seen at this scale[/red]"
         display.console.print(f"{verdict}: {escape(finding.says)}", soft_wrap=True)

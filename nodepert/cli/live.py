@@ -90,8 +90,8 @@ def form_of(name: str) -> str:
 
 
 @contextmanager
-def drawn(lines: Callable[[], Sequence[Line]], footer: Callable[[float], Iterable[str]]) -> Iterator[None]:
-    """Draw runs and a footer, four times a second, within the context.
+def drawn(lines: Callable[[], Sequence[Line]] | None, footer: Callable[[float], Iterable[str]]) -> Iterator[None]:
+    """Draw runs, if any, and a footer, four times a second, within the context.
 
     `footer` is called with the seconds so far.
     """
@@ -99,7 +99,7 @@ def drawn(lines: Callable[[], Sequence[Line]], footer: Callable[[float], Iterabl
 
     def picture() -> Any:
         spinner.update(text=Text(", ".join(footer(time.monotonic() - start))))
-        return Group(replicas(lines()), spinner)
+        return Group(replicas(lines()), spinner) if lines else spinner
 
     with Live(get_renderable=picture, console=console, refresh_per_second=4, transient=True):
         yield

@@ -17,7 +17,8 @@ class Pace:
     Replicas of one program share its seconds; a run that has not completed an epoch counts as the mean of the others.
     """
 
-    def __init__(self, epochs: Mapping[Hashable, int]):
+    def __init__(self, epochs: Mapping[Hashable, float], unit: str = "epoch"):
+        self.unit = unit  # what is called an epoch here
         self.left = dict(epochs)  # epochs left of each run
         self.shares: dict[Hashable, deque[float]] = {run: deque(maxlen=LATEST) for run in epochs}
         self.estimates: dict[Hashable, float] = {}  # before a run's first epoch ends
@@ -25,7 +26,7 @@ class Pace:
         self.since = 0.0  # when the latest epoch, or part of one, ended
         self.shown: float | None = None
 
-    def trained(self, run: Hashable, left: int, share: float, now: float) -> None:
+    def trained(self, run: Hashable, left: float, share: float, now: float) -> None:
         """An epoch of a run has ended: the number of epochs left, and its share of the epoch's seconds."""
         self.left[run], self.since = left, now
         self.estimates.pop(run, None)
@@ -83,11 +84,16 @@ class Pace:
         texts = [duration(seconds)]
         known = [fmean(shares) for shares in self.shares.values() if shares]
         if known and (mean := fmean(known) / max(1, at_once)) > 0:
-            texts.append(f"{1 / mean:.3g} epochs/s" if mean <= 1 else f"{mean:.3g} s/epoch")
+            texts.append(f"{number(1 / mean)} {self.unit}s/s" if mean <= 1 else f"{number(mean)} s/{self.unit}")
         left = self.seconds_left(now, running, at_once)
         if left is not None and any(self.left.values()):
             texts.append(f"{'about' if self.measured else 'roughly'} {duration(left)} left")
         return ", ".join(texts)
+
+
+def number(value: float) -> str:
+    """A number to three digits, without an exponent."""
+    return f"{float(f'{value:.3g}'):,.12g}"
 
 
 def duration(seconds: float) -> str:

@@ -65,12 +65,13 @@ class Stopping:
             self.on_signal(self)
 
 
-def after_epoch(say: Callable[[str], None]) -> Callable[[Stopping], None]:
-    """For `Stopping`: the first signal stops after the epoch, the second, or one before training, at once."""
+def after_epoch(say: Callable[[str], None], text: str = STOPPING) -> Callable[[Stopping], None]:
+    """For `Stopping`: the first signal stops after the epoch, the second, or one before training, at once. `text` is
+    said at the first."""
 
     def on_signal(stopping: Stopping) -> None:
         if stopping.count > 1 or not stopping.training:
             raise KeyboardInterrupt
-        say(STOPPING)
+        say(text)
 
     return on_signal

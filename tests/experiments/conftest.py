@@ -5,7 +5,9 @@ import os
 
 import pytest
 from filelock import FileLock
+from toy import Toy
 
+import nodepert as npt
 from nodepert.experiments.execute import execute
 
 
@@ -26,3 +28,9 @@ def smoke(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def compiled_for_one_use(quickly_compiled):
     """Programs of these tests run once."""
+
+
+@pytest.fixture
+def toy(own):
+    npt.register("experiment", "toy", Toy)
+    return "toy"

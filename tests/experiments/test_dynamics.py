@@ -47,7 +47,7 @@ def test_a_replay_batch_by_batch_ends_where_the_run_crashed_bit_for_bit(rule, st
     assert (taken.crash is not None) == (rule == "np")
     begun, kept = taken.checkpoint
     before = copied(kept)
-    *_, last = moments = list(replay(run, taken))
+    *_, last = moments = list(replay(run, taken, lambda moment: moment))
     assert len(moments) == (len(taken.accuracies) - 1 - begun) * run.batches > 0
     assert begun % 2 == 0 and [m.batch for m in moments[: run.batches]] == list(range(run.batches))
     end, _ = run.advance(last.state, last.order, last.batch, 1)
@@ -169,9 +169,9 @@ def test_rows_along_training_are_of_the_run_itself():
         (epoch, node) for epoch in range(3) for node in ("fc0", "fc1", "fc2", "out", ALL)
     ]
     task = make_task(npt.load_dataset, "digits(train=1400)", "fc(width=30, depth=3)", batchsize=20)
-    states = epochs_of(in_pieces(task, 2)(make_hyper("np", 0.05)))
-    for row, (state, accuracy) in zip([r for r in rows if r["node"] == "out"], states, strict=False):
-        weights = np.concatenate([np.ravel(v) for v in jax.tree.leaves(state.params["out"])])
+    states = epochs_of(in_pieces(task, 2)(make_hyper("np", 0.05)), 2, lambda state: state.params["out"])
+    for row, (accuracy, out) in zip([r for r in rows if r["node"] == "out"], states, strict=True):
+        weights = np.concatenate([np.ravel(v) for v in jax.tree.leaves(out)])
         assert row["weight_norm"] == pytest.approx(np.linalg.norm(weights), rel=1e-5) and row["test_acc"] == accuracy
 
 

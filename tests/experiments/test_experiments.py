@@ -28,12 +28,6 @@ DOCS = Path(__file__).parents[2] / "docs"
 EVERY = names("experiment")
 
 
-@pytest.fixture
-def toy(own):
-    npt.register("experiment", "toy", Toy)
-    return "toy"
-
-
 # Their own tests compute a little less than smoke, or parts of it:
 LONG = ("delta-loss", "alignment", "adam", "linesearch")
 
