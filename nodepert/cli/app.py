@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+import nodepert
 from nodepert.cli import parser
 from nodepert.cli.check import check as check_rules
 from nodepert.cli.doctor import doctor
@@ -23,9 +24,11 @@ from nodepert.cli.experiment import command_of, overview
 from nodepert.cli.listing import data, listing
 from nodepert.cli.network import evaluate, predict
 from nodepert.cli.options import Flat, HowToRun, Study, combinations, execution_from, grid_of, one_per_rule
+from nodepert.cli.output import Output
 from nodepert.cli.parser import Words
 from nodepert.cli.report import report
-from nodepert.cli.runs import results, runs
+from nodepert.cli.results import results
+from nodepert.cli.runs import runs
 from nodepert.cli.sweep import sweep
 from nodepert.errors import UserError
 from nodepert.studies.grid import parsed_seeds
@@ -42,6 +45,7 @@ def train(
     execution: Flat[HowToRun] = HowToRun(),
     distributed: Distributed = False,
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    output: Flat[Output] = Output(),
 ) -> None:
     """Train a network with a rule. Options with several values give a run for every combination.
 
@@ -57,16 +61,22 @@ def train(
             their devices. Without Slurm or MPI: JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and
             JAX_PROCESS_ID.
         config: A config.json that NodePert wrote; its options become the defaults of this command.
+        output: What is printed.
     """
     from nodepert.cli import display
 
     asked = combinations(grid)
-    found = _execute(asked, study, execution, distributed)
-    display.console.print(display.results(labels(asked, apart=["seed", "lr"]), found))
-    if len(found) == 1:
-        print(f"rows: {found[0].folder}/metrics.csv")
-    else:
-        print(f"rows: {study.out / study.name}/ID/metrics.csv, of {len(found)} runs")
+    with output.working():
+        found = _execute(asked, study, execution, distributed)
+
+    def text() -> None:
+        display.console.print(display.results(labels(asked, apart=["seed", "lr"]), found))
+        if len(found) == 1:
+            print(f"rows: {found[0].folder}/metrics.csv")
+        else:
+            print(f"rows: {study.out / study.name}/ID/metrics.csv, of {len(found)} runs")
+
+    output.show(text, lambda: {"runs": list(map(summary, found))})
 
 
 def compare(
@@ -78,6 +88,7 @@ def compare(
     optimizer: Words = ("adam(schedule=cosine)",),
     seeds: Words = (),
     distributed: Distributed = False,
+    output: Flat[Output] = Output(),
 ) -> None:
     """Train two or more rules on one task and draw them into one figure.
 
@@ -92,6 +103,7 @@ def compare(
         optimizer: One optimizer for all rules, or one per rule.
         seeds: Several seeds, as in 0..4, in place of --seed: curves are means, bands span the lowest and the highest.
         distributed: Join the processes of one job into one computation, as in train.
+        output: What is printed.
     """
     from nodepert.cli import display
     from nodepert.studies.curves import learning_curves
@@ -102,13 +114,25 @@ def compare(
     several = parsed_seeds(list(seeds)) or [task.seed]
     asked = [Run(**asdict(replace(task, seed=seed)), rule=rule, optimizer=optimizer, lr=rate)
              for rule, optimizer, rate in zip(rules, optimizers, rates, strict=True) for seed in several]  # fmt: skip
-    found = _execute(asked, study, execution, distributed)
-    display.console.print(display.results(labels(asked, apart=["seed", "lr"]), found))
+    with output.working():
+        found = _execute(asked, study, execution, distributed)
     curves: dict[str, list] = {}
     for label, result in zip(labels(asked, apart=["seed"]), found, strict=True):
         curves.setdefault(label, []).append(result.rows)
     path = learning_curves(curves, study.out / study.name / "compare.png", f"{task.dataset}, {task.network}")
-    print(f"figure: {path}")
+
+    def text() -> None:
+        display.console.print(display.results(labels(asked, apart=["seed", "lr"]), found))
+        print(f"figure: {path}")
+
+    output.show(text, lambda: {"runs": list(map(summary, found)), "figure": path})
+
+
+def summary(result: Any) -> dict[str, Any]:
+    """A run for JSON: its options, and its last row as metrics."""
+    run, rows = result.run, result.folder and result.folder / "metrics.csv"
+    return {"id": run.id, "status": result.status, "options": asdict(run),
+            "metrics": result.rows[-1] if result.rows else {}, "rows": rows}  # fmt: skip
 
 
 def completion(
@@ -129,7 +153,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "results": results, "report": report, "evaluate": evaluate, "predict": predict, "list": listing, "data": data,
     "doctor": doctor, "completion": completion,
 }  # fmt: skip
-ABOUT = "Learning by perturbation. 'nodepert COMMAND --help' shows the options of a command, and an example."
+ABOUT = ("Learning by perturbation. 'nodepert COMMAND --help' shows the options of a command, and an example; "
+         "'nodepert --version' the version.")  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -142,6 +167,8 @@ def _parse(arguments: Sequence[str]) -> Callable[[], None]:
     """The command that the arguments ask for, ready to be called. Raises UserError where they are wrong."""
     parser.given[:] = arguments
     first = arguments[0] if arguments else ""
+    if first == "--version":
+        return lambda: print(f"nodepert {nodepert.__version__}")
     if first == "experiment" and arguments[1:] and not arguments[1].startswith("-"):
         command, prog = parser.bound(command_of(arguments[1], arguments[2:])), f"nodepert experiment {arguments[1]}"
         return parser.parsed(partial(tyro.cli, command, args=list(arguments[2:]), prog=prog), prog)

@@ -6,11 +6,14 @@ import json
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from nodepert.cli.options import Flat
+from nodepert.cli.output import Output
 from nodepert.errors import UserError
 from nodepert.studies.run import Run
 
@@ -26,6 +29,7 @@ def check(
     name: str = "check",
     out: Path = Path("runs"),
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    output: Flat[Output] = Output(),
 ) -> None:
     """Compare a rule's estimates with the exact gradient, node by node: is it biased, how noisy, which sigma?
 
@@ -45,10 +49,10 @@ def check(
         name: Name of the study.
         out: Folder for all results.
         data_dir: Folder with the data files; default: NODEPERT_DATA_DIR, the user's cache, then a download.
+        output: What is printed.
     """
-    from nodepert.cli import display
     from nodepert.data import load_dataset
-    from nodepert.registry import check_loss, make_loss, make_model, passes
+    from nodepert.registry import check_loss, make_loss, make_model
     from nodepert.studies.setup import check_runs
     from nodepert.studies.store.run_folder import checked_name
     from nodepert.training.compile_cache import keep_programs
@@ -65,15 +69,29 @@ def check(
     check_loss(runs[0].specs["loss"], data.task, runs[0].specs["dataset"])
     model = make_model(runs[0].network, data.train_x.shape[1:], data.outputs)
     batch = examples(data, batchsize, seed)
-    results = [measured(run.rule, model, make_loss(run.loss), batch, draws, seed) for run in runs]
-    for stem, run, result in zip(stems([run.rule for run in runs]), runs, results, strict=True):
-        write(folder / stem, run, result)
+    with output.working():
+        results = [measured(run.rule, model, make_loss(run.loss), batch, draws, seed) for run in runs]
+    paths = [folder / stem for stem in stems([run.rule for run in runs])]
+    for path, run, result in zip(paths, runs, results, strict=True):
+        write(path, run, result)
+    output.show(
+        lambda: shown(paths, results),
+        lambda: {"rules": [everything(run, result) for run, result in zip(runs, results, strict=True)]},
+    )
+
+
+def shown(paths: Sequence[Path], results: Sequence[Any]) -> None:
+    """Print the table and the verdict of each rule."""
+    from nodepert.cli import display
+    from nodepert.registry import passes
+
+    for path, result in zip(paths, results, strict=True):
         display.console.print(table(result))
-        if (number := passes(run.rule)) is not None:
+        if (number := passes(result.rule)) is not None:
             print(f"cost: {number} forward passes per step")
         for line in str(result).split("\n"):
             display.console.print(line, markup=False, style="bold red" if line.startswith("WARNING") else None)
-        print(f"files: {folder / stem}.csv, .json, .png\n")
+        print(f"files: {path}.csv, .json, .png\n")
 
 
 def writable(folder: Path) -> Path:
@@ -159,19 +177,25 @@ def stems(rules: list[str]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(names, 1)]
 
 
+def everything(run: Run, result: Any) -> dict[str, Any]:
+    """All results as plain values."""
+    from nodepert.registry import passes
+    from nodepert.studies.store.run_folder import versions
+
+    setting = {k: getattr(run, k) for k in ("dataset", "network", "loss", "batchsize", "seed")}
+    return result.to_dict() | setting | {"passes_per_step": passes(run.rule), "versions": versions()}
+
+
 def write(stem: Path, run: Run, result: Any) -> None:
     """Write the rows, all results and the figure, each file atomically."""
-    from nodepert.registry import passes
     from nodepert.report.check_figure import check_figure
     from nodepert.studies.store.records import write_whole, writing
-    from nodepert.studies.store.run_folder import versions
     from nodepert.studies.store.tables import to_csv
 
     with writing(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
-    setting = {k: getattr(run, k) for k in ("dataset", "network", "loss", "batchsize", "seed")}
-    everything = result.to_dict() | setting | {"passes_per_step": passes(run.rule), "versions": versions()}
     write_whole(stem.with_name(f"{stem.name}.csv"), to_csv(result.rows))
-    write_whole(stem.with_name(f"{stem.name}.json"), json.dumps(everything, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(everything(run, result), indent=2, allow_nan=False)
+    write_whole(stem.with_name(f"{stem.name}.json"), f"{text}\n")
     title = f"{result.rule} on {run.dataset}, {run.network}: {result.verdict}"
     check_figure(result.rows, stem.with_name(f"{stem.name}.png"), title, result.steps)

@@ -8,13 +8,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import tyro
 
+from nodepert.cli.options import Flat
+from nodepert.cli.output import Output
 from nodepert.errors import UserError, reason
 
 PACKAGES = ["jax", "jaxlib", "optax", "numpy", "tensorstore", "filelock", "matplotlib", "pandas"]
@@ -36,7 +38,11 @@ class Item(NamedTuple):
     required: bool = False  # whether NodePert cannot work without it
 
 
-def doctor(out: Path = Path("runs"), data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None) -> None:
+def doctor(
+    out: Path = Path("runs"),
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    output: Flat[Output] = Output(),
+) -> None:
     """Report versions, devices, data, caches and Slurm on this machine; what is missing, and how to get it.
 
     Exits with status 1 if something required is missing: a package, a device for JAX, the data directory of the
@@ -47,21 +53,30 @@ def doctor(out: Path = Path("runs"), data_dir: Annotated[Path | None, tyro.conf.
     Args:
         out: Directory of all results.
         data_dir: Directory of the data files. Default: NODEPERT_DATA_DIR, then the user's cache.
+        output: What is printed. With --quiet what is missing alone.
     """
+    found = list(items(out, data_dir))
+    output.show(lambda: print_items(found, output.quiet), lambda: [item._asdict() for item in found])
+    if any(item.required and item.fix and not item.ok for item in found):
+        sys.exit(1)
+
+
+def print_items(found: Sequence[Item], brief: bool) -> None:
+    """Print a table of all, unless `brief`, and how to get what is missing."""
     from rich.markup import escape
     from rich.padding import Padding
     from rich.table import Table
 
     from nodepert.cli.display import console
 
-    found = list(items(out, data_dir))
     table = Table(box=None, show_header=False, pad_edge=False)
     for overflow in ("ellipsis", "ellipsis", "fold"):
         table.add_column(no_wrap=overflow != "fold", overflow=overflow)
     for item in found:
         bad = "[red]missing[/red]" if item.required else "[yellow]--[/yellow]"
         table.add_row(escape(item.name), "[green]ok[/green]" if item.ok else bad, escape(item.text))
-    console.print(table)
+    if not brief:
+        console.print(table)
     fixable = [item for item in found if item.fix and not item.ok]
     for required, title in ((True, "required:"), (False, "optional:")):
         missing = [item for item in fixable if item.required == required]
@@ -69,8 +84,6 @@ def doctor(out: Path = Path("runs"), data_dir: Annotated[Path | None, tyro.conf.
             print(f"\n{title}")
         for item in missing:
             console.print(Padding(escape(f"{item.name}: {item.fix}"), (0, 0, 0, 2)))
-    if any(item.required for item in fixable):
-        sys.exit(1)
 
 
 def items(out: Path, data_dir: Path | None) -> Iterator[Item]:

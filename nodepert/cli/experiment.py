@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from docstring_parser import parse
 
+from nodepert.cli.output import Output
 from nodepert.registry import about, entry, names, resolve
 from nodepert.registry.describe import parameters
 
@@ -35,7 +36,7 @@ class Common:
 def overview(name: tyro.conf.Positional[str] = "") -> None:
     """Run an experiment on learning rules: a table, a figure and findings. Without a name: list the experiments.
 
-    An interrupted experiment resumes with the same command; a complete one is drawn again.
+    Ctrl-C stops within seconds, and the same command resumes there; a complete experiment is drawn again.
 
     Example: nodepert experiment linesearch --scale small --out results
 
@@ -71,16 +72,16 @@ def command_of(name: str, arguments: Sequence[str]) -> Callable[..., None]:
     ]
     chosen = make_dataclass("Options", fields, frozen=True)
 
-    def experiment(own: Any, common: Flat[Common] = Common()) -> None:
-        run(name, common, {key: value for key, value in asdict(own).items() if value != defaults[key]})
+    def experiment(own: Any, common: Flat[Common] = Common(), output: Flat[Output] = Output()) -> None:
+        run(name, common, output, {key: value for key, value in asdict(own).items() if value != defaults[key]})
 
     experiment.__annotations__["own"] = Flat[chosen]
-    experiment.__defaults__ = (chosen(), Common())
+    experiment.__defaults__ = (chosen(), Common(), Output())
     experiment.__doc__ = f"{about('experiment', name)}\n\n{doc.partition('Args:')[0]}"
     return experiment
 
 
-def run(name: str, common: Common, given: dict[str, Any]) -> None:
+def run(name: str, common: Common, output: Output, given: dict[str, Any]) -> None:
     """Execute an experiment; print a line for each part, then the findings."""
     import os
 
@@ -94,10 +95,15 @@ def run(name: str, common: Common, given: dict[str, Any]) -> None:
     devices.start(os.cpu_count() or 1)
     view = experiment_view.View(name)
     stopping = Stopping(after_epoch(display.console.print, STOPPING.replace("epoch", "step")))
-    with experiment_view.shown(view), stopping.listening():
+    with output.working(), experiment_view.shown(view), stopping.listening():
         outcome = execute(name, common.scale, out=common.out, data_dir=common.data_dir, on_part=view.on_part,
                           on_steps=view.on_steps, stop=stopping, **given)  # fmt: skip
-    for finding in outcome.findings:
-        verdict = "[green]yes[/green]" if finding.holds else "[red]not seen at this scale[/red]"
-        display.console.print(f"{verdict}: {escape(finding.says)}", soft_wrap=True)
-    print(f"rows: {outcome.table}\nfigure: {outcome.figure} (and .svg)")
+
+    def text() -> None:
+        for finding in outcome.findings:
+            verdict = "[green]yes[/green]" if finding.holds else "[red]not seen at this scale[/red]"
+            display.console.print(f"{verdict}: {escape(finding.says)}", soft_wrap=True)
+        print(f"rows: {outcome.table}\nfigure: {outcome.figure} (and .svg)")
+
+    findings = [finding._asdict() for finding in outcome.findings]
+    output.show(text, lambda: {"experiment": name, "scale": common.scale} | outcome._asdict() | {"findings": findings})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from nodepert.cli.options import Flat
+from nodepert.cli.output import Output
 from nodepert.errors import UserError
 from nodepert.registry import about, check, facts, names, plural, usage
 from nodepert.registry.catalogue import BUILT_IN
@@ -29,6 +32,7 @@ def listing(
             ...,
         ]
     ] = (),
+    output: Flat[Output] = Output(),
 ) -> None:
     """List the registered rules, networks, data sets, ..., with their arguments.
 
@@ -36,37 +40,51 @@ def listing(
 
     Args:
         kinds: Kinds to list; all by default.
+        output: What is printed. With --quiet the names alone.
     """
+    chosen = [kind for kind in BUILT_IN if not kinds or plural(kind) in kinds]
+
+    def text() -> None:
+        if output.quiet:
+            print("\n".join(name for kind in chosen for name in names(kind)))
+        else:
+            print_tables(chosen)
+
+    output.show(text, lambda: {plural(kind): {name: facts_of(kind, name) for name in names(kind)} for kind in chosen})
+
+
+def print_tables(kinds: Sequence[str]) -> None:
+    """A table for each kind."""
     from rich.markup import escape
     from rich.table import Table
 
     from nodepert.cli import display
 
-    for kind in BUILT_IN:
-        if kinds and plural(kind) not in kinds:
-            continue
+    for kind in kinds:
         table = Table(title=plural(kind), title_justify="left", title_style="bold", box=None, show_header=False)
         table.add_column(no_wrap=True, style="cyan")
         table.add_column()
         for name in names(kind):
-            about, *more = described(kind, name)
-            table.add_row(name, escape(about) + "".join(f"\n[dim]{escape(line)}[/dim]" for line in more))
+            about, arguments, *more = facts_of(kind, name).items()
+            lines = [arguments[1]] * bool(arguments[1]) + [f"{label}: {text}" for label, text in more]
+            table.add_row(name, escape(about[1]) + "".join(f"\n[dim]{escape(line)}[/dim]" for line in lines))
         display.console.print(table)
 
 
-def described(kind: str, name: str) -> list[str]:
+def facts_of(kind: str, name: str) -> dict[str, str]:
     """A sentence, the arguments, and a rule's cost, bias and use of the loss's derivative."""
     try:
-        stated = [f"{label}: {text}" for label, text in facts(kind, name).items() if kind == "rule"]
-        return [about(kind, name), *([takes] if (takes := usage(kind, name)) else []), *stated]
+        stated = facts(kind, name) if kind == "rule" else {}
+        return {"about": about(kind, name), "arguments": usage(kind, name), **stated}
     except UserError as error:  # a plug-in that cannot be imported
-        return [str(error)]
+        return {"about": str(error), "arguments": ""}
 
 
 def data(
     action: tyro.conf.Positional[Literal["status", "fetch"]] = "status",
     names: tyro.conf.Positional[tuple[str, ...]] = (),
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    output: Flat[Output] = Output(),
 ) -> None:
     """Show which data sets are on this machine, or download them.
 
@@ -76,6 +94,7 @@ def data(
         action: status or fetch.
         names: Data sets; status: all by default, fetch: at least one.
         data_dir: Folder with data files; default: NODEPERT_DATA_DIR, then the user's cache.
+        output: What is printed.
     """
     from rich.table import Table
 
@@ -86,13 +105,20 @@ def data(
         raise UserError("fetch needs the name of a data set, as in: nodepert data fetch mnist")
     for name in names:
         check("dataset", name)
-    for name in names:
-        loaded = load_dataset(name, data_dir) if action == "fetch" else None
-        if loaded:
-            print(f"{name}: {len(loaded.train_y):,} + {len(loaded.test_y):,} examples, from {loaded.source}")
-    if action == "status":
-        table = Table(box=None, show_header=False)
-        for name, found, where in status(data_dir and str(data_dir)):
-            if not names or name in names:
-                table.add_row(name, "[green]here[/green]" if found else "[yellow]not here[/yellow]", where)
-        display.console.print(table)
+    if action == "fetch":
+        fetched = {}
+        for name in names:
+            with output.working():
+                data = load_dataset(name, data_dir)
+                fetched[name] = {"train": len(data.train_y), "test": len(data.test_y), "source": data.source}
+                print(f"{name}: {len(data.train_y):,} + {len(data.test_y):,} examples, from {data.source}")
+        output.show(lambda: None, lambda: fetched)
+        return
+    found = [one for one in status(data_dir and str(data_dir)) if not names or one[0] in names]
+    table = Table(box=None, show_header=False)
+    for name, here, where in found:
+        table.add_row(name, "[green]here[/green]" if here else "[yellow]not here[/yellow]", where)
+    output.show(
+        lambda: display.console.print(table),
+        lambda: {name: {"here": bool(here), "where": where} for name, here, where in found},
+    )

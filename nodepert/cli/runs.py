@@ -1,8 +1,7 @@
-"""The commands on saved runs: `nodepert runs` compares them, `nodepert results` writes their rows."""
+"""The command `nodepert runs`: saved runs compared."""
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from nodepert.cli.options import Flat
+from nodepert.cli.output import Output
 from nodepert.cli.parser import Words
 from nodepert.errors import UserError
 from nodepert.registry.spec import Spec
@@ -19,12 +20,9 @@ from nodepert.studies.results import (
     OPTIONS,
     SPECS,
     SavedRun,
-    check_table,
     differing,
     known,
-    load_results,
     saved_runs,
-    write_table,
 )
 from nodepert.training.metrics import columns_of, main_ones, metric_of, scores
 
@@ -36,32 +34,6 @@ COLOURS = {"finished": "green", "diverged": "yellow", "failed": "red", "running"
 REASONS = 5  # shown, of failed runs
 
 
-def results(
-    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")],
-    out: Path = Path("runs"),
-    last: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    to: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
-) -> None:
-    """Write the rows of all runs of a study as one table: a row per run and epoch, with the options of the run.
-
-    Example: nodepert results weight-decay --to weight-decay.parquet
-
-    Args:
-        name: The study.
-        out: Directory of all results.
-        last: Only the last epoch of each run.
-        to: The file, .csv or .parquet, in an existing directory. Default: print as CSV.
-    """
-    if to:
-        check_table(to)
-    frame = load_results(name, out, last=last)
-    if to:
-        write_table(frame, to)
-        print(f"{to}: {len(frame):,} rows of {frame['id'].nunique():,} runs")
-    else:
-        frame.to_csv(sys.stdout, index=False, lineterminator="\n")
-
-
 def runs(
     names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME ...]")] = (),
     out: Path = Path("runs"),
@@ -69,6 +41,7 @@ def runs(
     status: Annotated[str | None, tyro.conf.arg(metavar="WORD")] = None,
     best: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
     sort: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None,
+    output: Flat[Output] = Output(),
 ) -> None:
     """Compare the runs of studies: status, the options in which they differ, the metrics of the last epoch.
 
@@ -84,6 +57,7 @@ def runs(
         status: Only runs with this status: finished, diverged, failed, running or interrupted.
         best: Only the N runs with the highest test accuracy (R2 of values, F1 of several labels), best first.
         sort: Sort by an option, an argument, status, epoch, test_acc, ... (metrics from the best).
+        output: What is printed. With --json the runs, also of all studies.
     """
     from nodepert.cli.display import console
 
@@ -92,13 +66,19 @@ def runs(
     if not found:
         raise UserError(no_run(names, out))
     if not names and not conditions and (status, best, sort) == (None, None, None):
-        console.print(overview(found))
+        output.show(lambda: console.print(overview(found)), lambda: list(map(summary, found)))
         return
     found = filters.where(found, conditions)
     found = found if status is None else filters.of_status(found, status)
     found = found if best is None else filters.best(found, best)
     found = found if sort is None else filters.ordered(found, sort)
-    print_runs(found)
+    output.show(lambda: print_runs(found, brief=output.quiet), lambda: list(map(summary, found)))
+
+
+def summary(run: SavedRun) -> dict[str, Any]:
+    """A run for JSON: its last row as metrics."""
+    own = {name: getattr(run, name) for name in ("study", "id", "status", "reason", "options", "arguments")}
+    return own | {"metrics": run.rows[-1] if run.rows else {}}
 
 
 def no_run(names: Sequence[str], out: Path) -> str:
@@ -111,16 +91,19 @@ def no_run(names: Sequence[str], out: Path) -> str:
     return f"no readable run in {', '.join(str(out / name) for name in names) or out}: {records} be read"
 
 
-def print_runs(found: Sequence[SavedRun]) -> None:
-    """Print the options that these runs share, a row for each run, the counts by status, the reasons of failures."""
+def print_runs(found: Sequence[SavedRun], brief: bool = False) -> None:
+    """Print the options that these runs share, a row for each run, the counts by status, the reasons of failures; if
+    `brief`, the rows alone."""
     from rich.markup import escape
 
     from nodepert.cli.display import console
 
     columns = compared(found)
-    if shared := common(found, columns):
+    if not brief and (shared := common(found, columns)):
         console.print(f"[dim]{escape(shared)}[/dim]", soft_wrap=not console.is_terminal)
     console.print(fitted_table(found, columns), crop=False)
+    if brief:
+        return
     counts = Counter(map(filters.status_word, found))
     print(f"{len(found):,} run{'s' * (len(found) > 1)}: {', '.join(f'{counts[s]:,} {s}' for s in statuses(found))}")
     for reason, count in Counter(run.reason for run in found if run.reason).most_common(REASONS):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ import tyro
 
 from nodepert.cli import parser
 from nodepert.cli.options import Flat, HowToRun, execution_from
+from nodepert.cli.output import Output
 from nodepert.cli.parser import Words
 from nodepert.errors import UserError
 from nodepert.registry import check, make
@@ -53,6 +54,7 @@ def sweep(
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     retry: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     watch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    output: Flat[Output] = Output(),
 ) -> None:
     """Train every run of a grid file; runs that have finished are not computed again, interrupted ones resume.
 
@@ -74,6 +76,7 @@ def sweep(
         dry_run: Show the plan and exit.
         retry: Only runs that were started in some job and have no result, the failed ones among them.
         watch: Follow the jobs that an earlier command left with a scheduler, and submit none.
+        output: What is printed.
     """
     from nodepert.cli import sweep_view
     from nodepert.studies.grid import load_grid
@@ -84,9 +87,11 @@ def sweep(
     if where.runs_per_job < 0:
         raise UserError(f"--runs-per-job must not be negative; got {where.runs_per_job}")
     study = Sweep(name, runs, out, execution_from(execution), where.runs_per_job)
-    sweep_view.show_plan(study)
     if dry_run:
+        output.show(lambda: sweep_view.show_plan(study), lambda: summary(study))
         return
+    with output.working():
+        sweep_view.show_plan(study)
     check_saved(study)
     study.tidy()
     launcher = make("launcher", spec, name)
@@ -96,29 +101,41 @@ def sweep(
     numbers = [i for i in (study.started() if retry else study.left()) if i not in attached]
     if watch:
         numbers = []
-        if not study.batches:
+        if not (study.batches or output.brief):
             print("no queued or running jobs of this study")
     if not (numbers or study.batches):
+        output.show(lambda: None, lambda: summary(study))
         return
     check_first(study, numbers, launcher)
-    follow(study, launcher, numbers)
+    follow(study, launcher, numbers, output)
 
 
-def follow(study: Sweep, launcher: Launcher, numbers: Sequence[int]) -> None:
+def follow(study: Sweep, launcher: Launcher, numbers: Sequence[int], output: Output) -> None:
     """Execute these runs, or follow jobs, and report; exit with 130 after Ctrl-C, with 1 after a failure."""
     from nodepert.cli import sweep_view
     from nodepert.studies.stopping import Stopping
 
     study.stopping = Stopping(sweep_view.on_signal(launcher))
     listening = nullcontext() if launcher.in_process else study.stopping.listening()
-    with listening, sweep_view.shown(study) as show:
+    with output.working(), listening, sweep_view.shown(study) as show:
         for _ in study.follow() if study.batches and not numbers else study.execute(launcher, numbers):
             show()
-    sweep_view.report(study, launcher, command_line())
+    output.show(lambda: sweep_view.report(study, launcher, command_line()), lambda: summary(study))
     if study.stopping.count:
         sys.exit(130)
     if study.failures:
         sys.exit(1)
+
+
+def summary(study: Sweep) -> dict[str, Any]:
+    """A sweep for JSON: its runs with their last rows as metrics, and its failures."""
+    runs = [
+        {"id": run.id, "status": now.status or "waiting", "options": asdict(run), "metrics": now.last or {}}
+        for run, now in zip(study.runs, study.progress, strict=True)
+    ]
+    failures = [{"runs": [study.runs[i].id for i in failure.runs], "why": failure.why, "log": failure.log}
+                for failure in study.failures]  # fmt: skip
+    return {"name": study.name, "runs": runs, "failures": failures}
 
 
 def launcher_of(where: Where, tables: Mapping[str, Mapping[str, Any]]) -> Spec:
