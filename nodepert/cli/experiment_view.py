@@ -29,7 +29,7 @@ class View:
     def on_part(self, i: int, of: int, part: dict[str, Any], seconds: float | None) -> None:
         """A part is complete: print a line."""
         self.known(of)
-        self.steps, self.begun = None, self.clock()
+        self.part, self.steps, self.begun = i, None, self.clock()
         if seconds is None:
             self.parts.ended(i)
         else:
@@ -58,7 +58,7 @@ class View:
     def footer(self, seconds: float) -> list[str]:
         """The line, in pieces."""
         if not self.steps:
-            return ["starting" if not self.part else "compiling"]
+            return ["drawing" if self.part and self.part == len(self.parts.left) else "starting"]
         now, steps = self.clock(), self.steps
         head = f"[{self.part}/{len(self.parts.left)}] {self.label}: "
         if self.measured is None:

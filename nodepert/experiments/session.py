@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from nodepert.errors import UserError
 from nodepert.experiments.unfinished import Saved
 from nodepert.studies.stopping import Stopped
 
@@ -77,9 +78,13 @@ class Session:
         """Save if it is time to; stop if asked to."""
         stopping, now = self.stop(), time.monotonic()
         if stopping or now - self.last > SAVE:
-            loop.leaves = _leaves(state())
-            self.save([one.saved() for one in self.loops])
-            self.last = now
+            loop.leaves, self.last = _leaves(state()), now
+            try:
+                self.save([one.saved() for one in self.loops])
+            except UserError as error:
+                if stopping:
+                    raise
+                log.warning("the part that is computed is not saved: %s", error)
         if stopping:
             raise Stopped(RESUMES)
 

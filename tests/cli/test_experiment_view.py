@@ -38,12 +38,17 @@ def test_compiling_is_no_pace_and_the_time_left_counts_down(view, capsys):
     assert view.at(130, "update", 1000, 1000, 100.0).endswith("update 1,000 of 1,000, 2 min, 10 updates/s")
     view.on_part(1, 3, PART, 130.0)
     assert capsys.readouterr().out == "[1/3] rule np, noise 0.32: 130.0 s\n"
-    assert view.at(131) == "compiling"
+    assert view.at(131) == "starting"
     view.at(132, "update", 0, 1000, part=2)
     view.at(140, "update", 0, 1000, 0.0, part=2)
     assert view.at(150, "update", 100, 1000, 10.0, part=2) == (
         "[2/3] rule sgd, noise 0.32: update 100 of 1,000, 20 s, 10 updates/s, about 2 min left, all parts about 4 min"
     )
+
+
+def test_at_the_end_the_figure_is_drawn(view):
+    view.on_part(3, 3, PART, 1.0)
+    assert view.at(1) == "drawing"
 
 
 def test_a_loop_without_a_known_end_has_no_time_left(view):

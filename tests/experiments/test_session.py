@@ -237,6 +237,18 @@ def test_a_part_is_saved_once_a_while_and_a_process_that_lost_its_lock_saves_not
     assert not list((tmp_path / "lost").glob("*.json"))
 
 
+def test_a_full_disk_ends_no_part_unless_it_is_stopped(slow, tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise npt.UserError("cannot write it: No space left on device")
+
+    monkeypatch.setattr(session, "SAVE", -1.0)
+    monkeypatch.setattr(unfinished.archive, "write", full)
+    found, _ = resumed(tmp_path)
+    assert len(found.rows) == 20 and "is not saved: cannot write it" in caplog.text
+    with pytest.raises(npt.UserError, match="cannot write it"):
+        execute("slow", "smoke", out=tmp_path / "stopped", stop=lambda: True)
+
+
 ENDLESS = """if True:
     import sys, time
     import nodepert as npt
