@@ -39,8 +39,8 @@ def gather_experiment(path: Path) -> dict[str, Any]:
 
 
 def _gathered(path: Path, record: dict[str, Any]) -> dict[str, Any]:
-    name, rows = str(record["experiment"]), read_rows(path.with_suffix(".csv"))
-    if not rows:
+    name, rows = str(record["experiment"]), read_rows(path.with_suffix(".csv")) if record["done"] else []
+    if not rows:  # it was interrupted in its first part
         raise UserError(f"{path.with_suffix('.csv')} has no rows; to resume: nodepert experiment {name}")
     try:
         description = about("experiment", name)
