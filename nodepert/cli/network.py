@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from nodepert.cli.options import Flat
+from nodepert.cli.output import Output
 from nodepert.studies.store.records import check_target, write_whole
 from nodepert.training.metrics import metric_of
 
@@ -25,6 +27,7 @@ def evaluate(
     dataset: Annotated[str | None, tyro.conf.arg(metavar="SPEC")] = None,
     out: Path = Path("runs"),
     data_dir: FOLDER = None,
+    output: Flat[Output] = Output(),
 ) -> None:
     """Evaluate a trained network on a data set: accuracy and loss on both splits.
 
@@ -35,10 +38,16 @@ def evaluate(
         dataset: Data set, as a spec. Default: that of the run.
         out: Directory of all results, where an id is looked up.
         data_dir: Folder of the data files.
+        output: What is printed.
     """
-    for name, value in _loaded(run, out, data_dir).evaluate(dataset, data_dir).items():
-        metric = metric_of(name)
-        print(f"{metric.label}: {value:{metric.form}}{f' {metric.unit}' if metric.unit else ''}")
+    found = _loaded(run, out, data_dir).evaluate(dataset, data_dir)
+
+    def text() -> None:
+        for name, value in found.items():
+            metric = metric_of(name)
+            print(f"{metric.label}: {value:{metric.form}}{f' {metric.unit}' if metric.unit else ''}")
+
+    output.show(text, lambda: found)
 
 
 def predict(
@@ -48,6 +57,7 @@ def predict(
     outputs: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     out: Path = Path("runs"),
     data_dir: FOLDER = None,
+    output: Flat[Output] = Output(),
 ) -> None:
     """Predict with a trained network: a row per example, with its index and the predicted class.
 
@@ -62,6 +72,7 @@ def predict(
         outputs: Add the outputs of the network.
         out: Directory of all results, where an id is looked up.
         data_dir: Folder of the data files, which only runs of version 0.1 need.
+        output: What is printed. With --json the rows of the table.
     """
     from nodepert.data.examples import read_examples
 
@@ -78,9 +89,14 @@ def predict(
     writer.writerows(zip(*columns.values(), strict=True))
     if to:
         write_whole(to, buffer.getvalue())
-        print(f"{to}: predictions of {len(x):,} example{'s' * (len(x) != 1)}")
-    else:
-        sys.stdout.write(buffer.getvalue())
+
+    def text() -> None:
+        if not to:
+            sys.stdout.write(buffer.getvalue())
+        elif not output.quiet:
+            print(f"{to}: predictions of {len(x):,} example{'s' * (len(x) != 1)}")
+
+    output.show(text, lambda: [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
 
 
 def _loaded(run: str, out: Path, data_dir: Path | None) -> Result:

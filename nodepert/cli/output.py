@@ -53,4 +53,4 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if isinstance(value, Path):
         return str(value)
-    return finite_or_none(value.item() if hasattr(value, "item") else value)
+    return plain(value.tolist()) if hasattr(value, "tolist") else finite_or_none(value)

@@ -54,7 +54,7 @@ def read(path: Path, part: Mapping[str, Any]) -> tuple[float, list[Saved]]:
     if not path.exists():
         return 0.0, []
     try:
-        record, arrays = archive.read(path, FORMAT, VERSION)
+        record, arrays = archive.read(path, FORMAT, VERSION, "an unfinished part that NodePert saved")
         if record["part"] != json.loads(json.dumps(part)):
             raise UserError(f"{path} is of another part or of other options")
     except UserError as error:

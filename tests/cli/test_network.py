@@ -1,6 +1,7 @@
 """`nodepert evaluate` and `nodepert predict` on runs, ids and saved files; examples from every kind of file."""
 
 import csv
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -51,10 +52,21 @@ def refused(*arguments, capsys):
     return err
 
 
+def test_predictions_as_json_and_quietly(result, examples, capsys):
+    predict = ["predict", str(result.save("a.npz")), "x.npy"]
+    cli.main([*predict, "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["prediction"] for row in rows] == result.predict(X).tolist() and rows[1]["index"] == 1
+    cli.main([*predict, "--to", "p.csv", "--quiet"])
+    assert capsys.readouterr().out == ""
+
+
 def test_evaluate_prints_the_metrics_of_the_run(result, capsys):
     cli.main(["evaluate", str(result.save("a.npz"))])
     found = capsys.readouterr().out
     assert f"test accuracy: {result.test_acc:.2f} %\n" in found and found.count("\n") == 4
+    cli.main(["evaluate", "a.npz", "--json"])
+    assert json.loads(capsys.readouterr().out) == pytest.approx(result.evaluate())
     cli.main(["evaluate", result.run.id, "--out", str(result.folder.parents[1]), "--dataset", "digits(test=9)"])
     assert capsys.readouterr().out != found
     assert "no run of this id in nowhere" in refused("evaluate", "x", "--out", "nowhere", capsys=capsys)
