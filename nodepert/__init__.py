@@ -28,6 +28,7 @@ _WHERE = {
     "studies.load": ["load"],
     "studies.result": ["Result"],
     "studies.train": ["train"],
+    "studies.tune": ["Tuned", "tune"],
     "studies.store.run_folder": ["load_run"],
     "studies.results": ["load_results"],
     "studies.trackers": ["make_tracker"],
@@ -72,6 +73,8 @@ if TYPE_CHECKING:
     from nodepert.studies.store.run_folder import load_run as load_run
     from nodepert.studies.trackers import make_tracker as make_tracker
     from nodepert.studies.train import train as train
+    from nodepert.studies.tune import Tuned as Tuned
+    from nodepert.studies.tune import tune as tune
 
 
 forked = False  # whether this process was forked from one in which JAX had started
