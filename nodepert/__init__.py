@@ -33,6 +33,7 @@ _WHERE = {
     "studies.results": ["load_results"],
     "studies.trackers": ["make_tracker"],
     "studies.curves": ["learning_curves"],
+    "estimators": ["NodePertClassifier", "NodePertRegressor"],
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted(_MODULE)  # pyright: ignore[reportUnsupportedDunderAll]
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from nodepert.diagnostics import Check as Check
     from nodepert.diagnostics import check as check
     from nodepert.errors import UserError as UserError
+    from nodepert.estimators import NodePertClassifier as NodePertClassifier
+    from nodepert.estimators import NodePertRegressor as NodePertRegressor
     from nodepert.models.adapters.equinox import from_equinox as from_equinox
     from nodepert.models.adapters.equinox import with_params as with_params
     from nodepert.models.adapters.flax import from_flax as from_flax

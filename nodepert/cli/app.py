@@ -84,24 +84,29 @@ def compare(
     task: Flat[Task] = Task(),
     study: Flat[Study] = Study(name="compare"),
     execution: Flat[HowToRun] = HowToRun(),
-    lr: tuple[float, ...] = (3e-4,),
+    lr: tuple[float, ...] = (),
     optimizer: Words = ("adam(schedule=cosine)",),
     seeds: Words = (),
+    tune: Annotated[int | None, tyro.conf.arg(metavar="TRIALS")] = None,
+    lr_range: tuple[float, float] = (1e-5, 1e-1),
     distributed: Distributed = False,
     output: Flat[Output] = Output(),
 ) -> None:
     """Train two or more rules on one task and draw them into one figure.
 
-    Example: nodepert compare --dataset mnist5k --rules np sgd --seeds 0..4
+    Example: nodepert compare --dataset mnist5k --rules np sgd --tune 12 --seeds 0..4
 
     Args:
         rules: Learning rules, as specs.
         task: The task.
         study: Where results go.
         execution: How to execute the runs.
-        lr: One learning rate for all rules, or one per rule.
+        lr: One learning rate for all rules, or one per rule. Default: 3e-4 for all.
         optimizer: One optimizer for all rules, or one per rule.
         seeds: Several seeds, as in 0..4, in place of --seed: curves are means, bands span the lowest and the highest.
+        tune: First search the learning rate of each rule, with so many trials each, on a tenth of the training examples
+            that is held out. The trials, of the first seed, are saved as the study NAME-tune.
+        lr_range: Lowest and highest learning rate of the search, which goes beyond them if the best is there.
         distributed: Join the processes of one job into one computation, as in train.
         output: What is printed.
     """
@@ -110,12 +115,17 @@ def compare(
 
     if len(rules) < 2:
         raise UserError("compare needs two or more rules, as in --rules np sgd")
-    rates, optimizers = one_per_rule("lr", lr, rules), one_per_rule("optimizer", optimizer, rules)
+    rates, optimizers = one_per_rule("lr", lr or (Run.lr,), rules), one_per_rule("optimizer", optimizer, rules)
     several = parsed_seeds(list(seeds)) or [task.seed]
-    asked = [Run(**asdict(replace(task, seed=seed)), rule=rule, optimizer=optimizer, lr=rate)
-             for rule, optimizer, rate in zip(rules, optimizers, rates, strict=True) for seed in several]  # fmt: skip
-    with output.working():
-        found = _execute(asked, study, execution, distributed)
+    each = [Run(**asdict(replace(task, seed=several[0])), rule=rule, optimizer=optimizer, lr=rate)
+            for rule, optimizer, rate in zip(rules, optimizers, rates, strict=True)]  # fmt: skip
+    if tune is not None:
+        if lr or distributed:
+            raise UserError(f"give --tune or {'--lr' if lr else '--distributed'}, not both")
+        each = _tuned(each, tune, lr_range, study, execution)
+    asked = [replace(run, seed=seed) for run in each for seed in several]
+    found = _execute(asked, study, execution, distributed)
+    display.console.print(display.results(labels(asked, apart=["seed", "lr"]), found))
     curves: dict[str, list] = {}
     for label, result in zip(labels(asked, apart=["seed"]), found, strict=True):
         curves.setdefault(label, []).append(result.rows)
@@ -194,8 +204,22 @@ def _defaults(arguments: Sequence[str]) -> dict[str, Any]:
     return asdict(load_run(config))
 
 
-def _execute(asked: Sequence[Run], study: Study, options: Any, distributed: bool):
-    """Train runs with progress on the terminal, and save them."""
+def _tuned(runs: list[Run], trials: int, between: tuple[float, float], study: Study, options: Any) -> list[Run]:
+    """The runs with the learning rates that a search finds, which it reports and saves."""
+    from nodepert.cli.tuning import report
+    from nodepert.studies.tune import search
+
+    own = replace(study, name=f"{study.name}-tune")
+    print("a tenth of the training examples is held out; during the search of learning rates it is shown as test")
+    found = search(runs, trials, between, None, options.data_dir,
+                   lambda asked, held: _execute(asked, own, options, False, held))  # fmt: skip
+    title = f"{runs[0].dataset}, {runs[0].network}"
+    report(dict(zip(labels(runs, apart=["lr"]), found, strict=True)), study.out / study.name, title)
+    return [one.run for one in found]
+
+
+def _execute(asked: Sequence[Run], study: Study, options: Any, distributed: bool, data: Any = None):
+    """Train runs with progress on the terminal, and save them. `data`: in place of the data set that they name."""
     execution = execution_from(options)
     execution.check_runs(asked)
     import jax
@@ -212,10 +236,11 @@ def _execute(asked: Sequence[Run], study: Study, options: Any, distributed: bool
     named = labels(asked)
     stopping = Stopping(after_epoch(display.console.print))
     with live.progress(dict(zip(asked, named, strict=True))) as show, stopping.listening():
-        found = train(asked, callbacks=[show], name=study.name, out=study.out, stop=stopping, execution=execution)
+        found = train(asked, data=data, callbacks=[show], name=study.name, out=study.out, stop=stopping,
+                      execution=execution)  # fmt: skip
     if not processes.writes():
         sys.exit()  # the first process reports
     for label, result in zip(named, found, strict=True):
-        if result.read_back:
+        if result.read_back and data is None:  # trials of a search are too many to list
             print(f"{label}: this run had finished and is read back; to train it again, delete {result.folder}")
     return found

@@ -51,7 +51,16 @@ class Tuned:
     @property
     def score(self) -> float:
         """The score at the best learning rate, on the held-out examples."""
-        return next(trial["score"] for trial in self.trials if trial["lr"] == self.lr)
+        return self._best["score"]
+
+    @property
+    def loss(self) -> float:
+        """The loss at the best learning rate, on the held-out examples."""
+        return self._best["loss"]
+
+    @property
+    def _best(self) -> Trial:
+        return next(trial for trial in self.trials if trial["lr"] == self.lr)
 
     @property
     def at_edge(self) -> bool:
@@ -192,6 +201,6 @@ def figure_of(tuned: dict[str, Tuned], title: str = "") -> Figure:
         axes.plot(one.lr, one.score, "o", markersize=11, fillstyle="none", color=style(i)["color"])
     metric = METRICS[next(iter(tuned.values())).metric]
     what = metric.chart.partition("/")[0] + (f" ({metric.unit})" if metric.unit else "")
-    tidy(axes, xscale="log", xlabel="learning rate (ring: the best)", ylabel=f"{what} on held-out examples", title=title)
+    tidy(axes, xscale="log", xlabel="learning rate (ring: best)", ylabel=f"{what} on held-out examples", title=title)
     axes.legend(frameon=False)
     return figure
