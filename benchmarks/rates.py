@@ -23,6 +23,8 @@ class Options:
     """Networks."""
     rules: tuple[str, ...] = RULES
     """Rules."""
+    loss: str = "cross-entropy"
+    """Loss."""
     optimizer: str = "adam(schedule=cosine)"
     """Optimizer."""
     epochs: int = 10
@@ -36,7 +38,7 @@ class Options:
 def measure(network: str, rule: str, options: Options, data: npt.Dataset) -> dict:
     """One row: the best rate, its score, the score at the default rate, and the lowest and highest rate within 2% of
     the best score."""
-    run = npt.Run(dataset=options.dataset, network=network, rule=rule, optimizer=options.optimizer,
+    run = npt.Run(dataset=options.dataset, network=network, rule=rule, loss=options.loss, optimizer=options.optimizer,
                   epochs=options.epochs)  # fmt: skip
     found = npt.tune(run, trials=options.trials, data=data)
     near = [trial["lr"] for trial in found.trials if trial["score"] >= found.score - 2]
@@ -50,7 +52,7 @@ def main(options: Options) -> None:
     rows = [measure(network, rule, options, data) for network in options.networks for rule in options.rules]
     columns = {"network": ("network", ""), "rule": ("rule", ""), "lr": ("lr", "g"), "score": ("score", ".1f"),
                "within 2 from": ("low", "g"), "to": ("high", "g")}  # fmt: skip
-    about = {"dataset": options.dataset, "optimizer": options.optimizer, "epochs": options.epochs}
+    about = {"dataset": options.dataset, "loss": options.loss, "optimizer": options.optimizer, "epochs": options.epochs}
     report(facts("rates", **about), rows, columns, options.json)
 
 

@@ -28,6 +28,7 @@ from nodepert.training.compile_cache import keep_programs
 from nodepert.training.hyper import Hyper
 from nodepert.training.metrics import diverged
 from nodepert.training.predictor import Predictor
+from nodepert.training.program import EVALUATION_BATCH
 from nodepert.training.rehearsal import rehearse
 from nodepert.training.replicas import fit_all
 
@@ -94,8 +95,11 @@ class _NodePert(BaseEstimator):
                          None if named else self.network)  # fmt: skip
 
     def _outputs(self, X: Any) -> np.ndarray:
+        """Outputs of the network, whose batches have one size: no output depends on how many examples there are."""
         check_is_fitted(self)
-        return self._predictor.outputs(self.params_, self._inputs(X, reset=False))
+        X = self._inputs(X, reset=False)
+        filled = np.pad(X, ((0, -len(X) % EVALUATION_BATCH), (0, 0)))
+        return self._predictor.outputs(self.params_, filled)[: len(X)]
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in super().__getstate__().items() if k != "_predictor"}  # it holds compiled programs
@@ -215,7 +219,8 @@ class NodePertRegressor(RegressorMixin, _NodePert):
 
     def predict(self, X: Any) -> np.ndarray:
         """The targets of inputs, shaped as in `fit`."""
-        found = self._predictor.signature.predictions(self._outputs(X))
+        outputs = self._outputs(X)
+        found = self._predictor.signature.predictions(outputs)
         return found.reshape(len(found), -1) if self._several else found
 
     def __sklearn_tags__(self):
