@@ -31,7 +31,7 @@ class Options:
     """Epochs of a trial."""
     trials: int = 12
     """Trials of each rule and network."""
-    json: Path = Path("benchmarks/rates-cpu-2-cores.json")
+    json: Path = Path("rates.json")
     """Where the rows go."""
 
 

@@ -102,7 +102,8 @@ class _NodePert(BaseEstimator):
         return self._predictor.outputs(self.params_, filled)[: len(X)]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in super().__getstate__().items() if k != "_predictor"}  # it holds compiled programs
+        state: dict[str, Any] = super().__getstate__()  # pyright: ignore[reportAssignmentType]
+        return {k: v for k, v in state.items() if k != "_predictor"}  # it holds compiled programs
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -54,6 +54,6 @@ def record(folder):
     return json.loads((folder / "config.json").read_text())
 
 
-def table(folder):
-    with open(folder / "metrics.csv", newline="") as file:
+def table(folder, file="metrics.csv"):
+    with open(folder / file, newline="") as file:
         return list(csv.DictReader(file))

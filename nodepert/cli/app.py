@@ -31,6 +31,7 @@ from nodepert.cli.results import results
 from nodepert.cli.runs import runs
 from nodepert.cli.sweep import sweep
 from nodepert.errors import UserError
+from nodepert.registry import measured_rate
 from nodepert.studies.grid import parsed_seeds
 from nodepert.studies.labels import labels
 from nodepert.studies.run import Run, Task
@@ -84,7 +85,7 @@ def compare(
     task: Flat[Task] = Task(),
     study: Flat[Study] = Study(name="compare"),
     execution: Flat[HowToRun] = HowToRun(),
-    lr: tuple[float, ...] = (),
+    lr: tuple[float | Literal["auto"], ...] = (3e-4,),
     optimizer: Words = ("adam(schedule=cosine)",),
     seeds: Words = (),
     tune: Annotated[int | None, tyro.conf.arg(metavar="TRIALS")] = None,
@@ -101,7 +102,7 @@ def compare(
         task: The task.
         study: Where results go.
         execution: How to execute the runs.
-        lr: One learning rate for all rules, or one per rule. Default: 3e-4 for all.
+        lr: One learning rate for all rules, or one per rule; auto: what is measured for the rule (nodepert list rules).
         optimizer: One optimizer for all rules, or one per rule.
         seeds: Several seeds, as in 0..4, in place of --seed: curves are means, bands span the lowest and the highest.
         tune: First search the learning rate of each rule, with so many trials each, on a tenth of the training examples
@@ -115,13 +116,14 @@ def compare(
 
     if len(rules) < 2:
         raise UserError("compare needs two or more rules, as in --rules np sgd")
-    rates, optimizers = one_per_rule("lr", lr or (Run.lr,), rules), one_per_rule("optimizer", optimizer, rules)
+    rates, optimizers = one_per_rule("lr", lr, rules), one_per_rule("optimizer", optimizer, rules)
     several = parsed_seeds(list(seeds)) or [task.seed]
-    each = [Run(**asdict(replace(task, seed=several[0])), rule=rule, optimizer=optimizer, lr=rate)
+    each = [Run(**asdict(replace(task, seed=several[0])), rule=rule, optimizer=optimizer,
+                lr=measured_rate(rule, optimizer) if rate == "auto" else rate)
             for rule, optimizer, rate in zip(rules, optimizers, rates, strict=True)]  # fmt: skip
     if tune is not None:
-        if lr or distributed:
-            raise UserError(f"give --tune or {'--lr' if lr else '--distributed'}, not both")
+        if clash := [option for option in ("--lr", "--distributed") if parser.was_given(option)]:
+            raise UserError(f"give --tune or {clash[0]}, not both")
         each = _tuned(each, tune, lr_range, study, execution)
     asked = [replace(run, seed=seed) for run in each for seed in several]
     found = _execute(asked, study, execution, distributed)

@@ -46,6 +46,11 @@ def parsed(ask: Callable[[], Any], command: str) -> Any:
     raise UserError(f"{one_line(box.getvalue())} (see {command} --help)")
 
 
+def was_given(option: str) -> bool:
+    """Whether the command line has this option."""
+    return any(word.partition("=")[0] == option for word in given)
+
+
 def bound(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
     """A function for tyro that returns the command with its arguments."""
 

@@ -162,7 +162,8 @@ def _ends_with(path: Path, names: tuple[str, ...]) -> bool:
 def _remedy(name: str, asked: Path | None) -> str:
     folder = asked or "DIR"
     what = f"the binary version, {LAYOUTS[name].archive}," if LAYOUTS[name].pickles else LAYOUTS[name].archive
-    fetch = f", or run 'nodepert data fetch {name}' with a connection" if name in download.SOURCES else ""
+    fetch = (f", or run 'nodepert data fetch {name}' with a connection; --dataset mnist5k needs no download"
+             if name in download.SOURCES else "")  # fmt: skip
     return (
         f"put {what or 'its files'} into {folder}/{LAYOUTS[name].folders[0]} and give --data-dir {folder} "
         f"(or set {VARIABLE}){fetch}"

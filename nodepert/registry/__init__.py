@@ -10,6 +10,7 @@ from nodepert.registry.describe import facts as facts
 from nodepert.registry.describe import passes as passes
 from nodepert.registry.describe import said as said
 from nodepert.registry.describe import usage as usage
+from nodepert.registry.rates import measured_rate as measured_rate
 from nodepert.registry.table import entry as entry
 from nodepert.registry.table import everything as everything
 from nodepert.registry.table import names as names

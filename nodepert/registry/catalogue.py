@@ -34,6 +34,7 @@ class Entry(NamedTuple):
     about: str = ""  # one sentence for `nodepert list`; default: the first line of the docstring
     loss: str = "mse"  # networks only: the default loss
     passes: Passes = None  # rules only: forward passes per step, or a function of the spec's arguments; None: unknown
+    lr: float | None = None  # rules only: the learning rate measured by benchmarks/rates.py
     examples: int | None = None  # data sets only: training examples
     shape: tuple[int, ...] = ()  # data sets only: of one input, if known without loading
     outputs: int = 0  # data sets only: classes, or values per example
@@ -70,25 +71,25 @@ def node_perturbation(*, baseline: str, presynaptic: str, replay: bool, samples:
 
 BUILT_IN: dict[str, dict[str, Entry]] = {
     "rule": {
-        "sgd": ours("core:backprop", "Backpropagation: the exact gradient (also called bp).", passes=3),
-        "exact": ours("core:backprop", "The exact error signal of single nodes, as in 'np; out=exact'.", passes=3),
+        "sgd": ours("core:backprop", "Backpropagation: the exact gradient (also called bp).", passes=3, lr=0.006),
+        "exact": ours("core:backprop", "The exact error signal of single nodes, as in 'np; out=exact'.", passes=3, lr=0.006),
         "np": ours("rules.node:node_perturbation",
              "Node perturbation: noise on every pre-activation, credited by the change in each example's loss.",
-             passes=node_perturbation, later=("active", "head", "guide")),
-        "inp": ours("rules.activity:layerwise_perturbation", "Layer-wise node perturbation: one node at a time."),
+             passes=node_perturbation, lr=0.004),
+        "inp": ours("rules.activity:layerwise_perturbation", "Layer-wise node perturbation: one node at a time.", lr=0.003),
         "anp": ours("rules.activity:activity_perturbation",
              "Activity-based node perturbation: credit every measured change in activity.",
-             passes=partial(perturbation, 3)),
+             passes=partial(perturbation, 3), lr=0.015),
         "wp": ours("rules.weight:weight_perturbation",
-             "Weight perturbation: noise on the weights, full or low rank.", passes=partial(perturbation, 2)),
+             "Weight perturbation: noise on the weights, full or low rank.", passes=partial(perturbation, 2), lr=0.04),
         "fa": ours("rules.feedback:feedback_alignment",
-             "Feedback alignment: backpropagation through fixed random weights.", passes=3),
+             "Feedback alignment: backpropagation through fixed random weights.", passes=3, lr=0.015),
         "dfa": ours("rules.direct:direct_feedback_alignment",
-             "Direct feedback alignment: the output error through a fixed random matrix per node.", passes=2),
+             "Direct feedback alignment: the output error through a fixed random matrix per node.", passes=2, lr=0.015),
         "usf": ours("rules.feedback:sign_symmetry",
-             "Sign-symmetric feedback: backpropagation through the signs of the weights.", passes=3),
+             "Sign-symmetric feedback: backpropagation through the signs of the weights.", passes=3, lr=0.008),
         "kp": ours("rules.feedback:kolen_pollack",
-             "Kolen-Pollack: feedback weights that learn with the forward weights and converge to them.", passes=3),
+             "Kolen-Pollack: feedback weights that learn with the forward weights and converge to them.", passes=3, lr=0.015),
         "dtp": ours("rules.target:difference_target_propagation",
              "Difference target propagation: targets for every layer through learned inverses.", passes=7),
         "decorrelate": ours("rules.decorrelation:decorrelate",

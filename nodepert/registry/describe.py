@@ -52,6 +52,8 @@ def facts(kind: str, name: str) -> dict[str, str]:
     if kind == "rule" and (number := passes(name)) is not None:
         cost = [f"{number} forward passes per step", *([found["Cost"]] if "Cost" in found else [])]
         found = {"Cost": ": ".join(cost)} | {k: v for k, v in found.items() if k != "Cost"}
+    if kind == "rule" and (lr := entry(kind, name).lr):
+        found["Learning rate"] = f"{lr:g}, measured with Adam and cross-entropy for fc(width=100) on mnist5k"
     return found
 
 

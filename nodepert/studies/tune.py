@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BETWEEN = 1e-5, 1e-1
-FEWEST = 4  # trials
+TRIALS = 4, 60  # fewest and most: more would be closer together than four digits tell
 Trial = dict[str, Any]
 
 
@@ -91,7 +91,7 @@ def tune(
 
     Args:
         runs: A `Run`, or several that share a data set. Their own learning rates do not matter.
-        trials: Trials of each run, at least 4.
+        trials: Trials of each run, 4 to 60.
         between: Lowest and highest learning rate of the first trials.
         data: The data set, in place of the one that the runs name.
         name: Name of the study that saves the trials; they are read back if the search is repeated. Without one
@@ -104,7 +104,7 @@ def tune(
         A `Tuned`, or a list of them: `tuned.run` is the run with the best rate, to be trained on all examples.
 
     Raises:
-        UserError: As `train`, and for too few trials, or a range that is none.
+        UserError: As `train`, and for a number of trials or a range that is wrong.
 
     Examples:
         >>> run = npt.Run(dataset="digits(train=200,test=50)", network="fc(width=10)", epochs=1)
@@ -128,8 +128,8 @@ def search(
 ) -> list[Tuned]:  # fmt: skip
     """`tune`, whose trials `trained` trains."""
     low, high = between
-    if trials < FEWEST:
-        raise UserError(f"a search of learning rates takes at least {FEWEST} trials; got {trials}")
+    if not TRIALS[0] <= trials <= TRIALS[1]:
+        raise UserError(f"a search of learning rates takes from {TRIALS[0]} to {TRIALS[1]} trials; got {trials}")
     if not 0 < low < high < math.inf:
         raise UserError(f"learning rates are searched between a lower and a higher one, both above 0; got {low:g} and "
                         f"{high:g}")  # fmt: skip
@@ -149,8 +149,8 @@ def search(
 
 
 def spread(low: float, high: float, count: int) -> list[float]:
-    """So many learning rates from low to high, evenly in log(lr), with three digits."""
-    return [float(f"{lr:.2e}") for lr in np.geomspace(low, high, count)]
+    """So many learning rates from low to high, evenly in log(lr), with four digits."""
+    return [float(f"{lr:.3e}") for lr in np.geomspace(low, high, count)]
 
 
 def around(results: dict[float, Result], count: int) -> list[float]:

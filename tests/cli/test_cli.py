@@ -20,6 +20,7 @@ from nodepert.cli import display
 from nodepert.data import formats
 from nodepert.experiments.drawing import COLOURS
 from nodepert.registry import everything, names
+from nodepert.registry.catalogue import BUILT_IN
 from nodepert.registry.table import OWN
 from nodepert.studies import train as runner
 from nodepert.studies.callbacks import summary
@@ -104,6 +105,39 @@ def test_train_prints_every_epoch_and_the_outcome_and_leaves_the_rows(work, untr
     assert is_plain(out) and err == ""
     assert len(table(folder)) == 2 and files(folder)[-2:] == ["config.json", "metrics.csv"]
     assert {name.split("/")[0] for name in files(folder)[:-2]} == {"checkpoints"}
+
+
+def test_compare_tunes_every_rule_reports_it_and_saves_the_trials(work, capsys):
+    arguments = ["compare", *TINY, "--epochs", "1", "--rules", "dfa", "sgd", "--tune", "4", "--lr-range", "1e-3", "1"]
+    cli.main(arguments)
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    (heading,) = (i for i, line in enumerate(lines) if line.startswith("rule  best lr  held-out %"))
+    best = [line.split()[1] for line in lines[heading + 1 : heading + 3]]
+    assert [line.split()[-3:] for line in lines[heading + 1 : heading + 3]] == [["4", "4", "32"], ["4", "4", "48"]]
+    assert [line.split()[1] for line in lines[-3:-1]] == best and is_plain(out) and err == ""
+    trials = table(work / "runs" / "compare", "tune.csv")
+    assert [row["rule"] for row in trials] == ["dfa"] * 4 + ["sgd"] * 4
+    assert [float(row["lr"]) for row in trials if row["best"] == "1"] == list(map(float, best))
+    assert (work / "runs" / "compare" / "tune.png").exists()
+    assert len(npt.load_results("compare-tune", last=True)) == 8 and len(npt.load_results("compare", last=True)) == 2
+
+
+def test_a_learning_rate_at_the_edge_is_reported(work, untrained, capsys):
+    cli.main(["compare", *TINY, "--epochs", "1", "--rules", "np", "sgd", "--tune", "4"])
+    out = capsys.readouterr().out
+    assert "np: the best learning rate is the lowest that was tried; a better one may be beyond it" in out
+
+
+def test_compare_takes_the_rate_that_is_measured_for_each_rule(work, untrained, capsys):
+    cli.main(["compare", *TINY, "--epochs", "1", "--rules", "np", "np; out=exact", "wp", "sgd", "--lr", "auto"])
+    found = npt.load_results("compare", last=True).set_index("rule")["lr"].to_dict()
+    rates = {name: BUILT_IN["rule"][name].lr for name in ("np", "wp", "sgd", "exact")}
+    assert found == {name: rates[name] for name in ("np", "wp", "sgd")} | {
+        "np; out=exact": min(rates["np"], rates["exact"])
+    }
+    cli.main(["list", "rules"])
+    assert f"Learning rate: {rates['np']:g}, measured with Adam" in capsys.readouterr().out
 
 
 def test_compare_leaves_a_picture_and_a_table_per_rule_each_with_its_own_lr(work, capsys):
@@ -249,6 +283,20 @@ BAD = {  # command, and what the line must say; @ stands for the folder of `plac
     "second rule": (["compare", *TINY, "--rules", "np", "np(sigma=0)"], "sigma must be positive"),
     "rates": (["compare", *TINY, "--rules", "np", "sgd", "--lr", "1", "2", "3"], "one each; got 3"),
     "fetch what": (["data", "fetch"], "nodepert data fetch mnist"),
+    "tune and lr": (
+        ["compare", *TINY, "--rules", "np", "sgd", "--tune", "8", "--lr", "1"],
+        "give --tune or --lr, not both",
+    ),
+    "few trials": (["compare", *TINY, "--rules", "np", "sgd", "--tune", "3"], "takes from 4 to 60 trials; got 3"),
+    "range": (
+        ["compare", *TINY, "--rules", "np", "sgd", "--tune", "4", "--lr-range", "1", "0"],
+        "between a lower and a higher one, both above 0; got 1 and 0",
+    ),
+    "auto with sgd": (
+        ["compare", *TINY, "--rules", "np", "sgd", "--lr", "auto", "--optimizer", "sgd"],
+        "no learning rate is measured for the optimizer sgd, only for adam; give --lr a number, or search with --tune",
+    ),
+    "no data": (["train"], "--dataset mnist5k needs no download"),
     "no connection": (["data", "fetch", "mnist"], "no connection to example.org"),
     "status of what": (["data", "status", "nosuch"], "unknown dataset 'nosuch'"),
 }
