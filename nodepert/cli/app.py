@@ -95,7 +95,7 @@ def compare(
 ) -> None:
     """Train two or more rules on one task and draw them into one figure.
 
-    Example: nodepert compare --dataset mnist5k --rules np sgd --tune 12 --seeds 0..4
+    Example: nodepert compare --dataset mnist5k --rules np sgd --seeds 0..4
 
     Args:
         rules: Learning rules, as specs.
@@ -212,9 +212,12 @@ def _tuned(runs: list[Run], trials: int, between: tuple[float, float], study: St
     from nodepert.studies.tune import search
 
     own = replace(study, name=f"{study.name}-tune")
-    print("a tenth of the training examples is held out; during the search of learning rates it is shown as test")
-    found = search(runs, trials, between, None, options.data_dir,
-                   lambda asked, held: _execute(asked, own, options, False, held))  # fmt: skip
+
+    def trained(asked: list[Run], held: Any) -> Any:
+        print(f"{len(asked)} trials, scored on {len(held.test_y):,} held-out training examples (here called test)")
+        return _execute(asked, own, options, False, held)
+
+    found = search(runs, trials, between, None, options.data_dir, trained)
     title = f"{runs[0].dataset}, {runs[0].network}"
     report(dict(zip(labels(runs, apart=["lr"]), found, strict=True)), study.out / study.name, title)
     return [one.run for one in found]

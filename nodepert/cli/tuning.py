@@ -39,8 +39,8 @@ def report(named: dict[str, Tuned], folder: Path, title: str) -> None:
             print(f"{label}: diverged at every learning rate; give a lower --lr-range")
         elif one.at_edge:
             edge = "lowest" if one.lr == one.trials[0]["lr"] else "highest"
-            print(f"{label}: the best learning rate is the {edge} that was tried; a better one may be beyond it: give "
-                  "more trials or another --lr-range")  # fmt: skip
+            print(f"{label}: the best learning rate, {one.lr:g}, is the {edge} that was tried; a better one may be "
+                  "beyond it: give more trials or another --lr-range")  # fmt: skip
     rows = [{"rule": label, "optimizer": one.run.optimizer, **trial, "best": int(trial["lr"] == one.lr)}
             for label, one in named.items() for trial in one.trials]  # fmt: skip
     with writing(folder):
