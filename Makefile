@@ -42,7 +42,7 @@ benchmark: $(VENV)/.installed
 	$(BIN)/python benchmarks/step.py
 
 benchmarks: $(VENV)/.installed
-	for name in step epoch replicas memory time_to_accuracy rates; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in step epoch replicas memory speedrun rates; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 experiments: $(VENV)/.installed-dev
 	for name in $$($(BIN)/python -c "from nodepert.registry import names; print(*names('experiment'))"); do \

@@ -121,13 +121,14 @@ def compare(
     each = [Run(**asdict(replace(task, seed=several[0])), rule=rule, optimizer=optimizer,
                 lr=measured_rate(rule, optimizer) if rate == "auto" else rate)
             for rule, optimizer, rate in zip(rules, optimizers, rates, strict=True)]  # fmt: skip
-    if tune is not None:
-        if clash := [option for option in ("--lr", "--distributed") if parser.was_given(option)]:
-            raise UserError(f"give --tune or {clash[0]}, not both")
-        each = _tuned(each, tune, lr_range, study, execution)
-    asked = [replace(run, seed=seed) for run in each for seed in several]
-    found = _execute(asked, study, execution, distributed)
-    display.console.print(display.results(labels(asked, apart=["seed", "lr"]), found))
+    if tune is not None and (clash := [o for o in ("--lr", "--distributed") if parser.was_given(o)]):
+        raise UserError(f"give --tune or {clash[0]}, not both")
+    tuned: list[Any] = []
+    with output.working():
+        if tune is not None:
+            tuned = _tuned(each, tune, lr_range, study, execution)
+        asked = [replace(run, seed=seed) for run in [one.run for one in tuned] or each for seed in several]
+        found = _execute(asked, study, execution, distributed)
     curves: dict[str, list] = {}
     for label, result in zip(labels(asked, apart=["seed"]), found, strict=True):
         curves.setdefault(label, []).append(result.rows)
@@ -137,7 +138,8 @@ def compare(
         display.console.print(display.results(labels(asked, apart=["seed", "lr"]), found))
         print(f"figure: {path}")
 
-    output.show(text, lambda: {"runs": list(map(summary, found)), "figure": path})
+    chosen = {"tuned": [asdict(one) for one in tuned]} if tuned else {}
+    output.show(text, lambda: {"runs": list(map(summary, found)), "figure": path, **chosen})
 
 
 def summary(result: Any) -> dict[str, Any]:
@@ -206,8 +208,8 @@ def _defaults(arguments: Sequence[str]) -> dict[str, Any]:
     return asdict(load_run(config))
 
 
-def _tuned(runs: list[Run], trials: int, between: tuple[float, float], study: Study, options: Any) -> list[Run]:
-    """The runs with the learning rates that a search finds, which it reports and saves."""
+def _tuned(runs: list[Run], trials: int, between: tuple[float, float], study: Study, options: Any) -> list[Any]:
+    """Search the learning rates of runs; report what is found, and save it."""
     from nodepert.cli.tuning import report
     from nodepert.studies.tune import search
 
@@ -220,7 +222,7 @@ def _tuned(runs: list[Run], trials: int, between: tuple[float, float], study: St
     found = search(runs, trials, between, None, options.data_dir, trained)
     title = f"{runs[0].dataset}, {runs[0].network}"
     report(dict(zip(labels(runs, apart=["lr"]), found, strict=True)), study.out / study.name, title)
-    return [one.run for one in found]
+    return found
 
 
 def _execute(asked: Sequence[Run], study: Study, options: Any, distributed: bool, data: Any = None):
