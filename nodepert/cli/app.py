@@ -30,6 +30,7 @@ from nodepert.cli.report import report
 from nodepert.cli.results import results
 from nodepert.cli.runs import runs
 from nodepert.cli.sweep import sweep
+from nodepert.cli.tuning import searched
 from nodepert.errors import UserError
 from nodepert.registry import measured_rate
 from nodepert.studies.grid import parsed_seeds
@@ -126,7 +127,8 @@ def compare(
     tuned: list[Any] = []
     with output.working():
         if tune is not None:
-            tuned = _tuned(each, tune, lr_range, study, execution)
+            tuned = searched(each, tune, lr_range, study, partial(_execute, options=execution, distributed=False),
+                             execution.data_dir)  # fmt: skip
         asked = [replace(run, seed=seed) for run in [one.run for one in tuned] or each for seed in several]
         found = _execute(asked, study, execution, distributed)
     curves: dict[str, list] = {}
@@ -206,23 +208,6 @@ def _defaults(arguments: Sequence[str]) -> dict[str, Any]:
     from nodepert.studies.store.run_folder import load_run
 
     return asdict(load_run(config))
-
-
-def _tuned(runs: list[Run], trials: int, between: tuple[float, float], study: Study, options: Any) -> list[Any]:
-    """Search the learning rates of runs; report what is found, and save it."""
-    from nodepert.cli.tuning import report
-    from nodepert.studies.tune import search
-
-    own = replace(study, name=f"{study.name}-tune")
-
-    def trained(asked: list[Run], held: Any) -> Any:
-        print(f"{len(asked)} trials, scored on {len(held.test_y):,} held-out training examples (here called test)")
-        return _execute(asked, own, options, False, held)
-
-    found = search(runs, trials, between, None, options.data_dir, trained)
-    title = f"{runs[0].dataset}, {runs[0].network}"
-    report(dict(zip(labels(runs, apart=["lr"]), found, strict=True)), study.out / study.name, title)
-    return found
 
 
 def _execute(asked: Sequence[Run], study: Study, options: Any, distributed: bool, data: Any = None):

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from nodepert.cli.options import Study
+from nodepert.studies.labels import labels
+from nodepert.studies.run import Run
 from nodepert.training.metrics import metric_of
 
 if TYPE_CHECKING:  # it imports JAX, which most commands do not need
     from nodepert.studies.tune import Tuned
+
+
+def searched(
+    runs: list[Run], trials: int, between: tuple[float, float], study: Study, execute: Callable[..., Any],
+    data_dir: Path | None,
+) -> list[Tuned]:  # fmt: skip
+    """Search the learning rates of runs; report what is found, and save it. `execute` trains runs under a study."""
+    from nodepert.studies.tune import search
+
+    own = replace(study, name=f"{study.name}-tune")
+
+    def trained(asked: list[Run], held: Any) -> Any:
+        print(f"{len(asked)} trials, scored on {len(held.test_y):,} held-out training examples (here called test)")
+        return execute(asked, own, data=held)
+
+    found = search(runs, trials, between, None, data_dir, trained)
+    title = f"{runs[0].dataset}, {runs[0].network}"
+    report(dict(zip(labels(runs, apart=["lr"]), found, strict=True)), study.out / study.name, title)
+    return found
 
 
 def report(named: dict[str, Tuned], folder: Path, title: str) -> None:

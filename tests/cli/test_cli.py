@@ -1,5 +1,6 @@
 """The command line: what it prints and leaves, and that whatever is wrong is one line, status 2 and no file."""
 
+import json
 import os
 import re
 import struct
@@ -109,7 +110,8 @@ def test_train_prints_every_epoch_and_the_outcome_and_leaves_the_rows(work, untr
 
 def test_compare_tunes_every_rule_reports_it_and_saves_the_trials(work, capsys):
     rules = ["np", "np(sigma=0.01)"]  # replicas of one program
-    cli.main(["compare", *TINY, "--epochs", "1", "--rules", *rules, "--tune", "4", "--lr-range", "1e-9", "1e-8"])
+    arguments = ["compare", *TINY, "--epochs", "1", "--rules", *rules, "--tune", "4", "--lr-range", "1e-9", "1e-8"]
+    cli.main(arguments)
     out, err = capsys.readouterr()
     lines = out.splitlines()
     (heading,) = (i for i, line in enumerate(lines) if line.split()[:5] == ["rule", "best", "lr", "held-out", "%"])
@@ -125,6 +127,10 @@ def test_compare_tunes_every_rule_reports_it_and_saves_the_trials(work, capsys):
     assert [f"{float(row['lr']):g}" for row in trials if row["best"] == "1"] == [words[1] for words in chosen]
     assert (work / "runs" / "compare" / "tune.png").exists()
     assert len(npt.load_results("compare-tune", last=True)) == 8 and len(npt.load_results("compare", last=True)) == 2
+    cli.main([*arguments, "--json"])  # all is read back
+    again = json.loads(capsys.readouterr().out)
+    assert [f"{one['run']['lr']:g}" for one in again["tuned"]] == [words[1] for words in chosen]
+    assert [len(one["trials"]) for one in again["tuned"]] == [4, 4] and len(again["runs"]) == 2
 
 
 def test_compare_takes_the_rate_that_is_measured_for_each_rule(work, untrained, capsys):

@@ -14,7 +14,8 @@ KINDS = ("rule", "network", "loss", "dataset", "optimizer")
 FUNCTIONS = {f"{kind} {name}": resolve(kind, name) for kind in KINDS for name in BUILT_IN[kind]} | {
     name: getattr(npt, name)
     for name in ("backprop", "pullback", "node_perturbation", "make_model", "make_rule", "make_loss", "register",
-                 "make_dataset", "load_dataset", "from_flax", "from_equinox", "with_params", "load")
+                 "make_dataset", "load_dataset", "from_flax", "from_equinox", "with_params", "load",
+                 "tune")
 }  # fmt: skip
 
 
@@ -36,6 +37,6 @@ def test_a_public_function_documents_arguments_and_result_and_its_example_runs(n
 @pytest.mark.parametrize("name", BUILT_IN["rule"])
 def test_a_rule_documents_equation_cost_bias_derivative_and_sources(name):
     doc = inspect.getdoc(resolve("rule", name))
-    assert facts("rule", name).keys() == {"Cost", "Bias", "Derivative of the loss"}
+    assert facts("rule", name).keys() - {"Learning rate"} == {"Cost", "Bias", "Derivative of the loss"}
     assert "\n    g" in doc or "g_l" in doc or "a_l" in doc
     assert "References:" in doc or name == "by-node"
