@@ -14,8 +14,7 @@ KINDS = ("rule", "network", "loss", "dataset", "optimizer")
 FUNCTIONS = {f"{kind} {name}": resolve(kind, name) for kind in KINDS for name in BUILT_IN[kind]} | {
     name: getattr(npt, name)
     for name in ("backprop", "pullback", "node_perturbation", "make_model", "make_rule", "make_loss", "register",
-                 "make_dataset", "load_dataset", "from_flax", "from_equinox", "with_params", "load",
-                 "tune")
+                 "make_dataset", "load_dataset", "from_flax", "from_equinox", "with_params", "load")
 }  # fmt: skip
 
 
