@@ -280,7 +280,7 @@ BAD = {  # command, and what the line must say; @ stands for the folder of `plac
     ),
     "kind": (
         ["list", "nosuch"],
-        "argument 'kinds'. Expected one of ('rules', 'guides', 'networks', 'losses', 'datasets', 'optimizers', 'experiments'",
+        "argument 'kinds'. Expected one of ('rules', 'guides', 'networks', 'losses', 'datasets', 'optimizers', ",
     ),
     "no rules": (["compare", *TINY], "--rules"),
     "one rule": (["compare", *TINY, "--rules", "np"], "two or more rules"),
