@@ -59,7 +59,8 @@ class Run(Task):
     """Learning rule, as a spec: sgd (backprop), np, 'np(samples=4, noise=rademacher)', 'np; out=exact', wp, fa, ...
     See 'nodepert list rules'."""
     optimizer: str = "adam(schedule=cosine)"
-    """Optimizer, as a spec: sgd, momentum, adam, rmsprop, each with schedule=constant or cosine; 'normalise(adam)'."""
+    """Optimizer, as a spec: sgd, momentum, adam, adamw, rmsprop, each with schedule=constant or cosine;
+    'clip(adam, norm=1.0)' clips gradients by their global norm, 'normalise(adam)' normalises weights."""
     lr: float = 3e-4
     """Learning rate of the optimizer (its first value, under a schedule)."""
 
