@@ -23,9 +23,10 @@ from nodepert.cli.runs import compared
 from nodepert.errors import UserError
 from nodepert.registry import full, names, short
 from nodepert.studies.filters import best, of_status, ordered, where
-from nodepert.studies.results import differing, load_results, saved_runs, studies, write_table
+from nodepert.studies.results import differing, load_results, saved_runs, studies
 from nodepert.studies.run import Run
 from nodepert.studies.store.run_folder import open_run
+from nodepert.studies.store.tables import write_table
 
 RUN = Run("digits(train=200, test=50)", "fc(width=8, depth=1)", "auto", 100, 2, 0.0, 0, "np", "sgd", 0.1)
 OPTIONS = ["dataset", "network", "rule", "loss", "optimizer", "lr", "wd", "batchsize", "epochs", "seed"]
