@@ -1,4 +1,4 @@
-"""What training saves as it runs: rows, checkpoints and statuses of runs, and the checkpoints that they resume from."""
+"""What training saves as it runs: rows, checkpoints and statuses of runs."""
 
 from __future__ import annotations
 
@@ -8,24 +8,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-import jax
-
 from nodepert.data import Dataset
 from nodepert.data.dataset import fingerprint
 from nodepert.errors import UserError
 from nodepert.studies.course import Course, end_of
 from nodepert.studies.run import Run
-from nodepert.studies.setup import Group
 from nodepert.studies.stopping import Stopped
 from nodepert.studies.store import checkpoints, open_files
-from nodepert.studies.store.checkpoints import Checkpoint
 from nodepert.studies.store.run_folder import FAILED, INTERRUPTED, Locked, RunFolder, open_run
 from nodepert.studies.user_code import code_of
 from nodepert.training.configuration import check_settings, settings
-from nodepert.training.hyper import stacked
 from nodepert.training.metrics import Row
 from nodepert.training.predictor import Predictor
-from nodepert.training.program import Program, State, task_data
+from nodepert.training.program import State
 
 log = logging.getLogger("nodepert")
 
@@ -69,22 +64,6 @@ def _restore_table(folder: RunFolder) -> None:
 def status_after(error: BaseException) -> str:
     """The status of runs that this error broke off."""
     return FAILED if isinstance(error, Exception) and not isinstance(error, Stopped) else INTERRUPTED
-
-
-def find_checkpoints(group: Group, folders: dict[int, RunFolder]) -> dict[int, Checkpoint]:
-    """{i: the last checkpoint of run i}, of the runs of a group that have folders and were interrupted.
-
-    Several processes that share a computation have none: they start again.
-    """
-    folders = {i: folder for i, folder in folders.items() if checkpoints.exist(folder.path)}
-    if not folders or jax.process_count() > 1:
-        return {}
-    task = Program(group.model, group.loss, group.runs[0].batchsize, group.runs[0].epochs)
-    first = jax.tree.map(lambda a: a[0], stacked(group.hypers[:1]))
-    like = jax.eval_shape(task.init, first, jax.eval_shape(lambda: task_data(group.data)))
-    best = like.params if group.runs[0].validation else None
-    found = {i: checkpoints.latest(folder.path, like, folder.record["data"], best) for i, folder in folders.items()}
-    return {i: checkpoint for i, checkpoint in found.items() if checkpoint}
 
 
 class Recorder:

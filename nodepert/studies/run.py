@@ -100,8 +100,12 @@ class Run(Task):
     @cached_property
     def id(self) -> str:
         """Twelve hex digits of a hash of the full configuration."""
-        text = json.dumps(self.config, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return id_of(self.config)
+
+
+def id_of(config: dict[str, Any]) -> str:
+    """The identity of the run with this configuration."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def from_config(values: Any) -> Run:

@@ -20,9 +20,10 @@ from nodepert.studies.course import Course
 from nodepert.studies.execution import Execution, execution_of
 from nodepert.studies.load import facts_of, trained_in
 from nodepert.studies.output import guarded
-from nodepert.studies.recorder import Recorder, find_checkpoints, open_folders, status_after
+from nodepert.studies.recorder import Recorder, open_folders, status_after
 from nodepert.studies.result import Result as Result
 from nodepert.studies.result import Results
+from nodepert.studies.resume import find_checkpoints
 from nodepert.studies.run import Run
 from nodepert.studies.setup import Group, prepare
 from nodepert.studies.stopping import Stopped

@@ -80,13 +80,9 @@ class RunFolder:
 
     def is_done_with(self, rows: Sequence[Row]) -> bool:
         """Whether the run has its result, and these are all of its rows."""
-        last = rows[-1]["epoch"] if rows else None
-        status = self.record["status"]
-        return (
-            last == self.record["config"]["epochs"]
-            if status == FINISHED
-            else status in (f"diverged at epoch {last}", f"stopped at epoch {last}")
-        )
+        last, status = rows[-1]["epoch"] if rows else None, self.record["status"]
+        complete = self.record["config"]["epochs"] if status == FINISHED else status.rpartition(" ")[2]
+        return has_result(status) and str(last) == str(complete)
 
     def set_status(self, status: str, **more: Any) -> None:
         """Write config.json with a new status. Raises UserError."""
