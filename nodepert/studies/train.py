@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from nodepert.data import Dataset
 from nodepert.errors import UserError
 from nodepert.registry.generator import pinned
+from nodepert.studies import notebook
 from nodepert.studies.callbacks import Callback, Callbacks, StateOf
 from nodepert.studies.course import Course
 from nodepert.studies.execution import Execution, execution_of
@@ -101,7 +102,7 @@ def train(
     execution.check_runs(several)
     keep_programs()
     devices.cores_apart(len(several))
-    called = called_in(callbacks, execution.log)  # a missing tracker is found before data are loaded
+    called = called_in(callbacks, execution.log, notebook.progress(several))  # a missing tracker is found before data
     groups = prepare(several, data, execution.data_dir)
     for group in groups:
         group.metrics(execution.metrics)  # an unknown node is found before anything is written

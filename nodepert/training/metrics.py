@@ -32,6 +32,7 @@ from nodepert.training.measures import (
 )  # fmt: skip
 
 Row: TypeAlias = dict[str, Any]
+SAMPLED = 20  # updates per epoch in which an expensive metric is measured, about
 CLASSES, LABELS, VALUES = ("classes", "probabilities"), ("multilabel",), ("values",)
 
 

@@ -9,9 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nodepert.core import Info, Params
-from nodepert.training.metrics import Metric
-
-SAMPLED = 20  # updates per epoch in which an expensive metric is measured
+from nodepert.training.metrics import SAMPLED, Metric
 
 
 class Update(NamedTuple):

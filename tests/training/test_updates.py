@@ -10,9 +10,9 @@ import pytest
 import nodepert as npt
 from nodepert.studies.setup import prepare
 from nodepert.training.measures import dot, norm, signal_and_noise, signal_to_noise
-from nodepert.training.metrics import columns_of, measured, metric_of
+from nodepert.training.metrics import SAMPLED, columns_of, measured, metric_of
 from nodepert.training.program import Program, task_data
-from nodepert.training.updates import SAMPLED, Sums, Update
+from nodepert.training.updates import Sums, Update
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 RUN = npt.Run(dataset="digits(train=120,test=20)", network="fc(width=8)", rule="np", optimizer="sgd", lr=0.1,

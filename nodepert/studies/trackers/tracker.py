@@ -39,15 +39,15 @@ def trackers(specs: Sequence[str]) -> list[Callback]:
     return [make_tracker(spec) for spec in dict.fromkeys(specs)]
 
 
-def called_in(callbacks: Iterable[Callback], specs: Sequence[str]) -> Callbacks:
-    """All callbacks and trackers, in the process that calls them. Raises UserError for what is no callback."""
+def called_in(callbacks: Iterable[Callback], specs: Sequence[str], more: Sequence[Callback] = ()) -> Callbacks:
+    """All callbacks, trackers and `more`, in the process that calls them. Raises UserError for what is no callback."""
     if not isinstance(callbacks, Iterable):
         raise UserError(f"callbacks is a list, as in callbacks=[Show()]; got {type(callbacks).__name__}")
     callbacks = list(callbacks)
     if wrong := [one for one in callbacks if not isinstance(one, Callback)]:
         raise UserError(f"callbacks are instances of npt.Callback; got {type(wrong[0]).__name__}")
     sent = processes.by_first(lambda: trackers(specs)) or []
-    return Callbacks([*callbacks, *sent] if processes.writes() else ())
+    return Callbacks([*callbacks, *sent, *more] if processes.writes() else ())
 
 
 def title(run: Run) -> str:
