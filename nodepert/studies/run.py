@@ -42,7 +42,7 @@ class Task:
     """Training examples held out to choose the network: a share, as in 0.1, or a number. The result is then the network
     of the epoch with the best validation score (val_acc, val_r2, ...), not the last one."""
     patience: int = field(default=0, kw_only=True)
-    """Stop after so many epochs without a better validation score; 0: never. Needs --validation."""
+    """Stop after so many epochs without a better validation score; 0: never. Needs a validation split."""
 
 
 @dataclass(frozen=True)
