@@ -31,6 +31,7 @@ _WHERE = {
     "studies.tune": ["Tuned", "tune"],
     "studies.store.run_folder": ["load_run"],
     "studies.results": ["load_results"],
+    "studies.summary": ["summary"],
     "studies.trackers": ["make_tracker"],
     "studies.curves": ["learning_curves"],
     "estimators": ["NodePertClassifier", "NodePertRegressor"],
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from nodepert.studies.results import load_results as load_results
     from nodepert.studies.run import Run as Run
     from nodepert.studies.store.run_folder import load_run as load_run
+    from nodepert.studies.summary import summary as summary
     from nodepert.studies.trackers import make_tracker as make_tracker
     from nodepert.studies.train import train as train
     from nodepert.studies.tune import Tuned as Tuned

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nodepert.training.metrics import columns_of, diverged, main_ones, mean_error, metric_of, seconds, with_error
+from nodepert.training.metrics import columns_of, diverged, final, main_ones, mean_error, metric_of, seconds, with_error
 
 if TYPE_CHECKING:  # it imports JAX, which most commands do not need
     from nodepert.studies.result import Result
@@ -35,7 +35,8 @@ console = Terminal(highlight=False, width=None if sys.stdout.isatty() else PIPE)
 
 
 def results(labels: Sequence[str], found: Sequence[Result]) -> Table:
-    """Final metrics, a row per label and learning rate: mean ± standard error of the runs that did not diverge.
+    """Metrics of the networks that runs result in, a row per label and learning rate: mean ± standard error of the runs
+    that did not diverge.
 
     A narrow terminal shows only the main metrics, such as accuracies.
     """
@@ -52,7 +53,7 @@ def results(labels: Sequence[str], found: Sequence[Result]) -> Table:
     for label, result in zip(labels, found, strict=True):
         groups.setdefault((label, result.run.lr), []).append(result)
     for (label, lr), group in groups.items():
-        last = [r.rows[-1] for r in group if not diverged(r.rows[-1])]
+        last = [final(r.rows) for r in group if not diverged(r.rows[-1])]
         timed = [row["epoch_time"] for r in group for row in r.rows[1:] if "epoch_time" in row]
         cells = (mean([row[name] for row in last if name in row], metric_of(name).form) for name in names)
         statuses = Counter(result.status for result in group).items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +13,7 @@ from nodepert.cli.output import Output
 from nodepert.errors import UserError
 from nodepert.registry import about, check, facts, names, plural, usage
 from nodepert.registry.catalogue import BUILT_IN
+from nodepert.training.metrics import METRICS, SAMPLED
 
 
 def listing(
@@ -28,13 +29,14 @@ def listing(
                 "experiments",
                 "trackers",
                 "launchers",
+                "metrics",
             ],
             ...,
         ]
     ] = (),
     output: Flat[Output] = Output(),
 ) -> None:
-    """List the registered rules, networks, data sets, ..., with their arguments.
+    """List the registered rules, networks, data sets, ..., with their arguments, and the metrics of --metrics.
 
     Example: nodepert list rules optimizers
 
@@ -42,33 +44,45 @@ def listing(
         kinds: Kinds to list; all by default.
         output: What is printed. With --quiet the names alone.
     """
-    chosen = [kind for kind in BUILT_IN if not kinds or plural(kind) in kinds]
+    kinds_of = {plural(kind): kind for kind in BUILT_IN} | {"metrics": "metrics"}
+    chosen = {title: entries(kind) for title, kind in kinds_of.items() if not kinds or title in kinds}
 
     def text() -> None:
         if output.quiet:
-            print("\n".join(name for kind in chosen for name in names(kind)))
+            print("\n".join(name for found in chosen.values() for name in found))
         else:
             print_tables(chosen)
 
-    output.show(text, lambda: {plural(kind): {name: facts_of(kind, name) for name in names(kind)} for kind in chosen})
+    output.show(text, lambda: chosen)
 
 
-def print_tables(kinds: Sequence[str]) -> None:
+def print_tables(chosen: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
     """A table for each kind."""
     from rich.markup import escape
     from rich.table import Table
 
     from nodepert.cli import display
 
-    for kind in kinds:
-        table = Table(title=plural(kind), title_justify="left", title_style="bold", box=None, show_header=False)
+    for title, found in chosen.items():
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False)
         table.add_column(no_wrap=True, style="cyan")
         table.add_column()
-        for name in names(kind):
-            about, arguments, *more = facts_of(kind, name).items()
+        for name, facts_there in found.items():
+            about, arguments, *more = facts_there.items()
             lines = [arguments[1]] * bool(arguments[1]) + [f"{label}: {text}" for label, text in more]
             table.add_row(name, escape(about[1]) + "".join(f"\n[dim]{escape(line)}[/dim]" for line in lines))
         display.console.print(table)
+
+
+def entries(kind: str) -> dict[str, dict[str, str]]:
+    """What is registered of a kind; the metrics that `--metrics` adds."""
+    if kind != "metrics":
+        return {name: facts_of(kind, name) for name in names(kind)}
+    return {
+        name: {"about": f"{metric.label[0].upper()}{metric.label[1:]}{', also per node' * bool(metric.update)}.",
+               "arguments": ""} | ({"Cost": f"{metric.cost}, in about {SAMPLED} updates per epoch"} if metric.cost else {})
+        for name, metric in METRICS.items() if metric.on_request
+    }  # fmt: skip
 
 
 def facts_of(kind: str, name: str) -> dict[str, str]:

@@ -10,7 +10,8 @@ import tyro
 
 from nodepert.cli.options import Flat
 from nodepert.cli.output import Output
-from nodepert.studies.results import check_table, load_results, write_table
+from nodepert.studies.results import load_results
+from nodepert.studies.store.tables import check_table, write_table
 
 
 def results(

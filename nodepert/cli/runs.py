@@ -22,15 +22,16 @@ from nodepert.studies.results import (
     SavedRun,
     differing,
     known,
+    options_of,
     saved_runs,
 )
-from nodepert.training.metrics import columns_of, main_ones, metric_of, scores
+from nodepert.training.metrics import columns_of, final, main_ones, metric_of, scores
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-STATUSES = ("finished", "diverged", "failed", "running", "interrupted")
-COLOURS = {"finished": "green", "diverged": "yellow", "failed": "red", "running": "cyan"}
+STATUSES = ("finished", "stopped", "diverged", "failed", "running", "interrupted")
+COLOURS = {"finished": "green", "stopped": "green", "diverged": "yellow", "failed": "red", "running": "cyan"}
 REASONS = 5  # shown, of failed runs
 
 
@@ -174,7 +175,7 @@ def compared(found: Sequence[SavedRun]) -> list[str]:
 def common(found: Sequence[SavedRun], columns: Sequence[str]) -> str:
     """The options that all runs share: 'mnist5k, fc(depth=3), mse, adam, wd=0.0, ...'."""
     texts: list[str] = []
-    for name in OPTIONS:
+    for name in options_of(found):
         value = found[0].options[name]
         if name in SPECS and name not in columns:
             apart = {key.removeprefix(f"{name}.") for key in columns if key.startswith(f"{name}.")}
@@ -212,13 +213,12 @@ def runs_table(
     for name in metrics:
         table.add_column(metric_of(name).heading, justify="right", no_wrap=True)
     for i, run in enumerate(found):
-        last, status = run.rows[-1] if run.rows else {}, filters.status_word(run)
-        colour, epochs = COLOURS.get(status, "yellow"), run.options["epochs"]
-        table.add_row(
-            escape(run.id), f"[{colour}]{escape(status)}[/{colour}]", f"{last.get('epoch', '-')}/{epochs}",
-            *(escape(texts[i]) for texts in cells.values()),
-            *(number(name, last.get(name)) for name in metrics),
-        )  # fmt: skip
+        result, status = final(run.rows), filters.status_word(run)
+        colour = COLOURS.get(status, "yellow")
+        done = f"{len(run.rows) - 1 if run.rows else '-'}/{run.options['epochs']}"
+        values = [number(name, result.get(name)) for name in metrics]
+        table.add_row(escape(run.id), f"[{colour}]{escape(status)}[/{colour}]", done,
+                      *(escape(texts[i]) for texts in cells.values()), *values)  # fmt: skip
     return table
 
 

@@ -18,7 +18,7 @@ from nodepert.studies.result import Result
 from nodepert.studies.run import Run
 from nodepert.studies.setup import groups
 from nodepert.studies.stopping import STOPPING, Stopping
-from nodepert.studies.store.run_folder import FAILED, FINISHED, RUNNING, RunFolder
+from nodepert.studies.store.run_folder import FAILED, RUNNING, RunFolder, succeeded
 from nodepert.studies.sweep.jobs import Launcher
 from nodepert.studies.sweep.sweep import Progress, Sweep
 from nodepert.training.metrics import in_words, score_of
@@ -117,7 +117,7 @@ def _lines(study: Sweep, named: Sequence[str]) -> Callable[[], None]:
 
 
 def _score(progress: Progress) -> str:
-    if not progress.last or progress.status != FINISHED:
+    if not progress.last or not succeeded(progress.status):
         return ""
     return f", {in_words(score_of(progress.last), progress.curve[-1])}"
 

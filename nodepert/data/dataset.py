@@ -25,9 +25,7 @@ class Dataset(NamedTuple):
 
     name: str
     train_x: np.ndarray  # (N, ..., C), such as images (N, H, W, C); uint8 or float32, or as given (see mean)
-    train_y: (
-        np.ndarray
-    )  # by the task: class indices, int32 (N,); labels, uint8 (N, n); floats (N, n), in their own units
+    train_y: np.ndarray  # by the task: class indices, int32 (N,); labels, uint8 (N, n); floats (N, n), in their units
     test_x: np.ndarray
     test_y: np.ndarray
     classes: int  # outputs of a network: classes, or n
@@ -38,11 +36,21 @@ class Dataset(NamedTuple):
     target_mean: np.ndarray | None = None  # (n,), float64, of the training values; None for other tasks
     target_std: np.ndarray | None = None  # as target_mean; 1 for a constant value
     names: tuple[str, ...] = ()  # of the classes, where the file has names
+    val_x: np.ndarray | None = None  # validation examples, held out of the training split (validation.py)
+    val_y: np.ndarray | None = None
+    whole: Dataset | None = None  # before they were held out
 
     @property
     def outputs(self) -> int:
         """How many outputs a network needs: one per class, label or value."""
         return self.classes
+
+    @property
+    def splits(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """{"train": (inputs, targets), "test": ...}, and "val" where there is a validation split."""
+        pairs = {"train": (self.train_x, self.train_y), "val": (self.val_x, self.val_y),
+                 "test": (self.test_x, self.test_y)}  # fmt: skip
+        return {split: (x, y) for split, (x, y) in pairs.items() if x is not None and y is not None}
 
     def standardised(self, x: np.ndarray) -> np.ndarray:
         """Inputs, in the units of `train_x`, as the network receives them: (x - mean) / std, float32."""
@@ -184,8 +192,8 @@ def sound(data: Dataset) -> Dataset:
 
 
 def fingerprint(data: Dataset) -> str:
-    """Sizes and a checksum of the arrays, to distinguish data sets with the same name."""
-    code = 0
+    """Sizes and a checksum of all arrays, held out or not, to distinguish data sets with the same name."""
+    code, data = 0, data.whole or data
     for array in (data.train_x, data.train_y, data.test_x, data.test_y):
         code = zlib.crc32(np.ascontiguousarray(array).data, code)
     task = "" if data.task == "classes" else f"-{data.task}"

@@ -13,6 +13,12 @@ def positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be positive and finite; got {value}")
 
 
+def not_negative(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is at least 0 and finite; a traced value is not checked."""
+    if isinstance(value, int | float) and not 0 <= value < float("inf"):
+        raise ValueError(f"{name} must be at least 0 and finite; got {value}")
+
+
 def fraction(name: str, value: Any) -> None:
     """Raises ValueError unless 0 <= value < 1; a traced value is not checked."""
     if isinstance(value, int | float) and not 0 <= value < 1:

@@ -18,11 +18,16 @@ from nodepert.errors import UserError
 from nodepert.experiments.drawing import COLOURS, style
 from nodepert.registry import examples, passes
 from nodepert.studies.filters import status_word, written
-from nodepert.studies.results import OPTIONS, SPECS, SavedRun, differing, one_line, saved_runs
-from nodepert.training.metrics import columns_of, finite_or_none, mean_error, metric_of, score_of
+from nodepert.studies.results import OPTIONS, SPECS, SavedRun, differing, one_line, options_of, saved_runs
+from nodepert.studies.store.run_folder import succeeded
+from nodepert.training.metrics import columns_of, final, finite_or_none, mean_error, metric_of, score_of
 
-GROUPED = [name for name in OPTIONS if name != "seed"]
 DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def grouped(runs: Sequence[SavedRun]) -> list[str]:
+    """The options that runs of one group share."""
+    return [name for name in options_of(runs) if name != "seed"]
 
 
 def gather(name: str, out: str | Path = "runs") -> dict[str, Any]:
@@ -30,18 +35,19 @@ def gather(name: str, out: str | Path = "runs") -> dict[str, Any]:
     runs = saved_runs([name], out)
     if not runs:
         raise UserError(f"no run of {Path(out) / name} can be read; see the warnings")
-    columns = [key for key in GROUPED if len({repr(run.options[key]) for run in runs}) > 1]
+    shared = grouped(runs)
+    columns = [key for key in shared if len({repr(run.options[key]) for run in runs}) > 1]
     columns.sort(key=lambda key: key != "rule")
     groups: dict[tuple[str, ...], list[SavedRun]] = {}
     for run in runs:
-        groups.setdefault(tuple(repr(run.options[key]) for key in GROUPED), []).append(run)
-    texts = {key: value_texts([run.options[key] for run in runs]) for key in GROUPED}
+        groups.setdefault(tuple(repr(run.options[key]) for key in shared), []).append(run)
+    texts = {key: value_texts([run.options[key] for run in runs]) for key in shared}
     metrics = columns_of(row for run in runs for row in run.rows)
     group = partial(_group, texts={key: texts[key] for key in columns}, arguments=differing(runs), metrics=metrics)
     described = list(map(group, range(len(groups)), groups.values()))
     return {
         "study": name,
-        "common": {key: ", ".join(texts[key].values()) for key in GROUPED if key not in columns},
+        "common": {key: ", ".join(texts[key].values()) for key in shared if key not in columns},
         "columns": columns,
         "axes": _axes(described),
         "groups": described,
@@ -68,7 +74,7 @@ def _group(
     metrics: Sequence[str],
 ) -> dict[str, Any]:
     """Group i, of runs that differ only in seed; `texts`: the texts of each option in which groups differ."""
-    options = {key: runs[0].options[key] for key in GROUPED}
+    options = {key: runs[0].options[key] for key in grouped(runs)}
     own = {key: texts[key][options[key]] for key in texts}
     status, included = summarised(runs)
     return {
@@ -101,15 +107,16 @@ def summarised(runs: Sequence[SavedRun]) -> tuple[str, list[int]]:
     (only their curve is shown); or no runs ("no rows").
     """
     rows = [k for k, run in enumerate(runs) if run.rows]
-    finished = [k for k in rows if runs[k].status == "finished"]
+    finished = [k for k in rows if succeeded(runs[k].status)]
     unfinished = [k for k in rows if status_word(runs[k]) != "diverged"]
     choices = {"finished": finished, "unfinished": unfinished, "diverged": rows}
     return next(((status, included) for status, included in choices.items() if included), ("no rows", []))
 
 
 def summary(runs: Sequence[SavedRun], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """{metric: {mean, error, n}} at the last epochs; error: standard error over runs. epoch_time is over all epochs."""
-    last = [run.rows[-1] for run in runs]
+    """{metric: {mean, error, n}} of the networks that these runs result in; error: standard error over runs. epoch_time
+    is over all epochs."""
+    last = [final(run.rows) for run in runs]
     values = {name: [row[name] for row in last if name in row] for name in metrics}
     times = [[row["epoch_time"] for row in run.rows[1:] if "epoch_time" in row] for run in runs]
     values["epoch_time"] = [fmean(one) for one in times if one]
@@ -155,7 +162,7 @@ def status_counts(runs: Sequence[SavedRun]) -> list[dict[str, Any]]:
 def command(runs: Sequence[SavedRun]) -> str:
     """The command that trains these runs, which differ only in seed."""
     words = ["nodepert", "train", "--name", runs[0].study]
-    for key in GROUPED:
+    for key in grouped(runs):
         value = runs[0].options[key]
         words += [f"--{key}", value if isinstance(value, str) else repr(value)]
     seeds = sorted(run.options["seed"] for run in runs)

@@ -72,8 +72,8 @@ class Callback:
         that train together share the seconds: this is the run's share of them."""
 
     def on_end(self, run: Run, status: str) -> None:
-        """A run that has started ends, with the status of its record: "finished", "diverged at epoch e", "interrupted"
-        or "failed"; also where a callback ended the training."""
+        """A run that has started ends, with the status of its record: "finished", "stopped at epoch e", "diverged at
+        epoch e", "interrupted" or "failed"; also where a callback ended the training."""
 
 
 class Callbacks(Callback):

@@ -62,7 +62,8 @@ def charts_of(rows: Sequence[Row]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in columns_of(rows):
         if name != "epoch_time":
-            found.setdefault(metric_of(name).chart.partition("/")[0] or name, []).append(name)
+            metric = metric_of(name)
+            found.setdefault(metric.chart.partition("/")[0] if metric.split else metric.heading, []).append(name)
     return found
 
 
@@ -83,8 +84,8 @@ def _draw_runs(axes: Any, epochs: Sequence[Sequence[Row]], names: Sequence[str],
 
 
 def _finish(axes: Any, chart: str, names: Sequence[str]) -> None:
-    """Set scales, ticks and labels of a panel: per cent from 0 to 100, other scores on a linear scale, all else on a
-    logarithmic scale."""
+    """Set scales, ticks and labels of a panel: per cent from 0 to 100, others of which more is better on a linear
+    scale, all else on a logarithmic scale."""
     from matplotlib.ticker import LogLocator
 
     tidy(axes, xlabel="epoch")
@@ -93,7 +94,7 @@ def _finish(axes: Any, chart: str, names: Sequence[str]) -> None:
     if metric.unit == "%":
         axes.set(ylabel=f"{chart} (%)", ylim=(0, 100))
         return
-    if metric.score:
+    if metric.better == "higher":
         values = [max(v, metric.lowest) for line in axes.lines for v in line.get_ydata()]
         low, high = min(values, default=0), max(values, default=1)
         margin = 0.05 * (high - low or 1)

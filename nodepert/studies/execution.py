@@ -28,7 +28,8 @@ class Execution:
     log: tuple[str, ...] = ()
     """Send rows to trackers as well: tensorboard, wandb, as specs. See 'nodepert list trackers'."""
     metrics: tuple[str, ...] = ()
-    """Further metrics to measure: grad_norm."""
+    """Further metrics of the updates: grad_norm, update_norm, weight_norm, alignment, signal_to_noise; of single nodes:
+    alignment/fc0, 'alignment/*'. See 'nodepert list metrics'."""
     lanes: int | None = None
     """Replicas that are vectorised on each device; by default all on a GPU, one on a CPU."""
     memory: float | None = None

@@ -13,7 +13,7 @@ from nodepert.registry.catalogue import ALIASES
 from nodepert.registry.spec import parse, show
 from nodepert.studies.grid import parsed_seeds
 from nodepert.studies.results import OPTIONS, SPECS, SavedRun, known, rank
-from nodepert.training.metrics import columns_of, measured, metric_of, score_of, scores
+from nodepert.training.metrics import columns_of, final, measured, metric_of, score_of, scores
 
 OWN = ("study", "id", "status")  # columns beside options, arguments and metrics
 SHOWN = 12  # values in a complaint
@@ -66,7 +66,8 @@ def status_word(run: SavedRun) -> str:
 
 
 def best(runs: Sequence[SavedRun], count: int) -> list[SavedRun]:
-    """The runs of best score (of METRICS) after their last epoch, best first; of each kind of task, where several.
+    """The runs of best score (of METRICS), of the networks that they result in, best first; of each kind of task, where
+    several.
 
     Raises UserError for a count below 1, and where no run has rows.
     """
@@ -107,11 +108,11 @@ def metrics_of(runs: Sequence[SavedRun]) -> list[str]:
 
 
 def value(run: SavedRun, column: str) -> Any:
-    """The value of an option, an argument ("network.width") or a metric of the last epoch; None where there is none."""
+    """The value of an option, an argument ("network.width") or a metric of the network that the run results in; None
+    where there is none."""
     if column in OWN:
         return getattr(run, column)
-    last = run.rows[-1] if run.rows else {}
-    return (run.options | run.arguments | last).get(column)
+    return (run.options | run.arguments | final(run.rows)).get(column)
 
 
 def values(runs: Sequence[SavedRun], column: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What training saves as it runs: rows, checkpoints and statuses of runs, and the checkpoints that they resume from."""
+"""What training saves as it runs: rows, checkpoints and statuses of runs."""
 
 from __future__ import annotations
 
@@ -8,23 +8,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-import jax
-
 from nodepert.data import Dataset
 from nodepert.data.dataset import fingerprint
 from nodepert.errors import UserError
+from nodepert.studies.course import Course, end_of
 from nodepert.studies.run import Run
-from nodepert.studies.setup import Group
 from nodepert.studies.stopping import Stopped
 from nodepert.studies.store import checkpoints, open_files
-from nodepert.studies.store.checkpoints import Checkpoint
-from nodepert.studies.store.run_folder import FAILED, FINISHED, INTERRUPTED, Locked, RunFolder, open_run
+from nodepert.studies.store.run_folder import FAILED, INTERRUPTED, Locked, RunFolder, open_run
 from nodepert.studies.user_code import code_of
 from nodepert.training.configuration import check_settings, settings
-from nodepert.training.hyper import stacked
-from nodepert.training.metrics import Row, diverged
+from nodepert.training.metrics import Row
 from nodepert.training.predictor import Predictor
-from nodepert.training.program import Program, State, task_data
+from nodepert.training.program import State
 
 log = logging.getLogger("nodepert")
 
@@ -59,14 +55,10 @@ def _restore_table(folder: RunFolder) -> None:
     """Restore metrics.csv of a run with a result from its checkpoint, if the file is missing or corrupt."""
     if not folder.done:
         rows = checkpoints.last_rows(folder.path, folder.record["data"])
-        if rows and folder.status == end_of(rows[-1], folder.record["config"]["epochs"]):
+        config = folder.record["config"]
+        if rows and folder.status == end_of(rows, config["epochs"], config.get("patience", 0)):
             log.warning("%s/metrics.csv was corrupt; it is restored from the checkpoint", folder.path)
             folder.end(folder.status, rows)
-
-
-def end_of(row: Row, epochs: int) -> str | None:
-    """The status of a run that ends with this row; None where it does not."""
-    return f"diverged at epoch {row['epoch']}" if diverged(row) else FINISHED if row["epoch"] == epochs else None
 
 
 def status_after(error: BaseException) -> str:
@@ -74,28 +66,11 @@ def status_after(error: BaseException) -> str:
     return FAILED if isinstance(error, Exception) and not isinstance(error, Stopped) else INTERRUPTED
 
 
-def find_checkpoints(group: Group, folders: dict[int, RunFolder]) -> dict[int, Checkpoint]:
-    """{i: the last checkpoint of run i}, of the runs of a group that have folders and were interrupted.
-
-    Several processes that share a computation have none: they start again.
-    """
-    folders = {i: folder for i, folder in folders.items() if checkpoints.exist(folder.path)}
-    if not folders or jax.process_count() > 1:
-        return {}
-    task = Program(group.model, group.loss, group.runs[0].batchsize, group.runs[0].epochs)
-    first = jax.tree.map(lambda a: a[0], stacked(group.hypers[:1]))
-    like = jax.eval_shape(task.init, first, jax.eval_shape(lambda: task_data(group.data)))
-    found = {i: checkpoints.latest(folder.path, like, folder.record["data"]) for i, folder in folders.items()}
-    return {i: checkpoint for i, checkpoint in found.items() if checkpoint}
-
-
 class Recorder:
     """Writes rows, checkpoints and statuses of the runs of one group, where they have folders."""
 
-    def __init__(
-        self, runs: Sequence[Run], folders: dict[int, RunFolder], every: float, predictors: dict[int, Predictor]
-    ):
-        self.runs, self.folders, self.every, self.predictors = runs, folders, every, predictors
+    def __init__(self, folders: dict[int, RunFolder], every: float, predictors: dict[int, Predictor]):
+        self.folders, self.every, self.predictors = folders, every, predictors
         self.open = set(folders)  # runs without a result
         self.last = time.monotonic()
 
@@ -106,16 +81,16 @@ class Recorder:
         self.last = time.monotonic()
         return True
 
-    def write(self, i: int, rows: list[Row], state: State | None) -> None:
+    def write(self, i: int, course: Course, state: State | None) -> None:
         """Write the rows of a run, of which the last is new, and its state as a checkpoint. Raises UserError."""
         if not (folder := self.folders.get(i)):
             return
-        status = end_of(rows[-1], self.runs[i].epochs)
+        rows, status = course.rows, course.status
         if not status:
             folder.write_rows(rows)
         if state and folder.held():
             try:
-                checkpoints.save(folder.path, rows[-1]["epoch"], rows, state, folder.record["data"],
+                checkpoints.save(folder.path, rows[-1]["epoch"], rows, course.saved(state), folder.record["data"],
                                  1 if status else checkpoints.KEPT, self.predictors[i].to_json())  # fmt: skip
             except UserError as error:  # a run does not fail for want of one
                 log.warning("no checkpoint of epoch %d: %s", rows[-1]["epoch"], error)

@@ -14,14 +14,15 @@ import numpy as np
 from nodepert.core import Params
 from nodepert.data import Dataset, load_dataset
 from nodepert.data.dataset import fingerprint
+from nodepert.data.validation import held_out
 from nodepert.errors import UserError
 from nodepert.registry import short
 from nodepert.studies.run import Run, from_config
 from nodepert.studies.store import network_file
 from nodepert.studies.store.records import check_target
-from nodepert.studies.store.run_folder import versions
+from nodepert.studies.store.run_folder import succeeded, versions
 from nodepert.training.configuration import settings
-from nodepert.training.metrics import Row, in_words, score_of
+from nodepert.training.metrics import Row, final, in_words, score_of
 from nodepert.training.predictor import Trained
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ SHOWN = 20  # results in the repr of a list
 class Result:
     """The result of a run: of `npt.train`, also where a saved run is read back, and of `npt.load`.
 
-    `rows` has a row per epoch, `status` is "finished" or "diverged at epoch e", `folder` is where the run is saved.
+    `rows` has a row per epoch, `status` is "finished", "stopped at epoch e" or "diverged at epoch e", `folder` is where
+    the run is saved. The network is that of the last epoch, with a validation split that of the best `epoch` so far.
 
     Examples:
         >>> import nodepert as npt
@@ -67,13 +69,19 @@ class Result:
 
     @property
     def test_acc(self) -> float:
-        """Test accuracy after the last epoch, per cent."""
-        return self.rows[-1]["test_acc"]
+        """Test accuracy of the network, per cent."""
+        return final(self.rows)["test_acc"]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch after which the network is taken: with a validation split the one with the best validation score
+        (val_acc, val_r2, val_f1, or else val_loss), else the last."""
+        return final(self.rows)["epoch"]
 
     @property
     def score(self) -> float:
-        """The metric by which runs of this task are compared, after the last epoch: test accuracy, R2, F1."""
-        return self.rows[-1][score_of(self.rows[-1])]
+        """The metric by which runs of this task are compared, of the network: test accuracy, R2, F1."""
+        return final(self.rows)[score_of(self.rows[-1])]
 
     @property
     def read_back(self) -> bool:
@@ -136,8 +144,8 @@ class Result:
             data_dir: Folder of the data files.
 
         Returns:
-            {"train_acc": ..., "test_loss": ...}, in the units of `rows`: on the run's own data, the values of its last
-            row; of a pair, those of the test split.
+            {"train_acc": ..., "test_loss": ...}, in the units of `rows`: on the run's own data, the values of its row
+            of this `epoch`; of a pair, those of the test split.
 
         Raises:
             UserError: For data that the network does not fit, and where no network is saved.
@@ -148,6 +156,7 @@ class Result:
             data = load_dataset(data or self.config["dataset"], data_dir)
             if own and self._facts.get("data") not in (None, fingerprint(data)):
                 log.warning("the data set %s here is not the one of the training", self.config["dataset"])
+            data = held_out(data, self.config.get("validation", 0.0)) if own else data
         if isinstance(data, Dataset):
             return predictor.evaluate(params, data)
         if isinstance(data, tuple | list) and len(data) == 2:
@@ -207,11 +216,11 @@ class Result:
             return self.config[kind]
 
     def __repr__(self) -> str:
-        last = self.rows[-1] if self.rows else {}
+        last = final(self.rows)
         score = score_of(last)
         measured = [" ".join(in_words(score, last[score]).split())] if score in last else []
         where = f"{self._text('rule')} on {self._text('dataset')}, {self._text('network')}, seed {self.config['seed']}"
-        epoch = [f"epoch {last['epoch']}"] if last and self.status == "finished" else []
+        epoch = [f"epoch {last['epoch']}"] if last and succeeded(self.status) else []
         return f"<Result: {'; '.join([where, ', '.join([self.status, *epoch, *measured])])}>"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import logging
 import math
 from collections.abc import Iterable, Sequence
@@ -15,15 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nodepert.errors import UserError, did_you_mean, reason
 from nodepert.registry import full, short
 from nodepert.registry.spec import BY_NODE, Spec, show
-from nodepert.studies.run import SPECS, Run, from_config
-from nodepert.studies.store.records import check_target, write_whole
+from nodepert.studies.run import LATER, SPECS, Run, from_config
 from nodepert.studies.store.run_folder import RunFolder, checked_name
 from nodepert.training.metrics import Row, columns_of, measured
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-OPTIONS = (*SPECS, "lr", "wd", "batchsize", "epochs", "seed")  # in the order of columns, and of sorting
+OPTIONS = (*SPECS, "lr", "wd", "batchsize", "epochs", "seed", *LATER)  # in the order of columns, and of sorting
 assert set(OPTIONS) == {f.name for f in fields(Run)}
 LONGEST = 500  # characters of a warning: a corrupt file may hold anything
 log = logging.getLogger("nodepert")
@@ -104,7 +102,7 @@ def table(runs: Sequence[SavedRun], last: bool = False) -> DataFrame:
 
     rows = [(run, row) for run in runs for row in (run.rows[-1:] if last else run.rows) or [{}]]
     columns = {key: pd.Series([getattr(run, key) for run, _ in rows], dtype="str") for key in ("study", "id", "status")}
-    for name in OPTIONS:
+    for name in options_of(runs):
         kind = {"str": "str", "float": "float64", "int": "int64"}[_TYPES[name]]
         columns[name] = pd.Series([run.options[name] for run, _ in rows], dtype=kind)
     for key in differing(runs):
@@ -115,6 +113,11 @@ def table(runs: Sequence[SavedRun], last: bool = False) -> DataFrame:
     return pd.DataFrame(columns)
 
 
+def options_of(runs: Sequence[SavedRun]) -> list[str]:
+    """The options that these runs have: of `LATER`, those that some run sets."""
+    return [name for name in OPTIONS if name not in LATER or any(run.options[name] != LATER[name] for run in runs)]
+
+
 def differing(runs: Sequence[SavedRun]) -> list[str]:
     """The arguments of specs ("network.width") in which those of these runs that have them differ."""
     values: dict[str, set[str]] = {}
@@ -123,28 +126,6 @@ def differing(runs: Sequence[SavedRun]) -> list[str]:
             values.setdefault(key, set()).add(show(value))
     keys = [key for key, found in values.items() if len(found) > 1]
     return sorted(keys, key=lambda key: SPECS.index(key.partition(".")[0]))
-
-
-def write_table(frame: DataFrame, path: Path) -> None:
-    """Write a table, as CSV (floats in full precision) or Parquet. Raises UserError for any other suffix."""
-    check_table(path)
-    if path.suffix == ".csv":
-        content = frame.to_csv(index=False, lineterminator="\n").encode()
-    else:
-        buffer = io.BytesIO()
-        frame.to_parquet(buffer, index=False, engine="pyarrow")
-        content = buffer.getvalue()
-    write_whole(path, content)
-
-
-def check_table(path: Path) -> None:
-    """Raises UserError where a table cannot be written under this name."""
-    check_target(path, ".csv", ".parquet")
-    if path.suffix == ".parquet":
-        try:
-            import pyarrow  # noqa: F401  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise UserError('Parquet needs pyarrow: pip install "nodepert[parquet]"; or write a .csv') from None
 
 
 class Known(NamedTuple):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import numbers
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +16,7 @@ from nodepert.registry.ranges import check_numbers
 from nodepert.registry.spec import Spec
 
 SPECS = ("dataset", "network", "rule", "loss", "optimizer")  # the options that are specs, in the order of columns
+LATER = {"validation": 0.0, "patience": 0}  # left out of a configuration at these values: ids of version 0.1 are valid
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Task:
     """Decoupled weight decay per update: W <- (1 - wd) W."""
     seed: int = 0
     """Seed of weights, shuffling and noise."""
+    validation: float = field(default=0.0, kw_only=True)
+    """Training examples held out to choose the network: a share, as in 0.1, or a number. The result is then the network
+    of the epoch with the best validation score (val_acc, val_r2, ...), not the last one."""
+    patience: int = field(default=0, kw_only=True)
+    """Stop after so many epochs without a better validation score; 0: never. Needs a validation split."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +66,14 @@ class Run(Task):
     """Learning rule, as a spec: sgd (backprop), np, 'np(samples=4, noise=rademacher)', 'np; out=exact', wp, fa, ...
     See 'nodepert list rules'."""
     optimizer: str = "adam(schedule=cosine)"
-    """Optimizer, as a spec: sgd, momentum, adam, rmsprop, each with schedule=constant or cosine; 'normalise(adam)'."""
+    """Optimizer, as a spec: sgd, momentum, adam, adamw, rmsprop, each with schedule=constant or cosine;
+    'clip(adam, norm=1.0)' clips gradients by their global norm, 'normalise(adam)' normalises weights."""
     lr: float = 3e-4
     """Learning rate of the optimizer (its first value, under a schedule)."""
 
     def __post_init__(self):
-        for field in fields(self):
-            self._set(field.name, _converted(field.name, str(field.type), getattr(self, field.name)))
+        for f in fields(self):
+            self._set(f.name, _converted(f.name, str(f.type), getattr(self, f.name)))
         specs = {kind: full(kind, getattr(self, kind)) for kind in SPECS if (kind, self.loss) != ("loss", "auto")}
         if self.loss == "auto":
             specs["loss"] = full("loss", auto_loss(specs["network"], specs["dataset"]))
@@ -85,14 +93,19 @@ class Run(Task):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The full configuration as plain values, every default written out."""
-        return asdict(self) | {kind: str(spec) for kind, spec in self.specs.items()}
+        """The full configuration as plain values, every default written out but those of `LATER`."""
+        values = asdict(self) | {kind: str(spec) for kind, spec in self.specs.items()}
+        return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
     @cached_property
     def id(self) -> str:
         """Twelve hex digits of a hash of the full configuration."""
-        text = json.dumps(self.config, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return id_of(self.config)
+
+
+def id_of(config: dict[str, Any]) -> str:
+    """The identity of the run with this configuration."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def from_config(values: Any) -> Run:
@@ -107,7 +120,7 @@ def from_config(values: Any) -> Run:
     if unknown := sorted(set(values) - known):
         raise UserError(f"unknown option{'s' * (len(unknown) > 1)} {', '.join(unknown)}; "
                         f"there are: {', '.join(sorted(known))}")  # fmt: skip
-    if missing := sorted(known - set(values)):
+    if missing := sorted(known - set(values) - set(LATER)):
         raise UserError(f"missing option{'s' * (len(missing) > 1)} {', '.join(missing)}")
     return Run(**values)
 
@@ -133,4 +146,11 @@ def _check_ranges(run: Run) -> None:
         raise UserError(f"batchsize must be at least 1; got {run.batchsize}")
     if run.epochs < 0:
         raise UserError(f"epochs must not be negative; got {run.epochs}")
+    if not (0 <= run.validation < 1 or (run.validation < math.inf and run.validation == int(run.validation) > 0)):
+        raise UserError("validation is a share of the training examples below 1, or a whole number of them; "
+                        f"got {run.validation:g}")  # fmt: skip
+    if run.patience < 0:
+        raise UserError(f"patience must not be negative; got {run.patience}")
+    if run.patience and not run.validation:
+        raise UserError(f"patience={run.patience} needs a validation split, as in validation=0.1")
     check_numbers(run.lr, run.wd, run.seed)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nodepert.core import Loss, Model
+import jax
+
+from nodepert.core import Loss, Model, node_shapes
 from nodepert.data import Dataset, load_dataset
 from nodepert.data.dataset import sound
+from nodepert.data.validation import held_out
 from nodepert.errors import UserError
 from nodepert.registry import check_loss, entry, make_loss, make_model, within
 from nodepert.registry.generator import pinned
+from nodepert.rules.noise import key_of
 from nodepert.studies.run import Run
 from nodepert.training import devices, processes
 from nodepert.training.hyper import Hyper, structure
+from nodepert.training.metrics import Metric, measured
 from nodepert.training.rehearsal import rehearse
 from nodepert.training.rounding import warn_of_rounding
 
@@ -26,8 +32,15 @@ class Group(NamedTuple):
     runs: list[Run]
     model: Model
     loss: Loss
-    data: Dataset
+    data: Dataset  # with a validation split where the runs have one
     hypers: list[Hyper]
+
+    def metrics(self, requested: Sequence[str] = ()) -> dict[str, Metric]:
+        """What the rows of these runs have. Raises UserError for a node that the network does not have."""
+        inputs = jax.ShapeDtypeStruct((1, *self.data.train_x.shape[1:]), "float32")
+        params = jax.eval_shape(self.model.init, key_of(0))
+        nodes = list(node_shapes(self.model, params, inputs))
+        return measured(requested, self.data.task, self.runs[0].validation > 0, nodes)
 
     def part(self, numbers: list[int]) -> Group:
         """The runs of this group that have these numbers."""
@@ -39,7 +52,8 @@ def groups(runs: Sequence[Run]) -> list[list[int]]:
     """Which runs one compiled program can train together: those that differ in numbers only."""
     found: dict[Any, list[int]] = {}
     for i, run in enumerate(runs):
-        same = *(str(run.specs[kind]) for kind in ("dataset", "network", "loss")), run.batchsize, run.epochs
+        same = [str(run.specs[kind]) for kind in ("dataset", "network", "loss")]
+        same += [run.batchsize, run.epochs, run.validation]
         found.setdefault((*same, structure(hyper_of(run))), []).append(i)
     return list(found.values())
 
@@ -66,7 +80,8 @@ def prepare(runs: Sequence[Run], data: Dataset | None = None, data_dir: str | Pa
         if shape := shapes[runs[numbers[0]].dataset]:
             _fits(_rehearse([runs[i] for i in numbers], *shape))
     sets = {spec: data or load_dataset(spec, data_dir) for spec in shapes}
-    found = [_built(numbers, [runs[i] for i in numbers], sets) for numbers in parts]
+    split = cache(lambda spec, validation: held_out(sets[spec], validation))
+    found = [_built(numbers, [runs[i] for i in numbers], sets, split) for numbers in parts]
     for group in found:
         if not shapes[group.runs[0].dataset]:
             _fits(_rehearse(group.runs, *shape_of(group.data)))
@@ -109,11 +124,14 @@ def _rehearse(runs: Sequence[Run], shape: tuple[int, ...], outputs: int, task: s
     return rehearse(model, loss, [hyper_of(run) for run in runs], shape, of, outputs, task)
 
 
-def _built(numbers: list[int], runs: list[Run], sets: Mapping[str, Dataset]) -> Group:
+def _built(
+    numbers: list[int], runs: list[Run], sets: Mapping[str, Dataset], split: Callable[[str, float], Dataset]
+) -> Group:
     run = runs[0]
-    data = sets[run.dataset]
-    if data.name != run.specs["dataset"].name:
-        raise UserError(f"these data are {data.name}, but the run's data set is {run.dataset}")
+    whole = sets[run.dataset]
+    if whole.name != run.specs["dataset"].name:
+        raise UserError(f"these data are {whole.name}, but the run's data set is {run.dataset}")
+    data = split(run.dataset, run.validation)
     if run.batchsize > len(data.train_y):
         raise UserError(f"batchsize must be at most the {len(data.train_y):,} training examples; got {run.batchsize}")
     model = make_model(run.specs["network"], data.train_x.shape[1:], data.outputs)

@@ -12,27 +12,29 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 
-from nodepert.core import Params
 from nodepert.data import Dataset
 from nodepert.errors import UserError
 from nodepert.registry.generator import pinned
+from nodepert.studies import notebook
 from nodepert.studies.callbacks import Callback, Callbacks, StateOf
+from nodepert.studies.course import Course
 from nodepert.studies.execution import Execution, execution_of
 from nodepert.studies.load import facts_of, trained_in
 from nodepert.studies.output import guarded
-from nodepert.studies.recorder import Recorder, end_of, find_checkpoints, open_folders, status_after
+from nodepert.studies.recorder import Recorder, open_folders, status_after
 from nodepert.studies.result import Result as Result
 from nodepert.studies.result import Results
+from nodepert.studies.resume import find_checkpoints
 from nodepert.studies.run import Run
 from nodepert.studies.setup import Group, prepare
 from nodepert.studies.stopping import Stopped
 from nodepert.studies.store import checkpoints
 from nodepert.studies.store.checkpoints import Checkpoint
 from nodepert.studies.store.run_folder import FINISHED, RunFolder
-from nodepert.studies.trackers import trackers
+from nodepert.studies.trackers.tracker import called_in
 from nodepert.training import devices, processes
 from nodepert.training.compile_cache import keep_programs
-from nodepert.training.metrics import Row, measured
+from nodepert.training.metrics import Row
 from nodepert.training.predictor import Predictor, Trained
 from nodepert.training.program import State
 from nodepert.training.replicas import Epoch, fit_all
@@ -100,8 +102,11 @@ def train(
     execution.check_runs(several)
     keep_programs()
     devices.cores_apart(len(several))
-    called = _callbacks(callbacks, execution)  # a missing tracker is found before data are loaded
-    work = _Work(several, prepare(several, data, execution.data_dir), execution, called, stop)
+    called = called_in(callbacks, execution.log, notebook.progress(several))  # a missing tracker is found before data
+    groups = prepare(several, data, execution.data_dir)
+    for group in groups:
+        group.metrics(execution.metrics)  # an unknown node is found before anything is written
+    work = _Work(several, groups, execution, called, stop)
     found = work.results_of_all(name, out, skip)
     return found[0] if isinstance(runs, Run) else found
 
@@ -157,7 +162,7 @@ class _Work:
 
     def train_group(self, group: Group, folders: dict[int, RunFolder]) -> None:
         """Train the runs of one group: those without a checkpoint, and those that resume from one epoch, together."""
-        recorder = Recorder(self.runs, folders, self.execution.checkpoint_every, self.predictors)
+        recorder = Recorder(folders, self.execution.checkpoint_every, self.predictors)
         try:
             found = find_checkpoints(group, folders)
             for i, folder in folders.items():
@@ -179,65 +184,58 @@ class _Work:
 
     def replay(self, i: int, checkpoint: Checkpoint, recorder: Recorder) -> None:
         """Call the callbacks for the rows of a checkpoint; if they are complete, finish the run."""
-        run, rows = self.runs[i], checkpoint.rows
-        for row in rows:
-            self.callbacks.on_epoch(run, row, StateOf())
-        if status := end_of(rows[-1], run.epochs):  # the process was killed just before it wrote the status
+        course = Course(self.runs[i], checkpoint)
+        for row in course.rows:
+            self.callbacks.on_epoch(course.run, row, StateOf())
+        if status := course.status:  # the process was killed just before it wrote the status
             folder = recorder.folders[i]
             checkpoints.keep_last(folder.path)
-            recorder.end(i, status, rows)
-            self.set_result(i, rows, status, checkpoint.state.params, folder)
-            self.callbacks.on_end(run, status)
+            recorder.end(i, status, course.rows)
+            self.set_result(i, course, checkpoint.state, folder)
+            self.callbacks.on_end(course.run, status)
 
     def epochs(self, group: Group, found: dict[int, Checkpoint]) -> Iterator[Epoch]:
         """The epochs of a group, from their common checkpoint on where there is one."""
         run, how, report = group.runs[0], self.execution, self.callbacks.of_batches(group.runs)
         more = {"begin": next(iter(found.values())).epoch, "states": [c.state for c in found.values()]} if found else {}
+        metrics = group.metrics(how.metrics)
         return fit_all(group.model, group.loss, group.data, group.hypers, batchsize=run.batchsize, epochs=run.epochs,
-                       lanes=how.lanes, memory=how.memory, metrics=measured(how.metrics, group.data.task),
+                       lanes=how.lanes, memory=how.memory, metrics=metrics,
                        on=jax.devices() if how.spread_batch else None, on_batches=report, **more)  # fmt: skip
 
     def follow(self, group: Group, recorder: Recorder, found: dict[int, Checkpoint]) -> None:
         """Train runs together, and write each epoch as it comes."""
-        rows: dict[int, list[Row]] = {i: list(found[i].rows) if i in found else [] for i in group.numbers}
-        for new, state, seconds in self.epochs(group, found):
+        courses = {i: Course(run, found.get(i)) for i, run in zip(group.numbers, group.runs, strict=True)}
+        for epoch in self.epochs(group, found):
+            new, state = epoch.rows, epoch.state
             stopping = processes.agreed([self.stop()])[0]
             trained = any(row["epoch"] for row in new.values())
             alone = jax.process_count() == 1  # several processes start again anyway
             checkpoint = alone and trained and (stopping or recorder.checkpoint_is_due())
             for k, row in new.items():
                 i = group.numbers[k]
-                rows[i].append(row)
-                status = end_of(row, self.runs[i].epochs)
+                course = courses[i]
+                course.add(row, partial(state, k))
+                status = course.status
                 now = state(k) if status or checkpoint else None  # a computation of all processes
-                recorder.write(i, rows[i], now if alone or status else None)
+                recorder.write(i, course, now if alone or status else None)
                 if now and status:
-                    self.set_result(i, rows[i], status, now.params, recorder.folders.get(i))
-                self.callbacks.on_epoch(self.runs[i], row, StateOf(partial(_copied, state, k), seconds / len(new)))
+                    self.set_result(i, course, now, recorder.folders.get(i))
+                    epoch.end(k)
+                self.callbacks.on_epoch(course.run, row, StateOf(partial(_copied, state, k), epoch.seconds / len(new)))
                 if status:
                     self.callbacks.on_end(self.runs[i], status)
             if stopping and len(self.results) < len(self.runs):
                 raise Stopped(f"the same command {'resumes' if alone and recorder.folders else 'starts again'}")
 
-    def set_result(self, i: int, rows: list[Row], status: str, params: Params, folder: RunFolder | None) -> None:
-        params = jax.tree.map(jnp.asarray, jax.device_get(params))  # not bound to devices of the group
+    def set_result(self, i: int, course: Course, state: State, folder: RunFolder | None) -> None:
+        params = jax.tree.map(jnp.asarray, jax.device_get(course.params(state)))  # not bound to devices of the group
         trained = Trained(self.predictors[i], params)
-        self.results[i] = _result(self.runs[i], rows, status, trained, folder)
+        self.results[i] = _result(course.run, course.rows, str(course.status), trained, folder)
 
 
 def _result(run: Run, rows: list[Row], status: str, trained: Any, folder: RunFolder | None) -> Result:
     return Result(run, rows, status, trained, folder and folder.path, folder and facts_of(folder.record))
-
-
-def _callbacks(callbacks: Iterable[Callback], execution: Execution) -> Callbacks:
-    """All callbacks and trackers, in the process that calls them. Raises UserError for what is no callback."""
-    if not isinstance(callbacks, Iterable):
-        raise UserError(f"callbacks is a list, as in callbacks=[Show()]; got {type(callbacks).__name__}")
-    callbacks = list(callbacks)
-    if wrong := [one for one in callbacks if not isinstance(one, Callback)]:
-        raise UserError(f"callbacks are instances of npt.Callback; got {type(wrong[0]).__name__}")
-    sent = processes.by_first(lambda: trackers(execution.log)) or []
-    return Callbacks([*callbacks, *sent] if processes.writes() else ())
 
 
 def _copied(state: Callable[[int], State], k: int) -> State:

@@ -29,6 +29,7 @@ class Epoch(NamedTuple):
     rows: dict[int, Row]
     state: Callable[[int], State]
     seconds: float = 0.0
+    end: Callable[[int], None] = lambda _: None  # a replica takes no part in later epochs, as one that has diverged
 
 
 class Group:
@@ -70,10 +71,13 @@ class Group:
             self.states = devices.placed(jax.tree.map(lambda *each: np.stack(each), *filled), self._spread)
         else:
             self.states = self._init(self.hyper, self.data)
-        running = list(range(self.count))
+        running, ended = list(range(self.count)), set()
 
         def state(number):
             return self._take(self.states, numbers.index(number))
+
+        def end(number):
+            ended.add(numbers.index(number))
 
         for number in range(begin + 1 if states else 0, epochs + 1):
             start = time.perf_counter()
@@ -84,10 +88,13 @@ class Group:
             seconds = time.perf_counter() - start
             share = seconds / len(running) if number else 0.0
             rows = {i: self.row(number, share, {name: m[i] for name, m in found.items()}) for i in running}
-            yield Epoch({numbers[i]: row for i, row in rows.items()}, state, seconds)
-            running = [i for i in running if not diverged(rows[i])]
+            yield Epoch({numbers[i]: row for i, row in rows.items()}, state, seconds, end)
+            running = [i for i in running if not diverged(rows[i]) and i not in ended]
             if not running:
                 return
+            if ended:
+                ended.clear()
+                self.alive = devices.placed(np.isin(np.arange(len(self.alive)), running), self._spread)
 
     def epoch(self, report: Callable[[int, int, float], None]) -> dict[str, Any]:
         """Train one epoch in parts of about a second; its totals. Between two parts reports the batches done."""
@@ -106,8 +113,9 @@ class Group:
 
     def totals(self, sum_: float) -> dict[str, Any]:
         """The totals of an epoch without a batch; of epoch 0, nan."""
-        sums = dict.fromkeys(self.of_updates, np.full(self.alive.shape, sum_, np.float32))
-        return devices.placed({"finite": np.ones(self.alive.shape, bool)} | sums, self._spread)
+        shape = self.alive.shape
+        sums = {name: np.full((*shape, *m.shape), sum_, np.float32) for name, m in self.of_updates.items()}
+        return devices.placed({"finite": np.ones(shape, bool)} | sums, self._spread)
 
     def span(self, first: int, last: int) -> Any:
         """Batches first to last - 1, as the program takes them."""
@@ -154,7 +162,7 @@ def batches_if_alive(
         order = task.order(state.step - first, hyper, data)
         return task.batches((state, totals), hyper, data, order, first, last)
 
-    nothing = {"finite": jnp.bool_(False)} | dict.fromkeys(task.of_updates, jnp.float32(jnp.nan))
+    nothing = {"finite": jnp.bool_(False)} | task.sums(data).filled(jnp.nan)
     return jax.lax.cond(alive, updated, lambda: (state, nothing))
 
 
@@ -165,7 +173,7 @@ def evaluate_if_alive(
     nothing = dict.fromkeys(task.of_examples, jnp.zeros(()))
     metrics = jax.lax.cond(alive, lambda: task.evaluate(params, hyper, data), lambda: nothing)
     metrics["train_loss"] = jnp.where(totals["finite"], metrics["train_loss"], jnp.nan)
-    metrics |= {name: totals[name] / task.steps(data) for name in task.of_updates}
+    metrics |= task.sums(data).means(totals)
     return metrics, alive & jnp.isfinite(metrics["train_loss"] + metrics["test_loss"])
 
 

@@ -6,107 +6,51 @@ A row is one epoch of a run, `{"epoch": e, metric: value, ...}`, of plain values
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from statistics import fmean, stdev
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from nodepert.errors import UserError, did_you_mean
+from nodepert.training.measures import Metric as Metric
+from nodepert.training.measures import (
+    absolute_error,
+    alignment,
+    correct,
+    f1,
+    gradient_norm,
+    labels_right,
+    loss_of,
+    mae,
+    r2,
+    rmse,
+    signal_and_noise,
+    signal_to_noise,
+    squared_error,
+    update_norm,
+    weight_norm,
+)  # fmt: skip
 
 Row: TypeAlias = dict[str, Any]
-
-
-class Metric(NamedTuple):
-    """A number that training measures each epoch.
-
-    It is a mean over the examples of a split (`example`), a mean over the updates of the epoch (`update`), or, where
-    it has neither, measured by the trainer itself.
-    """
-
-    label: str  # in a sentence or on an axis
-    unit: str = ""
-    better: str = ""  # "higher" or "lower"; "" where neither is
-    heading: str = ""  # of a table's column
-    form: str = ".4g"  # of a single value in a table
-    chart: str = ""  # "group/series": series of one group are drawn in one chart
-    split: str = ""  # of `example`: "train" or "test"
-    example: Callable[[Any, Any, Any], Any] | None = None  # (outputs, targets, losses (B,)) -> (B,)
-    of_mean: Callable[[Any, Any], Any] | None = None  # of an `example` with n values, (B, n): (mean, units) -> ()
-    update: Callable[[Any], Any] | None = None  # training.program.Update -> ()
-    on_request: bool = False  # measured only where `metrics=` names it
-    tasks: tuple[str, ...] = ()  # whose runs have it; () for all
-    score: bool = False  # runs of its tasks are compared by it, on the test split
-    lowest: float = -math.inf  # in a chart
-
-    @property
-    def scale(self) -> float:
-        """The factor that converts a mean to `unit`."""
-        return 100 if self.unit == "%" else 1
-
-    def value(self, found: float) -> float:
-        """A measured value as a row has it: a share in per cent to what float32 counts allow."""
-        return round(found, 4) if self.unit == "%" else found
-
-
-def correct(outputs: Any, targets: Any, losses: Any) -> Any:
-    """Whether the largest output is the target class, or the most probable one, (B,)."""
-    return (outputs.argmax(-1) == (targets.argmax(-1) if targets.ndim > 1 else targets)).astype("float32")
-
-
-def loss_of(outputs: Any, targets: Any, losses: Any) -> Any:
-    return losses
-
-
-def labels_right(outputs: Any, targets: Any, losses: Any) -> Any:
-    """The share of labels that are right, of an output above 0 for each label, (B,)."""
-    return ((outputs > 0) == (targets > 0.5)).mean(-1)
-
-
-def f1(outputs: Any, targets: Any, losses: Any) -> Any:
-    """F1 of the labels of each example, 2 |found and there| / (|found| + |there|), (B,); 1 where there are none."""
-    import jax.numpy as jnp
-
-    found, there = outputs > 0, targets > 0.5
-    both, total = (found & there).sum(-1), found.sum(-1) + there.sum(-1)
-    return jnp.where(total > 0, 2 * both / jnp.maximum(total, 1), 1)
-
-
-def squared_error(outputs: Any, targets: Any, losses: Any) -> Any:
-    """The squared error of each standardised value, (B, n)."""
-    return (outputs - targets) ** 2
-
-
-def absolute_error(outputs: Any, targets: Any, losses: Any) -> Any:
-    return abs(outputs - targets)
-
-
-def r2(mean: Any, units: Any) -> Any:
-    """1 - error / variance, of the mean squared errors; mean over the values that are not constant in the split."""
-    import jax.numpy as jnp
-
-    varies = units["variance"] > 0
-    share = jnp.where(varies, mean / jnp.where(varies, units["variance"], 1), 0)
-    return 1 - share.sum() / varies.sum()
-
-
-def rmse(mean: Any, units: Any) -> Any:
-    """Root of the mean squared errors, over all values, in their own units."""
-    return (mean * units["std"] ** 2).mean() ** 0.5
-
-
-def mae(mean: Any, units: Any) -> Any:
-    return (mean * units["std"]).mean()
-
-
-def gradient_norm(update: Any) -> Any:
-    """||g||, of the whole estimated gradient."""
-    import jax
-    import jax.numpy as jnp
-
-    return jnp.sqrt(sum(jnp.square(leaf.astype("float32")).sum() for leaf in jax.tree.leaves(update.grads)))
-
-
+SAMPLED = 20  # updates per epoch in which an expensive metric is measured, about
 CLASSES, LABELS, VALUES = ("classes", "probabilities"), ("multilabel",), ("values",)
-METRICS: dict[str, Metric] = {
+
+
+def _with_validation(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """These metrics and, after each of the test split, the one of the validation split."""
+    found: dict[str, Metric] = {}
+    for name, metric in metrics.items():
+        found[name] = metric
+        if metric.split == "test":
+            label, heading = metric.label.replace("test", "validation", 1), metric.heading.replace("test", "val", 1)
+            chart = metric.chart.replace("/test", "/val")
+            found[name.replace("test", "val", 1)] = metric._replace(
+                label=label, heading=heading, chart=chart, split="val"
+            )
+    return found
+
+
+METRICS: dict[str, Metric] = _with_validation({
     "epoch_time": Metric("time per epoch", "s", "lower", "s/epoch", ".3g", "seconds/epoch"),
     "train_acc": Metric("training accuracy", "%", "higher", "train %", ".2f", "accuracy/train", "train", correct,
                         tasks=CLASSES, score=True),
@@ -136,24 +80,46 @@ METRICS: dict[str, Metric] = {
     "test_loss": Metric("test loss", "", "lower", "test loss", ".4g", "loss/test", "test", loss_of),
     "grad_norm": Metric("norm of the estimated gradient", "", "", "grad norm", ".3g", "gradient/norm",
                         update=gradient_norm, on_request=True),
-}  # fmt: skip
+    "update_norm": Metric("norm of the change of the weights", "", "", "update norm", ".3g", "update/norm",
+                          update=update_norm, on_request=True),
+    "weight_norm": Metric("norm of the weights", "", "", "weight norm", ".4g", "weights/norm", update=weight_norm,
+                          on_request=True),
+    "alignment": Metric("cosine of the estimate with the gradient", "", "higher", "alignment", ".3f", "alignment/all",
+                        update=alignment, on_request=True, lowest=-1, cost="backpropagation"),
+    "signal_to_noise": Metric("signal-to-noise ratio of the estimate", "", "higher", "SNR", ".3g",
+                              "signal to noise/all", update=signal_and_noise, shape=(2,), of_mean=signal_to_noise,
+                              on_request=True, lowest=0, cost="a further estimate by the rule"),
+})  # fmt: skip
 
 
-def measured(requested: Iterable[str] = (), task: str = "classes") -> dict[str, Metric]:
-    """The metrics of a run with this task: those that are always measured, and those requested.
+def measured(
+    requested: Iterable[str] = (), task: str = "classes", validation: bool = False, nodes: Sequence[str] = ()
+) -> dict[str, Metric]:
+    """The metrics of a run with this task, those of the validation split if it has one: those that are always measured,
+    and those requested: "alignment" of all parameters, "alignment/fc0" and "alignment/fc*" of single nodes.
 
-    Raises UserError for unknown names.
+    Raises UserError for unknown names and, where the `nodes` are given, for nodes that the network does not have.
     """
-    requested = list(requested)
-    for name in requested:
+    asked = [name.partition("/") for name in requested]
+    for name, slash, pattern in asked:
         if name not in METRICS:
             there = [name for name, metric in METRICS.items() if metric.on_request]
             raise UserError(f"unknown metric '{name}'{did_you_mean(name, there)}; there are: {', '.join(there)}")
-    return {
-        name: metric
-        for name, metric in METRICS.items()
-        if (not metric.tasks or task in metric.tasks) and (not metric.on_request or name in requested)
-    }
+        if slash and not METRICS[name].update:
+            there = ", ".join(name for name, metric in METRICS.items() if metric.update)
+            raise UserError(f"metric '{name}{slash}{pattern}': {name} is not measured per node; these are: {there}")
+        if slash and nodes and not any(fnmatchcase(node, pattern) for node in nodes):
+            raise UserError(f"metric '{name}{slash}{pattern}' matches no node; the nodes are: {', '.join(nodes)}")
+    whole = {name for name, slash, _ in asked if not slash}
+    found: dict[str, Metric] = {}
+    for name, metric in METRICS.items():
+        fits = (not metric.tasks or task in metric.tasks) and (validation or metric.split != "val")
+        if fits and (not metric.on_request or name in whole):
+            found[name] = metric
+        patterns = [pattern for asked_name, slash, pattern in asked if slash and asked_name == name]
+        at = [f"{name}/{node}" for node in nodes if any(fnmatchcase(node, p) for p in patterns)]
+        found |= {column: metric_of(column) for column in at}
+    return found
 
 
 def scores(names: Iterable[str], split: str = "test") -> list[str]:
@@ -167,6 +133,21 @@ def score_of(row: Iterable[str]) -> str:
     return next(iter(scores(row)), "test_acc")
 
 
+def best_epoch(rows: Sequence[Row]) -> int:
+    """The epoch whose network a run results in: the first with the best score, or loss, on the validation split, and
+    without such a split the last."""
+    last = len(rows) - 1
+    name = next(iter(scores(rows[-1], "val")), "val_loss")
+    sign = 1 if metric_of(name).better == "higher" else -1
+    values = {e: sign * row[name] for e, row in enumerate(rows) if math.isfinite(row.get(name, math.nan))}
+    return max(values, key=lambda e: values[e], default=last)
+
+
+def final(rows: Sequence[Row]) -> Row:
+    """The row of the network that a run results in; an empty one without rows."""
+    return rows[best_epoch(rows)] if rows else {}
+
+
 def main_ones(names: Iterable[str]) -> list[str]:
     """Those of these metrics that a narrow terminal shows: scores of both splits, and what is in per cent."""
     return [name for name in names if metric_of(name).score or metric_of(name).unit == "%"]
@@ -175,12 +156,19 @@ def main_ones(names: Iterable[str]) -> list[str]:
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """The metrics that these rows have: those of METRICS in its order, then others that a later version wrote."""
     found = dict.fromkeys(name for row in rows for name in row if name != "epoch")
-    return [*(name for name in METRICS if name in found), *(name for name in found if name not in METRICS)]
+    places = {name: i for i, name in enumerate(METRICS)}
+    return sorted(found, key=lambda name: places.get(name.partition("/")[0], len(places)))
 
 
 def metric_of(name: str) -> Metric:
-    """The entry of a metric; of a name that this version does not know, a plain one."""
-    return METRICS.get(name) or Metric(name, heading=name)
+    """The entry of a metric, as "alignment" or at a node "alignment/fc0"; of a name that this version does not know, a
+    plain one."""
+    whole, _, node = name.partition("/")
+    if not node or whole not in METRICS:
+        return METRICS.get(name) or Metric(name, heading=name)
+    metric = METRICS[whole]
+    chart = f"{metric.chart.partition('/')[0]}/{node}"
+    return metric._replace(label=f"{metric.label}, {node}", heading=f"{metric.heading} {node}", chart=chart, node=node)
 
 
 def in_words(name: str, value: float) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from nodepert.registry import make
-from nodepert.registry.ranges import fraction, positive
+from nodepert.registry.ranges import fraction, not_negative, positive
 from nodepert.registry.spec import Spec
 
 Schedule = Literal["constant", "cosine"]
@@ -88,6 +88,40 @@ def adam(
     return optax.adam(rate(lr, steps, schedule), b1=b1, b2=b2, eps=eps)
 
 
+def adamw(
+    lr: float, steps: int, *, weight_decay: float = 1e-4, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8,
+    schedule: Schedule = "constant",
+) -> optax.GradientTransformation:  # fmt: skip
+    """AdamW (Loshchilov and Hutter 2019): W <- W - lr (m + weight_decay W), with m the step of Adam.
+
+    The decay follows the learning rate and its schedule; that of the run's `wd` does not.
+
+    Args:
+        lr: Learning rate.
+        steps: Steps of the whole run.
+        weight_decay: Decay per step, in units of lr.
+        b1: Decay of the first moment.
+        b2: Decay of the second moment.
+        eps: Added to the root of the second moment.
+        schedule: constant, or cosine (from lr to 0 over the run).
+
+    Returns:
+        An optax.GradientTransformation.
+
+    Raises:
+        ValueError: b1 or b2 is outside [0, 1), eps is not positive and finite, or weight_decay is negative.
+
+    Examples:
+        >>> import nodepert as npt
+        >>> run = npt.Run(optimizer="adamw(weight_decay=0.01)")
+    """
+    fraction("b1", b1)
+    fraction("b2", b2)
+    positive("eps", eps)
+    not_negative("weight_decay", weight_decay)
+    return optax.adamw(rate(lr, steps, schedule), b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+
+
 def rmsprop(
     lr: float, steps: int, *, decay: float = 0.9, eps: float = 1e-8, schedule: Schedule = "constant"
 ) -> optax.GradientTransformation:
@@ -113,6 +147,33 @@ def rmsprop(
     fraction("decay", decay)
     positive("eps", eps)
     return optax.rmsprop(rate(lr, steps, schedule), decay=decay, eps=eps)
+
+
+def clip(lr: float, steps: int, optimizer: Spec, *, norm: float = 1.0) -> optax.GradientTransformation:
+    """Another optimizer on clipped gradients: clip(adam), clip(sgd, norm=0.5).
+
+        g <- g min(1, norm / ||g||)
+
+    with ||g|| the norm of the whole estimated gradient (`--metrics grad_norm` shows it, before clipping).
+
+    Args:
+        lr: Learning rate.
+        steps: Steps of the whole run.
+        optimizer: The wrapped optimizer.
+        norm: The largest norm.
+
+    Returns:
+        An optax.GradientTransformation.
+
+    Raises:
+        ValueError: norm is not positive and finite.
+
+    Examples:
+        >>> import nodepert as npt
+        >>> run = npt.Run(optimizer="clip(adam, norm=1.0)")
+    """
+    positive("norm", norm)
+    return optax.chain(optax.clip_by_global_norm(norm), make("optimizer", optimizer, lr, steps))
 
 
 def normalise(lr: float, steps: int, optimizer: Spec) -> optax.GradientTransformation:

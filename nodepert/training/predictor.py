@@ -138,13 +138,15 @@ class Predictor:
     def _metrics(self) -> Any:
         devices.start()
         with _as_in_training():
-            task = Program(self._base, make_loss(self.loss), 1, 0, metrics=measured(task=self.signature.task))
+            task = Program(
+                self._base, make_loss(self.loss), 1, 0, metrics=measured(task=self.signature.task, validation=True)
+            )
         hyper = Hyper(parse(self.rule or "sgd"), Spec("sgd"), 0.0)
         return jax.jit(lambda params, data: task.evaluate(params, hyper, data),
                        compiler_options=devices.compiler_options())  # fmt: skip
 
     def evaluate(self, params: Params, data: Dataset) -> dict[str, float]:
-        """The metrics that examples have, on both splits, with the statistics of the training data: the values of a
+        """The metrics that examples have, on all splits, with the statistics of the training data: the values of a
         run's row. Raises UserError for data that the network does not fit."""
         own = self.signature
         own.fits(sound(data))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nodepert.core import Array, Info, Loss, Model, Params, Rule, per_example
+from nodepert.core import Array, Info, Loss, Model, Params, Rule, differentiate, node_params, per_example
 from nodepert.data.dataset import Dataset, is_wide, standardise
 from nodepert.data.targets import units
 from nodepert.registry import make
@@ -25,7 +25,9 @@ from nodepert.rules.noise import key_of
 from nodepert.rules.update import started, updated
 from nodepert.training.hyper import Hyper
 from nodepert.training.metrics import Metric, measured
+from nodepert.training.updates import Sums, Update
 
+SPLITS = ("train", "val", "test")
 EVALUATION_BATCH = 500  # examples at a time; metrics do not depend on it, memory does
 
 
@@ -36,15 +38,6 @@ class State(NamedTuple):
     rule: Any
     opt: Any
     step: Array  # () int32, batches seen
-
-
-class Update(NamedTuple):
-    """One update, as a metric sees it: the estimated gradient, the change of params, params before, the rule's Info."""
-
-    grads: Params
-    updates: Params
-    params: Params
-    info: Info
 
 
 Carry: TypeAlias = tuple[State, dict[str, Array]]  # an epoch under way: the state, and totals
@@ -75,6 +68,10 @@ class Program:
         """The metrics that are means over the updates of an epoch."""
         return {name: metric for name, metric in self.metrics.items() if metric.update}
 
+    def sums(self, data: Any) -> Sums:
+        """Their sums over the updates of an epoch."""
+        return Sums(self.of_updates, self.steps(data))
+
     def init(self, hyper: Hyper, data: Any) -> State:
         """The state before training."""
         weights, rule_key, _, _ = _keys(hyper)
@@ -88,26 +85,51 @@ class Program:
         _, _, _, shuffle = _keys(hyper)
         return jax.random.permutation(jax.random.fold_in(shuffle, start), len(data["train"][1]))
 
-    def grads(self, state: State, hyper: Hyper, data: Any, indices: Array) -> tuple[Params, Any, Info]:
-        """What the rule gives on the examples of these indices: (gradient, rule state, Info)."""
+    def batch(self, data: Any, indices: Array) -> tuple[Array, Array]:
+        """The training examples of these indices, standardised, and their targets."""
         pixels, labels = data["train"]
+        return self.spread((standardised(data, pixels[indices]), labels[indices]))
+
+    def grads(
+        self, state: State, hyper: Hyper, data: Any, indices: Array, draw: Array | None = None
+    ) -> tuple[Params, Any, Info]:
+        """What the rule gives on the examples of these indices: (gradient, rule state, Info). `draw`: the number of the
+        noise, by default that of the step."""
         rule, _ = self._built(hyper, data)
         _, _, noise, _ = _keys(hyper)
-        batch = self.spread((standardised(data, pixels[indices]), labels[indices]))
-        return rule.grads(jax.random.fold_in(noise, state.step), state.rule, state.params, batch)
+        key = jax.random.fold_in(noise, state.step if draw is None else draw)
+        return rule.grads(key, state.rule, state.params, self.batch(data, indices))
 
-    def update(self, state: State, hyper: Hyper, data: Any, indices: Array) -> tuple[State, Update]:
-        """One update on these examples."""
+    def update(self, state: State, hyper: Hyper, data: Any, indices: Array) -> tuple[State, Params, Params, Info]:
+        """One update on these examples: (state after it, gradient, change of the params, Info)."""
         _, optimizer = self._built(hyper, data)
         found, rule_state, info = self.grads(state, hyper, data, indices)
         params, updates, opt = updated(optimizer, found, state.opt, state.params)
-        after = State(params, rule_state, opt, state.step + 1)
-        return after, Update(found, updates, state.params, info)
+        return State(params, rule_state, opt, state.step + 1), found, updates, info
 
     def step(self, state: State, hyper: Hyper, data: Any, indices: Array) -> tuple[State, Info]:
         """One update on these examples, with the Info of its clean pass."""
-        after, update = self.update(state, hyper, data, indices)
-        return after, update.info
+        after, _, _, info = self.update(state, hyper, data, indices)
+        return after, info
+
+    def measured(self, sums: Any, at: tuple[Any, ...], hyper: Hyper, data: Any, indices: Array, other: Array, i: Any):
+        """Add update i to the sums; `at`: state before, gradient, change, Info; `other`: examples of another batch."""
+        state, found, updates, info = at
+        network, adapted = self._network(hyper, data), make("rule", hyper.rule, self.model, self.loss).model
+        one = standardised(data, data["train"][0][:1])
+
+        def part(node: str) -> Callable[[Params], Any]:
+            if node:
+                return lambda tree: node_params(network, tree, one)[node]
+            return (lambda tree: node_params(network, tree, one)) if adapted else lambda tree: tree  # only weights
+
+        def update() -> Update:
+            exact = cache(lambda: differentiate(network, self.loss, state.params, self.batch(data, indices))[0])
+            draw = jnp.uint32(2**31) + state.step.astype("uint32")  # of no step
+            again = cache(lambda: self.grads(state, hyper, data, other, draw)[0])
+            return Update(found, updates, state.params, info, exact, again)
+
+        return self.sums(data).add(sums, update, part, i)
 
     def steps(self, data: Any) -> int:
         """Batches in an epoch; the last one may be smaller."""
@@ -115,33 +137,34 @@ class Program:
 
     def totals(self) -> dict[str, Array]:
         """At the start of an epoch: whether all losses are "finite", and the sum of each metric over the updates."""
-        return {"finite": jnp.array(True)} | dict.fromkeys(self.of_updates, jnp.array(0, jnp.float32))
+        return {"finite": jnp.array(True)} | Sums(self.of_updates, 1).filled(0)
 
     def batches(self, carry: Carry, hyper: Hyper, data: Any, order: Array, first: Any, last: Any) -> Carry:
         """The updates of batches first to last - 1 of an epoch. Traced numbers: one program, and the same bits, however
         the epoch is divided."""
-        measures = {name: metric.update for name, metric in self.of_updates.items() if metric.update}
         full, rest = divmod(len(order), self.batchsize)
 
-        def batch(indices: Array, carry: Carry) -> Carry:
-            state, totals = carry
-            state, update = self.update(state, hyper, data, indices)
-            sums = {name: totals[name] + jnp.float32(measure(update)) for name, measure in measures.items()}
-            return state, {"finite": totals["finite"] & jnp.isfinite(update.info.loss).all()} | sums
+        def at(i: Any) -> Array:
+            return jax.lax.dynamic_slice_in_dim(order, i * self.batchsize, self.batchsize)
 
-        at = partial(jax.lax.dynamic_slice_in_dim, order, slice_size=self.batchsize)
-        carry = jax.lax.fori_loop(
-            first, jnp.minimum(last, full), lambda i, carry: batch(at(i * self.batchsize), carry), carry
-        )
+        def batch(i: Any, indices: Array, carry: Carry) -> Carry:
+            before, totals = carry
+            state, found, updates, info = self.update(before, hyper, data, indices)
+            finite = totals["finite"] & jnp.isfinite(info.loss).all()
+            update = before, found, updates, info
+            sums = self.measured(totals, update, hyper, data, indices, at((i + 1) % full), i) if self.of_updates else {}
+            return state, {"finite": finite} | sums
+
+        carry = jax.lax.fori_loop(first, jnp.minimum(last, full), lambda i, carry: batch(i, at(i), carry), carry)
         if not rest:
             return carry
-        return jax.lax.cond(last > full, lambda: batch(order[full * self.batchsize :], carry), lambda: carry)
+        return jax.lax.cond(last > full, lambda: batch(full, order[full * self.batchsize :], carry), lambda: carry)
 
     def evaluate(self, params: Params, hyper: Hyper, data: Any) -> dict[str, Array]:
-        """The metrics that examples have, over both splits."""
+        """The metrics that examples have, over all splits that the data have."""
         network = self._network(hyper, data)
         found = {}
-        for split in ("train", "test"):
+        for split in (split for split in SPLITS if split in data):
             measures = {name: m.example for name, m in self.of_examples.items() if m.example and m.split == split}
 
             def add(sums, batch, measures=measures):
@@ -190,13 +213,13 @@ def over_batches(f: Callable[[Any, Any], Any], carry: Any, arrays: Any, batchsiz
 
 def task_data(data: Dataset) -> dict[str, Any]:
     """The data as a program takes them: pixels stay uint8, and are standardised batch by batch."""
-    train, test, mean, std = data.train_x, data.test_x, data.mean, data.std
-    targets = {"train": data.targets(data.train_y), "test": data.targets(data.test_y)}
+    mean, std = data.mean, data.std
+    splits = {split: (x, data.targets(y)) for split, (x, y) in data.splits.items()}
     if is_wide(mean):  # only the host has the precision
-        train, test = data.standardised(train), data.standardised(test)
+        splits = {split: (data.standardised(x), y) for split, (x, y) in splits.items()}
         mean, std = np.zeros(mean.shape, np.float32), np.ones(std.shape, np.float32)
-    own = {split: units(y, data.target_std) for split, y in targets.items()} if data.task == "values" else {}
-    return {"train": (train, targets["train"]), "test": (test, targets["test"]), "mean": mean, "std": std, "units": own}
+    own = {split: units(y, data.target_std) for split, (_, y) in splits.items()} if data.task == "values" else {}
+    return {**splits, "mean": mean, "std": std, "units": own}
 
 
 def standardised(data: Mapping[str, Any], pixels: Array) -> Array:

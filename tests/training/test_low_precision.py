@@ -16,7 +16,12 @@ from nodepert.training.hyper import stacked
 from nodepert.training.program import Program, task_data
 
 DATA = npt.load_dataset("digits(train=40, test=20)")
-SPECS = [*(set(names("optimizer")) - {"normalise"}), "normalise(adam)", "momentum(nesterov=True, schedule=cosine)"]
+SPECS = [
+    *(set(names("optimizer")) - {"normalise", "clip"}),
+    "normalise(adam)",
+    "clip(adam)",
+    "momentum(nesterov=True, schedule=cosine)",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)

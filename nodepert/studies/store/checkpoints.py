@@ -37,6 +37,7 @@ class Checkpoint(NamedTuple):
     epoch: int
     rows: list[Row]  # of epochs 0 to this
     state: Any  # as it was given to `save`, with numpy arrays
+    best: Any = None  # of a run with a validation split: the parameters of its best epoch, saved before the state
 
 
 def save(
@@ -85,13 +86,14 @@ def keep_last(run: Path, keep: int = 1, until: float = math.inf) -> None:
             folder.rmdir()  # only if empty
 
 
-def latest(run: Path, like: Any, data: str) -> Checkpoint | None:
-    """The last sound checkpoint of a run on these data, if it has one. `like`: a state of the same structure, its
-    arrays or their shapes. Corrupt ones, and those of another structure, are passed over with a warning.
+def latest(run: Path, like: Any, data: str, best: Any = None) -> Checkpoint | None:
+    """The last sound checkpoint of a run on these data, if it has one. Corrupt ones, and those of another structure,
+    are passed over with a warning. `like`: a state of the same structure, its arrays or their shapes; `best`: so the
+    parameters that were saved before it, None where there are none.
 
     Raises UserError for a sound one whose arrays have other dtypes, as those of another configuration of JAX.
     """
-    leaves, structure = jax.tree.flatten(like)
+    leaves, structure = jax.tree.flatten((best, like))
     for place, record, found in sound(run, data):
         if [leaf.shape for leaf in leaves] != [array.shape for array in found]:
             log.warning("%s has the state of another version of this rule or network; it is not used", place)
@@ -99,7 +101,8 @@ def latest(run: Path, like: Any, data: str) -> Checkpoint | None:
         if other := [(a.dtype, b.dtype) for a, b in zip(found, leaves, strict=True) if a.dtype != b.dtype]:
             raise UserError(f"{place} was saved with {other[0][0]} where this run now has {other[0][1]}: set JAX's "
                             "configuration (jax_enable_x64) as it was, or give another --name")  # fmt: skip
-        return Checkpoint(record["epoch"], record["rows"], jax.tree.unflatten(structure, found))
+        best, state = jax.tree.unflatten(structure, found)
+        return Checkpoint(record["epoch"], record["rows"], state, best)
     return None
 
 

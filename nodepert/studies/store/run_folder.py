@@ -66,7 +66,7 @@ class RunFolder:
 
     @property
     def status(self) -> str:
-        """running, interrupted, failed, finished, or 'diverged at epoch e' (a result as well).
+        """running, interrupted, failed, finished, 'stopped at epoch e' or 'diverged at epoch e' (results as well).
 
         A run whose record says running, but which no living process executes, was interrupted.
         """
@@ -80,11 +80,9 @@ class RunFolder:
 
     def is_done_with(self, rows: Sequence[Row]) -> bool:
         """Whether the run has its result, and these are all of its rows."""
-        last = rows[-1]["epoch"] if rows else None
-        return (self.record["status"], last) in (
-            (FINISHED, self.record["config"]["epochs"]),
-            (f"diverged at epoch {last}", last),
-        )
+        last, status = rows[-1]["epoch"] if rows else None, self.record["status"]
+        complete = self.record["config"]["epochs"] if status == FINISHED else status.rpartition(" ")[2]
+        return has_result(status) and str(last) == str(complete)
 
     def set_status(self, status: str, **more: Any) -> None:
         """Write config.json with a new status. Raises UserError."""
@@ -231,7 +229,12 @@ def load_run(path: str | Path) -> Run:
 
 def has_result(status: str) -> bool:
     """Whether a status is that of a run that has its result."""
-    return status == FINISHED or status.startswith("diverged")
+    return succeeded(status) or status.startswith("diverged")
+
+
+def succeeded(status: str) -> bool:
+    """Whether a status is that of a run that has finished, or stopped early as it was asked to."""
+    return status == FINISHED or status.startswith("stopped")
 
 
 @functools.cache

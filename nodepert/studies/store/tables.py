@@ -7,12 +7,15 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nodepert.errors import UserError
 from nodepert.studies.store import lock
-from nodepert.studies.store.records import writing
+from nodepert.studies.store.records import check_target, write_whole, writing
 from nodepert.training.metrics import Row
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 def to_csv(rows: Sequence[Row], header: bool = True) -> str:
@@ -72,3 +75,25 @@ def append_rows(path: Path, rows: Sequence[Row]) -> None:
 def _ends_in_newline(file: Any) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
+
+
+def write_table(frame: DataFrame, path: Path) -> None:
+    """Write a table, as CSV (floats in full precision) or Parquet. Raises UserError for any other suffix."""
+    check_table(path)
+    if path.suffix == ".csv":
+        content = frame.to_csv(index=False, lineterminator="\n").encode()
+    else:
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False, engine="pyarrow")
+        content = buffer.getvalue()
+    write_whole(path, content)
+
+
+def check_table(path: Path) -> None:
+    """Raises UserError where a table cannot be written under this name."""
+    check_target(path, ".csv", ".parquet")
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow  # noqa: F401  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise UserError('Parquet needs pyarrow: pip install "nodepert[parquet]"; or write a .csv') from None

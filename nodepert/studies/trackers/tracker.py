@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nodepert.errors import UserError
 from nodepert.registry import check, make
-from nodepert.studies.callbacks import Callback, StateOf
+from nodepert.studies.callbacks import Callback, Callbacks, StateOf
 from nodepert.studies.run import Run
+from nodepert.training import processes
 from nodepert.training.metrics import Row, columns_of, metric_of
 
 log = logging.getLogger("nodepert")
@@ -35,6 +37,17 @@ def make_tracker(spec: str) -> Callback:
 def trackers(specs: Sequence[str]) -> list[Callback]:
     """Trackers by their specs, each one once."""
     return [make_tracker(spec) for spec in dict.fromkeys(specs)]
+
+
+def called_in(callbacks: Iterable[Callback], specs: Sequence[str], more: Sequence[Callback] = ()) -> Callbacks:
+    """All callbacks, trackers and `more`, in the process that calls them. Raises UserError for what is no callback."""
+    if not isinstance(callbacks, Iterable):
+        raise UserError(f"callbacks is a list, as in callbacks=[Show()]; got {type(callbacks).__name__}")
+    callbacks = list(callbacks)
+    if wrong := [one for one in callbacks if not isinstance(one, Callback)]:
+        raise UserError(f"callbacks are instances of npt.Callback; got {type(wrong[0]).__name__}")
+    sent = processes.by_first(lambda: trackers(specs)) or []
+    return Callbacks([*callbacks, *sent, *more] if processes.writes() else ())
 
 
 def title(run: Run) -> str:
