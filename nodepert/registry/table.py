@@ -7,17 +7,18 @@ A package adds names by entry points of the groups `nodepert.rules`, `nodepert.n
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Any
+from weakref import WeakValueDictionary
 
 from nodepert.errors import UserError, did_you_mean
 from nodepert.registry.catalogue import ALIASES, BUILT_IN, CONTEXT, TASKS, Entry, Passes
-from nodepert.registry.signatures import described
+from nodepert.registry.lines import imported, line_of
 from nodepert.registry.spec import Spec, parse
 
 OWN: dict[str, dict[str, Entry]] = {}  # kind -> name -> what `register` added in this process
+GIVEN: dict[str, WeakValueDictionary[str, Entry]] = {}  # kind -> name -> an object in place of a spec (given.py)
 
 
 def names(kind: str) -> list[str]:
@@ -54,6 +55,8 @@ def entry(kind: str, name: str) -> Entry:
     name = ALIASES.get(kind, {}).get(name, name)
     lines = table(kind)
     if name not in lines:
+        if line := GIVEN.get(kind, {}).get(name):
+            return line
         raise UserError(f"unknown {kind} '{name}'{did_you_mean(name, lines)}; there are: {', '.join(lines)}")
     return lines[name]
 
@@ -72,12 +75,6 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
                         f"{type(error).__name__}: {error}") from error  # fmt: skip
 
 
-def imported(target: str) -> Any:
-    """The object at "module:attribute"."""
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
 def everything() -> Iterator[tuple[str, str, Entry]]:
     """All registered (kind, name, entry)."""
     for kind in BUILT_IN:
@@ -88,7 +85,7 @@ def everything() -> Iterator[tuple[str, str, Entry]]:
 def register(
     kind: str,
     name: str,
-    factory: Callable[..., Any],
+    factory: Any,
     *,
     loss: str = "mse",
     passes: Passes = None,
@@ -136,8 +133,7 @@ def register(
     if task not in TASKS:
         raise UserError(f"no task '{task}'{did_you_mean(task, TASKS)}; there are: {', '.join(filter(None, TASKS))}")
     _check_name(kind, name)
-    _check_factory(kind, name, factory)
-    OWN.setdefault(kind, {})[name] = Entry("", loss=loss, passes=passes, task=task, factory=factory)
+    OWN.setdefault(kind, {})[name] = line_of(kind, factory, name, loss=loss, passes=passes, task=task)
 
 
 def _check_name(kind: str, name: str) -> None:
@@ -152,18 +148,3 @@ def _check_name(kind: str, name: str) -> None:
              **{other: f"the package {line.package}" for other, line in plugins(kind)}}  # fmt: skip
     if name in taken:
         raise UserError(f"the name '{name}' is taken by a {kind} of {taken[name]}; choose another")
-
-
-def _check_factory(kind: str, name: str, factory: Any) -> None:
-    """Raises UserError for anything but a function that takes the positional arguments of its kind."""
-    if isinstance(factory, tuple):  # a Model, a Rule, a Dataset
-        made = type(factory).__name__
-        raise UserError(f"this is a {made}; register takes the function that returns it, as in lambda ...: {kind}")
-    try:
-        found = described(factory).parameters
-    except (TypeError, NameError) as error:
-        raise UserError(f"register takes a factory, a function that returns the {kind}; {error}") from None
-    given = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(given) < CONTEXT[kind] and not any(p.kind is p.VAR_POSITIONAL for p in found):
-        raise UserError(f"the factory of a {kind} takes {CONTEXT[kind]} positional arguments, then those of its spec "
-                        f"after a *; that of '{name}' takes {len(given)}")  # fmt: skip
