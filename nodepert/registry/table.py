@@ -91,12 +91,12 @@ def register(
     passes: Passes = None,
     task: str = "classes",
 ) -> None:
-    """Give a factory a name in this process, so that specs can use it.
+    """Give a factory or an object a name in this process, so that specs can use it and runs with it can be saved.
 
     Registering a name again replaces it, as when a notebook cell is run twice. A run saved under a `name` records a
-    digest of the factory's source; once the source has changed, reading the run back gives a warning. Other
-    processes, such as the workers of a sweep, do not know the name: for those, put the factory into a package with an
-    entry point (documentation, "Your own rule").
+    digest of the factory's source; once the source has changed, reading the run back gives a warning. Another object
+    under the name of the one that was trained is an error. Other processes, such as the workers of a sweep, do not know
+    the name: for those, put the factory into a package with an entry point (documentation, "Your own rule").
 
     Args:
         kind: What the factory makes, and from which positional arguments. The arguments of the spec follow after a
@@ -112,7 +112,8 @@ def register(
             - "tracker": (*, ...) -> Callback
             - "launcher": (study, *, ...) -> Launcher
         name: Letters, digits, _ and inner hyphens.
-        factory: The function, not what it returns.
+        factory: The function; or what it returns for a network (a `Model`, a Flax or Equinox module), an optimizer
+            (an `optax.GradientTransformation`, which has its own learning rate) or a data set (a `Dataset`, or arrays).
         loss: The default loss of a network.
         passes: Forward passes per step of a rule, for `nodepert list` and reports: a number, or a function of the
             spec's arguments. Default: unknown.
@@ -120,7 +121,8 @@ def register(
             "multilabel" or "values".
 
     Raises:
-        UserError: The kind or the task is unknown, the name is invalid or taken, or `factory` is not such a function.
+        UserError: The kind or the task is unknown, the name is invalid or taken, or `factory` is no such function or
+            object.
 
     Examples:
         >>> import nodepert as npt

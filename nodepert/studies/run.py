@@ -63,13 +63,22 @@ class Run(Task):
     `run.id` is its identity, a hash of the full configuration; `dataclasses.replace(run, seed=1)` makes a variant
     (with another network: `replace(run, network=..., loss="auto")`).
 
+    Data set, network, rule, optimizer and loss are specs or objects: a `Dataset` or arrays `(x, y)`, a `Model` or a
+    Flax or Equinox module, a factory `(model, loss) -> Rule`, an `optax.GradientTransformation`, which has its own
+    learning rate (`run.lr` is None), a function `(outputs, targets) -> (B,)`. A `functools.partial` of a factory is
+    that factory with arguments. An object without a registered name has one for as long as a run has the object; a run
+    that is saved needs registered names (`npt.register`).
+
     Raises:
-        UserError: For an unknown name or argument, a wrong type, or a number out of range.
+        UserError: For an unknown name or argument, a wrong type or object, or a number out of range.
 
     Examples:
         >>> import nodepert as npt
         >>> npt.Run(dataset="mnist5k", rule="np(samples=4)", lr=1e-3).id
         '5b0c995b590e'
+        >>> import functools, optax
+        >>> npt.Run(rule=functools.partial(npt.node_perturbation, samples=4), optimizer=optax.adam(1e-3)).rule
+        'np(samples=4)'
     """
 
     rule: SpecOrObject = "np"
