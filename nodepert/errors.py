@@ -13,6 +13,11 @@ class UserError(ValueError):
     """Something the user can put right. The command line prints it as one line and exits with status 2."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text."""
+    return str(error).strip().partition("\n")[0]
+
+
 def reason(error: OSError) -> str:
     """Why a file cannot be read or written; of a process whose working directory was deleted, that."""
     if not has_cwd():

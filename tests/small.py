@@ -1,6 +1,7 @@
 """Small runs, comparisons of results, a callback that calls a function, a rule of the user's own: shared by tests."""
 
 from dataclasses import replace
+from weakref import WeakValueDictionary
 
 import jax
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 import nodepert as npt
 from nodepert.registry import catalogue
-from nodepert.registry.table import OWN
+from nodepert.registry.table import GIVEN, OWN
 from nodepert.studies.callbacks import Callback
 from nodepert.training.metrics import measured
 
@@ -43,6 +44,7 @@ def distance(a, b):
 def own(monkeypatch):
     for kind in catalogue.CONTEXT:
         monkeypatch.setitem(OWN, kind, {})
+        monkeypatch.setitem(GIVEN, kind, WeakValueDictionary())
 
 
 def half(model, loss, *, factor: float = 0.5):

@@ -79,7 +79,7 @@ def train(
         else:
             print(f"rows: {study.out / study.name}/ID/metrics.csv, of {len(found)} runs")
 
-    output.show(text, lambda: {"runs": list(map(summary, found))})
+    output.show(text, lambda: {"runs": list(map(as_json, found))})
 
 
 def compare(
@@ -142,10 +142,10 @@ def compare(
         print(f"figure: {path}")
 
     chosen = {"tuned": [asdict(one) for one in tuned]} if tuned else {}
-    output.show(text, lambda: {"runs": list(map(summary, found)), "figure": path, **chosen})
+    output.show(text, lambda: {"runs": list(map(as_json, found)), "figure": path, **chosen})
 
 
-def summary(result: Any) -> dict[str, Any]:
+def as_json(result: Any) -> dict[str, Any]:
     """A run for JSON: its options, and its last row as metrics."""
     run, rows = result.run, result.folder and result.folder / "metrics.csv"
     return {"id": run.id, "status": result.status, "options": asdict(run),

@@ -80,7 +80,8 @@ def entries(kind: str) -> dict[str, dict[str, str]]:
         return {name: facts_of(kind, name) for name in names(kind)}
     return {
         name: {"about": f"{metric.label[0].upper()}{metric.label[1:]}{', also per node' * bool(metric.update)}.",
-               "arguments": ""} | ({"Cost": f"{metric.cost}, in about {SAMPLED} updates per epoch"} if metric.cost else {})
+               "arguments": ""}
+        | ({"Cost": f"{metric.cost}, in about {SAMPLED} updates per epoch"} if metric.cost else {})
         for name, metric in METRICS.items() if metric.on_request
     }  # fmt: skip
 

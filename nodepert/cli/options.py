@@ -20,7 +20,7 @@ from nodepert.studies.grid import combinations as product_of
 from nodepert.studies.grid import parsed_seeds
 from nodepert.studies.run import Run, Task
 
-TYPES = {"str": str, "int": int, "float": float}
+TYPES = {"SpecOrObject": str, "int": int, "float": float}
 Flat = tyro.conf.OmitArgPrefixes
 
 

@@ -113,8 +113,8 @@ def make_dataset(
 ) -> Dataset:
     """Make a data set from arrays.
 
-    Give it a name for specs by `npt.register("dataset", "mine", lambda data_dir: data)`. The training step standardises
-    inputs by the mean and standard deviation of each channel, or feature, over the training inputs.
+    A `Run` takes it as it is; `npt.register("dataset", "mine", data)` gives it a name for specs. The training
+    step standardises inputs by the mean and standard deviation of each channel, or feature, over the training inputs.
 
     Args:
         train_x: Training inputs, (N, ..., C), such as images (N, H, W, C). uint8 stays uint8; others become float32,

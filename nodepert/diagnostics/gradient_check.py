@@ -31,6 +31,7 @@ from nodepert.diagnostics.result import Check
 from nodepert.diagnostics.sigma import perturbing, recommendation, step_study
 from nodepert.diagnostics.verdict import ALL, judged
 from nodepert.errors import UserError
+from nodepert.models.adapters.anything import model_of
 from nodepert.registry.generator import pinned
 from nodepert.registry.spec import Spec
 from nodepert.rules.directional import loss_along
@@ -43,8 +44,8 @@ Progress = Callable[[int, int], Any]
 
 @pinned()
 def check(
-    model: Model,
-    rule: str | Spec | Rule,
+    model: Model | Any,
+    rule: str | Spec | Rule | Callable[..., Rule],
     loss: str | Spec | Loss,
     batch: tuple[Any, Any],
     *,
@@ -71,8 +72,8 @@ def check(
     changes the network (`Rule.model`) is compared with the gradient of the changed network.
 
     Args:
-        model: The network.
-        rule: The learning rule, as a spec ("np(sigma=1e-3)") or as a Rule.
+        model: The network: a `Model`, or a Flax or Equinox module.
+        rule: The learning rule, as a spec ("np(sigma=1e-3)"), a factory (model, loss) -> Rule, or a Rule.
         loss: The loss, as a spec or as a function (outputs, targets) -> (B,).
         batch: Inputs x, (B, ...), and targets y, (B,) or (B, ...).
         params: Parameters at which the gradient is taken; None: those of the network's init.
@@ -105,6 +106,9 @@ def check(
             raise UserError(f"{name} must be a whole number of at least {lowest}; got {value!r}")
     devices.start()
     batch = checked(batch)
+    model = model_of(model, batch[0].shape[1:], 0)
+    if callable(rule):
+        rule, _held = registry.spec_of("rule", rule)  # its name is valid while the line is held
     spec = None if isinstance(rule, Rule) else registry.check("rule", rule)
     loss = loss if callable(loss) else registry.make_loss(loss)
     made = rule if isinstance(rule, Rule) else registry.make("rule", rule, model, loss)

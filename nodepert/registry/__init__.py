@@ -10,6 +10,10 @@ from nodepert.registry.describe import facts as facts
 from nodepert.registry.describe import passes as passes
 from nodepert.registry.describe import said as said
 from nodepert.registry.describe import usage as usage
+from nodepert.registry.given import given_in as given_in
+from nodepert.registry.given import has_object as has_object
+from nodepert.registry.given import is_given as is_given
+from nodepert.registry.given import spec_of as spec_of
 from nodepert.registry.rates import measured_rate as measured_rate
 from nodepert.registry.table import entry as entry
 from nodepert.registry.table import everything as everything

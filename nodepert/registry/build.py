@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from nodepert.errors import UserError, refuse_fork
+from nodepert.errors import UserError, first_line, refuse_fork
 from nodepert.registry.catalogue import GIVES
 from nodepert.registry.generator import pinned
+from nodepert.registry.lines import imported
 from nodepert.registry.spec import Spec
-from nodepert.registry.table import entry, imported, resolve
+from nodepert.registry.table import entry, resolve
 from nodepert.registry.validate import check, within
 
 if TYPE_CHECKING:
@@ -38,6 +39,12 @@ def make(kind: str, spec: str | Spec, *context: Any) -> Any:
         raise
     except ValueError as error:
         raise UserError(f"{kind} '{spec}': {error}") from error
+    except Exception as error:
+        if not own(kind, spec):
+            raise
+        raise UserError(f"{kind} '{spec}' fails: {type(error).__name__}: {first_line(error)}") from error
+    if kind == "network" and imported("nodepert.models.adapters.anything:is_network")(made):
+        made = imported("nodepert.models.adapters.anything:model_of")(made, *context)
     if kind in GIVES and not isinstance(made, imported(GIVES[kind])):
         expected = re.sub(r"[.:].*:|:", ".", GIVES[kind]).replace("nodepert", "npt")
         raise UserError(f"{kind} '{spec}' returns {type(made).__name__}; its factory must return {expected}")

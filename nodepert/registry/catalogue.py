@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,7 +28,8 @@ TASKS = {
 }
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True, eq=False)  # weak references to it exist
+class Entry:
     """One line of the registry."""
 
     target: str  # "module:attribute", imported on first use
@@ -43,6 +45,7 @@ class Entry(NamedTuple):
     later: tuple[str, ...] = ()  # arguments of a later version: at their defaults they do not change a run's identity
     package: str = ""  # the plug-in that provides it
     factory: Callable[..., Any] | None = None  # instead of a target: registered in this process
+    given: Any = None  # the object that the factory returns, where it was given as it is
 
     @property
     def own(self) -> bool:

@@ -7,17 +7,18 @@ A package adds names by entry points of the groups `nodepert.rules`, `nodepert.n
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Any
+from weakref import WeakValueDictionary
 
 from nodepert.errors import UserError, did_you_mean
 from nodepert.registry.catalogue import ALIASES, BUILT_IN, CONTEXT, TASKS, Entry, Passes
-from nodepert.registry.signatures import described
+from nodepert.registry.lines import imported, line_of
 from nodepert.registry.spec import Spec, parse
 
 OWN: dict[str, dict[str, Entry]] = {}  # kind -> name -> what `register` added in this process
+GIVEN: dict[str, WeakValueDictionary[str, Entry]] = {}  # kind -> name -> an object in place of a spec (given.py)
 
 
 def names(kind: str) -> list[str]:
@@ -54,6 +55,8 @@ def entry(kind: str, name: str) -> Entry:
     name = ALIASES.get(kind, {}).get(name, name)
     lines = table(kind)
     if name not in lines:
+        if line := GIVEN.get(kind, {}).get(name):
+            return line
         raise UserError(f"unknown {kind} '{name}'{did_you_mean(name, lines)}; there are: {', '.join(lines)}")
     return lines[name]
 
@@ -72,12 +75,6 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
                         f"{type(error).__name__}: {error}") from error  # fmt: skip
 
 
-def imported(target: str) -> Any:
-    """The object at "module:attribute"."""
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
 def everything() -> Iterator[tuple[str, str, Entry]]:
     """All registered (kind, name, entry)."""
     for kind in BUILT_IN:
@@ -88,18 +85,18 @@ def everything() -> Iterator[tuple[str, str, Entry]]:
 def register(
     kind: str,
     name: str,
-    factory: Callable[..., Any],
+    factory: Any,
     *,
     loss: str = "mse",
     passes: Passes = None,
     task: str = "classes",
 ) -> None:
-    """Give a factory a name in this process, so that specs can use it.
+    """Give a factory or an object a name in this process, so that specs can use it and runs with it can be saved.
 
     Registering a name again replaces it, as when a notebook cell is run twice. A run saved under a `name` records a
-    digest of the factory's source; once the source has changed, reading the run back gives a warning. Other
-    processes, such as the workers of a sweep, do not know the name: for those, put the factory into a package with an
-    entry point (documentation, "Your own rule").
+    digest of the factory's source; once the source has changed, reading the run back gives a warning. Another object
+    under the name of the one that was trained is an error. Other processes, such as the workers of a sweep, do not know
+    the name: for those, put the factory into a package with an entry point (documentation, "Your own rule").
 
     Args:
         kind: What the factory makes, and from which positional arguments. The arguments of the spec follow after a
@@ -115,7 +112,8 @@ def register(
             - "tracker": (*, ...) -> Callback
             - "launcher": (study, *, ...) -> Launcher
         name: Letters, digits, _ and inner hyphens.
-        factory: The function, not what it returns.
+        factory: The function; or what it returns for a network (a `Model`, a Flax or Equinox module), an optimizer
+            (an `optax.GradientTransformation`, which has its own learning rate) or a data set (a `Dataset`, or arrays).
         loss: The default loss of a network.
         passes: Forward passes per step of a rule, for `nodepert list` and reports: a number, or a function of the
             spec's arguments. Default: unknown.
@@ -123,7 +121,8 @@ def register(
             "multilabel" or "values".
 
     Raises:
-        UserError: The kind or the task is unknown, the name is invalid or taken, or `factory` is not such a function.
+        UserError: The kind or the task is unknown, the name is invalid or taken, or `factory` is no such function or
+            object.
 
     Examples:
         >>> import nodepert as npt
@@ -136,8 +135,7 @@ def register(
     if task not in TASKS:
         raise UserError(f"no task '{task}'{did_you_mean(task, TASKS)}; there are: {', '.join(filter(None, TASKS))}")
     _check_name(kind, name)
-    _check_factory(kind, name, factory)
-    OWN.setdefault(kind, {})[name] = Entry("", loss=loss, passes=passes, task=task, factory=factory)
+    OWN.setdefault(kind, {})[name] = line_of(kind, factory, name, loss=loss, passes=passes, task=task)
 
 
 def _check_name(kind: str, name: str) -> None:
@@ -152,18 +150,3 @@ def _check_name(kind: str, name: str) -> None:
              **{other: f"the package {line.package}" for other, line in plugins(kind)}}  # fmt: skip
     if name in taken:
         raise UserError(f"the name '{name}' is taken by a {kind} of {taken[name]}; choose another")
-
-
-def _check_factory(kind: str, name: str, factory: Any) -> None:
-    """Raises UserError for anything but a function that takes the positional arguments of its kind."""
-    if isinstance(factory, tuple):  # a Model, a Rule, a Dataset
-        made = type(factory).__name__
-        raise UserError(f"this is a {made}; register takes the function that returns it, as in lambda ...: {kind}")
-    try:
-        found = described(factory).parameters
-    except (TypeError, NameError) as error:
-        raise UserError(f"register takes a factory, a function that returns the {kind}; {error}") from None
-    given = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(given) < CONTEXT[kind] and not any(p.kind is p.VAR_POSITIONAL for p in found):
-        raise UserError(f"the factory of a {kind} takes {CONTEXT[kind]} positional arguments, then those of its spec "
-                        f"after a *; that of '{name}' takes {len(given)}")  # fmt: skip

@@ -16,7 +16,7 @@ from nodepert.studies.run import Run
 from nodepert.studies.stopping import Stopped
 from nodepert.studies.store import checkpoints, open_files
 from nodepert.studies.store.run_folder import FAILED, INTERRUPTED, Locked, RunFolder, open_run
-from nodepert.studies.user_code import code_of
+from nodepert.studies.user_code import code_of, objects_of
 from nodepert.training.configuration import check_settings, settings
 from nodepert.training.metrics import Row
 from nodepert.training.predictor import Predictor
@@ -26,8 +26,9 @@ log = logging.getLogger("nodepert")
 
 
 def open_folders(
-    stack: ExitStack, runs: Sequence[Run], sets: dict[str, Dataset], name: str, out: str | Path, skip: bool
-) -> dict[int, RunFolder]:
+    stack: ExitStack, runs: Sequence[Run], sets: dict[str, Dataset], predictors: dict[int, Predictor], name: str,
+    out: str | Path, skip: bool,
+) -> dict[int, RunFolder]:  # fmt: skip
     """{i: the folder of run i}, locked until the stack is closed; if `skip`, without those that others have locked.
 
     Raises Locked and UserError as `open_run`, and UserError if the limit on open files is too low, or for a result with
@@ -36,8 +37,8 @@ def open_folders(
     open_files.make_room(len(runs))
     prints = {spec: fingerprint(data) for spec, data in sets.items()}
     folders: dict[int, RunFolder] = {}
-    for i, (run, code) in enumerate(zip(runs, code_of(runs), strict=True)):
-        origin = {"code": code, "settings": settings()}
+    for i, (run, code, objects) in enumerate(zip(runs, code_of(runs), objects_of(runs, predictors), strict=True)):
+        origin = {"code": code, "objects": objects, "settings": settings()}
         try:
             folder = stack.enter_context(open_run(Path(out), name, run, prints[run.dataset], not skip, origin))
         except Locked:

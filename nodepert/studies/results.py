@@ -103,7 +103,7 @@ def table(runs: Sequence[SavedRun], last: bool = False) -> DataFrame:
     rows = [(run, row) for run in runs for row in (run.rows[-1:] if last else run.rows) or [{}]]
     columns = {key: pd.Series([getattr(run, key) for run, _ in rows], dtype="str") for key in ("study", "id", "status")}
     for name in options_of(runs):
-        kind = {"str": "str", "float": "float64", "int": "int64"}[_TYPES[name]]
+        kind = {"SpecOrObject": "str", "float": "float64", "int": "int64"}[_TYPES[name]]
         columns[name] = pd.Series([run.options[name] for run, _ in rows], dtype=kind)
     for key in differing(runs):
         columns[key] = _column([run.arguments.get(key) for run, _ in rows])

@@ -72,6 +72,9 @@ def prepare(runs: Sequence[Run], data: Dataset | None = None, data_dir: str | Pa
         UserError: For whatever is wrong with a run or the data.
     """
     devices.start()
+    for kind, name, line in ((*key, line) for run in runs for key, line in run.unnamed.items()):
+        if entry(kind, name) is not line:
+            raise UserError(f"the name {name} is now that of another {kind}; make the run again")
     if data is not None:
         sound(data)
     shapes = {run.dataset: known_shape(run) if data is None else shape_of(data) for run in runs}

@@ -25,7 +25,7 @@ from nodepert.studies.recorder import Recorder, open_folders, status_after
 from nodepert.studies.result import Result as Result
 from nodepert.studies.result import Results
 from nodepert.studies.resume import find_checkpoints
-from nodepert.studies.run import Run
+from nodepert.studies.run import Run, refuse_unnamed
 from nodepert.studies.setup import Group, prepare
 from nodepert.studies.stopping import Stopped
 from nodepert.studies.store import checkpoints
@@ -100,6 +100,7 @@ def train(
     if len({run.id for run in several}) < len(several):
         raise UserError("two of these runs are the same")
     execution.check_runs(several)
+    refuse_unnamed(several if name is not None else (), "saved")
     keep_programs()
     devices.cores_apart(len(several))
     called = called_in(callbacks, execution.log, notebook.progress(several))  # a missing tracker is found before data
@@ -139,7 +140,8 @@ class _Work:
     def open_folders(self, stack: ExitStack, name: str, out: str | Path, skip: bool) -> dict[int, RunFolder]:
         """The runs' folders, in the process that writes. Runs that need no training get their results."""
         sets = {group.runs[0].dataset: group.data for group in self.groups}
-        folders = processes.by_first(lambda: open_folders(stack, self.runs, sets, name, out, skip)) or {}
+        opened = partial(open_folders, stack, self.runs, sets, self.predictors, name, out, skip)
+        folders = processes.by_first(opened) or {}
         count = range(len(self.runs))
         done = processes.agreed([i in folders and folders[i].done for i in count])
         free = processes.agreed([i in folders for i in count])

@@ -18,7 +18,7 @@ from nodepert.data.dataset import Dataset, is_wide, sound, standardise
 from nodepert.data.signature import Signature, from_json, signature_of
 from nodepert.errors import UserError
 from nodepert.models.adapters.anything import model_of
-from nodepert.registry import make, make_loss, make_model
+from nodepert.registry import is_given, make, make_loss, make_model
 from nodepert.registry.generator import pinned
 from nodepert.registry.spec import Spec, parse
 from nodepert.rules.noise import key_of
@@ -61,8 +61,16 @@ class Predictor:
             raise UserError(f"the record of its network is corrupt ({type(error).__name__}: {error})") from None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"network": self.network, "loss": self.loss, "rule": self.rule, **self.signature.to_json()}
+        """Plain values; a network or a loss that was given as an object, without a name that others know, is ""."""
+        texts = {"network": self.network, "loss": self.loss}
+        named = {kind: "" if is_given(kind, text) else text for kind, text in texts.items()}
+        return named | {"rule": self.rule} | self.signature.to_json()
+
+    def text(self, kind: str) -> str:
+        """The network or the loss as a spec. Raises UserError for one that was given as an object."""
+        if text := getattr(self, kind):
+            return text
+        raise UserError(f"its {kind} was given as an object, without a name")
 
     @cached_property
     def model(self) -> Model:
@@ -79,7 +87,7 @@ class Predictor:
         if self.given is not None:
             return model_of(self.given, shape, outputs)
         with _as_in_training():
-            return make_model(self.network, shape, outputs)
+            return make_model(self.text("network"), shape, outputs)
 
     @cached_property
     def like(self) -> Params:
@@ -93,6 +101,12 @@ class Predictor:
         paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(self.like)]
         short = [jax.tree_util.keystr(path, simple=True, separator="/") for path in paths]
         return short if len({*short}) == len(short) else [jax.tree_util.keystr(path) for path in paths]
+
+    @property
+    def structure(self) -> list[tuple[str, tuple[int, ...], str]]:
+        """(name, shape, dtype) of each parameter."""
+        leaves = jax.tree.leaves(self.like)
+        return [(name, leaf.shape, str(leaf.dtype)) for name, leaf in zip(self.names, leaves, strict=True)]
 
     def restored(self, arrays: Sequence[np.ndarray]) -> Params:
         """The parameters, of their leaves as saved. Raises UserError where they are those of another network."""
@@ -139,7 +153,11 @@ class Predictor:
         devices.start()
         with _as_in_training():
             task = Program(
-                self._base, make_loss(self.loss), 1, 0, metrics=measured(task=self.signature.task, validation=True)
+                self._base,
+                make_loss(self.text("loss")),
+                1,
+                0,
+                metrics=measured(task=self.signature.task, validation=True),
             )
         hyper = Hyper(parse(self.rule or "sgd"), Spec("sgd"), 0.0)
         return jax.jit(lambda params, data: task.evaluate(params, hyper, data),

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 
 from nodepert.contract.mixing import check_network
 from nodepert.core import Loss, Model, node_shapes, per_example
-from nodepert.errors import UserError
+from nodepert.errors import UserError, first_line
 from nodepert.registry import make
+from nodepert.registry.build import own
 from nodepert.rules.noise import key_of
+from nodepert.rules.update import started, updated
 from nodepert.training.hyper import Hyper
 
 
@@ -42,7 +44,7 @@ def rehearse(
         UserError: For whatever the network, the rule, the loss or the optimizer refuses, or fails with.
     """
     for hyper in hypers:
-        make("optimizer", hyper.optimizer, hyper.lr, 1)
+        optimizer = make("optimizer", hyper.optimizer, hyper.lr, 1)
         rule = make("rule", hyper.rule, model, loss)
 
     # concrete, so that a label without an output is found
@@ -54,7 +56,10 @@ def rehearse(
         params = network.init(weights)
         node_shapes(network, params, x)  # every node has its own name, and the examples on its first axis
         per_example(loss, network.apply(params, x), targets)
-        return rule.grads(key, rule.init(key, params, x), params, (x, y))[0]
+        grads = rule.grads(key, rule.init(key, params, x), params, (x, y))[0]
+        if own("optimizer", hypers[0].optimizer):
+            updated(optimizer, grads, started(optimizer, params), params)
+        return grads
 
     batch = jax.ShapeDtypeStruct((2, *shape), "float32"), jax.ShapeDtypeStruct(targets.shape, targets.dtype)
     try:
@@ -66,5 +71,5 @@ def rehearse(
     except ValueError as error:  # of the network, the rule or the loss, against its contract
         raise UserError(f"{error}{of}") from error
     except Exception as error:  # of a network or a rule of the user's own
-        what = f"the network, the rule or the loss fails{of or f' on inputs of shape {batch[0].shape}'}"
-        raise UserError(f"{what}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}") from error
+        what = f"the network, the rule, the loss or the optimizer fails{of or f' on inputs of shape {batch[0].shape}'}"
+        raise UserError(f"{what}: {type(error).__name__}: {first_line(error)}") from error

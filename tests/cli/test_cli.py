@@ -270,13 +270,13 @@ BAD = {  # command, and what the line must say; @ stands for the folder of `plac
     "folder of a table": (["results", "x", "--to", "@/no/r.csv"], "cannot write @/no/r.csv: there is no folder @/no"),
     "no command": (
         [],
-        "train, compare, check, experiment, sweep, runs, results, report, evaluate, predict, summary, list, data, doctor, "
-        "completion",
+        "train, compare, check, experiment, sweep, runs, results, report, evaluate, predict, summary, list, data, "
+        "doctor, completion",
     ),
     "command": (
         ["trian"],
-        "train, compare, check, experiment, sweep, runs, results, report, evaluate, predict, summary, list, data, doctor, "
-        "completion",
+        "train, compare, check, experiment, sweep, runs, results, report, evaluate, predict, summary, list, data, "
+        "doctor, completion",
     ),
     "kind": (
         ["list", "nosuch"],

@@ -90,9 +90,10 @@ BAD = {
     "name": (("rule", "my rule", half), "'my rule' cannot be used in a spec"),
     "spec": (("rule", "half(factor=1)", half), "cannot be used in a spec"),
     "taken": (("rule", "np", half), "'np' is taken by a rule of NodePert"),
-    "what it makes": (("network", "net", npt.Model(None, None)), "this is a Model; register takes the function"),
+    "what it makes": (("rule", "mine", npt.Rule(None, None)), "a rule is a factory (model, loss) -> Rule"),
+    "a class": (("network", "net", npt.Model), "got the class Model"),
     "alias": (("rule", "bp", half), "'bp' is taken"),
-    "no factory": (("rule", "half", 3), "register takes a factory"),
+    "no factory": (("rule", "half", 3), "; got 3"),
     "few arguments": (("network", "net", lambda input_shape: None), "takes 2 positional arguments"),
 }
 

@@ -75,7 +75,7 @@ def train(task: Task, hypers: Sequence[Hyper], epochs: int, found: Callable[[Epo
             loop.under_way(loop.done + done / of, seconds)
 
         chosen = [hypers[i] for i in numbers]
-        for rows, state, seconds in fit_all(task.model, task.loss, task.data, chosen, batchsize=task.batchsize,
+        for rows, state, seconds, _ in fit_all(task.model, task.loss, task.data, chosen, batchsize=task.batchsize,
                                             epochs=epochs, begin=start, states=states, on_batches=report):  # fmt: skip
             yield Epoch(
                 {numbers[k]: row for k, row in rows.items()}, lambda i, state=state: state(numbers.index(i)), seconds

@@ -17,12 +17,21 @@ def model_of(network: Any, input_shape: tuple[int, ...], classes: int) -> Model:
     returned as it is. Raises UserError for anything else."""
     if isinstance(network, Model):
         return network
-    libraries = {base.__module__.partition(".")[0] for base in type(network).__mro__}
-    if "flax" in libraries:
+    if "flax" in _libraries(network):
         return from_flax(network, input_shape)
-    if "equinox" in libraries:
+    if "equinox" in _libraries(network):
         return from_equinox(network)
     if inspect.isroutine(network) or isinstance(network, functools.partial):
         return model_of(network(input_shape, classes), input_shape, classes)
     raise UserError(f"a network is a Model, a Flax or Equinox module, or a factory (input_shape, classes) -> Model; "
                     f"got {type(network).__name__}")  # fmt: skip
+
+
+def is_network(value: Any) -> bool:
+    """Whether this is a model or a module; a factory, or a class, is none."""
+    return not isinstance(value, type) and (isinstance(value, Model) or bool({"flax", "equinox"} & _libraries(value)))
+
+
+def _libraries(network: Any) -> set[str]:
+    """The libraries that its classes come from."""
+    return {base.__module__.partition(".")[0] for base in type(network).__mro__}

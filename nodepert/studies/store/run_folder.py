@@ -136,13 +136,13 @@ def open_run(
     Args:
         data: The fingerprint of the data.
         patient: Whether to wait for a lock that seems abandoned.
-        origin: What the record says, beside the configuration, of where a result comes from: `code`, what `code_of`
-            gives for the run (where it differs from the record's, a warning says so), and `settings` of JAX.
+        origin: What the record says, beside the configuration, of where a result comes from: `code`, by `code_of`
+            (where it differs from the record's, a warning says so), `objects`, by `objects_of`, and `settings` of JAX.
 
     Raises:
         Locked: Where another process executes this run.
         UserError: For a name that is no folder name, a path that cannot be written, a folder that holds something
-            else, such as this run on other data.
+            else, such as this run on other data or of another object.
     """
     path = Path(out) / checked_name(name) / run.id
     with writing(path):
@@ -193,6 +193,9 @@ def _matching(record: dict[str, Any], path: Path, new: dict[str, Any]) -> dict[s
         raise Damaged(f"{path}/config.json does not match the run id of its folder")
     if record.get("data") != new["data"]:
         raise UserError(f"{path} has this run, trained on other data ({record.get('source')}); give another --name")
+    trained = record.get("objects", {})
+    if other := [what for what, found in new.get("objects", {}).items() if trained.get(what, found) != found]:
+        raise UserError(f"{path} was trained with another {other[0]}; register this one under another name")
     before, code = record.get("code", {}), new.get("code", {})
     for what in [what for what in code if code[what] != before.get(what, code[what])]:
         log.warning("the source of the %s has changed since %s was trained; to train it again, delete that folder or "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nodepert.studies.execution import Execution, execution_of
-from nodepert.studies.run import Run, from_config
+from nodepert.studies.run import Run, from_config, refuse_unnamed
 from nodepert.studies.store.records import Damaged, sealed, unsealed, write_whole, writing
 
 FORMAT, VERSION = "nodepert-job", 2  # version 1 had the fields of its execution at the top
@@ -74,6 +74,7 @@ class Launcher:
 
 def write_jobs(jobs: Sequence[Job]) -> list[Path]:
     """Write the jobs of one sweep to a new folder, `<out>/<name>/jobs/<time>/`. Raises UserError."""
+    refuse_unnamed([run for job in jobs for run in job.runs], "saved")
     folder = jobs[0].out / jobs[0].name / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     while folder.exists():
         folder = folder.with_name(folder.name + "+")
