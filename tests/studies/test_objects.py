@@ -19,6 +19,7 @@ from nodepert.registry.table import GIVEN
 from nodepert.studies.labels import labels
 from nodepert.studies.setup import check_runs, groups
 from nodepert.studies.sweep.jobs import Job, write_jobs
+from nodepert.studies.trackers.tracker import title
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "own")
 
@@ -204,5 +205,6 @@ def test_a_saved_network_that_was_an_object_is_given_again(tmp_path):
 
 def test_an_optimizer_object_is_left_for_a_spec():
     run = npt.Run(optimizer=optax.adam(1e-3))
+    assert "optax, seed=0" in title(run) and "lr=0.0003, seed=0" in title(npt.Run())
     assert replace(run, optimizer="sgd").lr == npt.Run().lr and replace(run, seed=1).lr is None
     assert replace(RUN, optimizer=optax.adam(1e-3), lr=None).optimizer == run.optimizer + "_2"

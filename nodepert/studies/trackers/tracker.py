@@ -52,7 +52,8 @@ def called_in(callbacks: Iterable[Callback], specs: Sequence[str], more: Sequenc
 
 def title(run: Run) -> str:
     """What a run is called: what it trains, and its id."""
-    return ", ".join([run.rule, run.network, run.dataset, f"lr={run.lr:g}", f"seed={run.seed}", run.id])
+    rate = [f"lr={run.lr:g}"] if run.lr is not None else [run.optimizer]  # an object has its own
+    return ", ".join([run.rule, run.network, run.dataset, *rate, f"seed={run.seed}", run.id])
 
 
 def study_of(folder: Path | None) -> tuple[str, Path]:
