@@ -164,7 +164,8 @@ def command(runs: Sequence[SavedRun]) -> str:
     words = ["nodepert", "train", "--name", runs[0].study]
     for key in grouped(runs):
         value = runs[0].options[key]
-        words += [f"--{key}", value if isinstance(value, str) else repr(value)]
+        if value is not None:  # lr, where the optimizer has its own
+            words += [f"--{key}", value if isinstance(value, str) else repr(value)]
     seeds = sorted(run.options["seed"] for run in runs)
     successive = len(seeds) > 1 and seeds == list(range(seeds[0], seeds[0] + len(seeds)))
     words += ["--seeds", *([f"{seeds[0]}..{seeds[-1]}"] if successive else map(str, seeds))]

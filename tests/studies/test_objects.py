@@ -16,7 +16,9 @@ from small import RUN, half, same_rows
 
 import nodepert as npt
 from nodepert.registry.table import GIVEN
+from nodepert.report.study import command
 from nodepert.studies.labels import labels
+from nodepert.studies.results import saved_runs
 from nodepert.studies.setup import check_runs, groups
 from nodepert.studies.sweep.jobs import Job, write_jobs
 from nodepert.studies.trackers.tracker import title
@@ -190,6 +192,7 @@ def test_another_object_of_the_same_name_is_an_error_when_the_run_is_asked_for_a
         with pytest.raises(npt.UserError, match=parts[kind]):
             npt.train(npt.Run(**asdict(run)), name="n", out=tmp_path)
         register(kind, first[kind])
+    assert "--lr" not in command(saved_runs(["n"], tmp_path)) and np.isnan(npt.load_results("n", tmp_path).lr).all()
     again = npt.train(npt.Run(**asdict(run)), name="n", out=tmp_path)
     assert again.read_back and again.run.id == run.id
 
