@@ -29,7 +29,7 @@ from nodepert.cli.parser import Words
 from nodepert.cli.report import report
 from nodepert.cli.results import results
 from nodepert.cli.runs import runs
-from nodepert.cli.summary import summary
+from nodepert.cli.summary import summarise
 from nodepert.cli.sweep import sweep
 from nodepert.cli.tuning import searched
 from nodepert.errors import UserError
@@ -167,7 +167,7 @@ def completion(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train, "compare": compare, "check": check_rules, "experiment": overview, "sweep": sweep, "runs": runs,
-    "results": results, "report": report, "evaluate": evaluate, "predict": predict, "summary": summary,
+    "results": results, "report": report, "evaluate": evaluate, "predict": predict, "summary": summarise,
     "list": listing, "data": data,
     "doctor": doctor, "completion": completion,
 }  # fmt: skip

@@ -7,13 +7,16 @@ from typing import Annotated
 
 import tyro
 
+from nodepert.cli.options import Flat
+from nodepert.cli.output import Output
 from nodepert.studies.run import Run
 
 
-def summary(
+def summarise(
     network: str = "fc",
     dataset: str = "mnist",
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    output: Flat[Output] = Output(),
 ) -> None:
     """Show a network node by node: shapes, parameters, perturbed units, multiplications of a forward pass.
 
@@ -23,10 +26,12 @@ def summary(
         network: Network, as a spec.
         dataset: Data set, as a spec, whose inputs and outputs the network has.
         data_dir: Folder of the data files, which are read if the shape of the data is not known without them.
+        output: What is printed.
     """
     from nodepert.studies.summary import summary
     from nodepert.training import devices
 
     run = Run(network=network, dataset=dataset)
     devices.start()
-    print(summary(run, data_dir=data_dir))
+    found = summary(run, data_dir=data_dir)
+    output.show(lambda: print(found), lambda: found._asdict() | {"nodes": [node._asdict() for node in found.nodes]})

@@ -21,17 +21,8 @@ from nodepert.errors import UserError
 from nodepert.studies.run import Run, from_config
 from nodepert.studies.store import lock
 from nodepert.studies.store.records import (
-    Damaged,
-    Foreign,
-    clear_strays,
-    digest,
-    make_folder,
-    read_text,
-    sealed,
-    unsealed,
-    write_whole,
-    writing,
-)
+    Damaged, Foreign, clear_strays, digest, make_folder, read_text, sealed, unsealed, write_whole, writing,
+)  # fmt: skip
 from nodepert.studies.store.tables import from_csv, to_csv
 from nodepert.training.metrics import Row
 
