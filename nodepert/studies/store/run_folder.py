@@ -31,7 +31,7 @@ from nodepert.studies.store.records import (
     unsealed,
     write_whole,
     writing,
-)
+)  # fmt: skip
 from nodepert.studies.store.tables import from_csv, to_csv
 from nodepert.training.metrics import Row
 
@@ -86,9 +86,8 @@ class RunFolder:
 
     def set_status(self, status: str, **more: Any) -> None:
         """Write config.json with a new status. Raises UserError."""
-        self.record = {k: v for k, v in self.record.items() if k != "reason"} | {
-            "status": status, "updated": now(), **more
-        }  # fmt: skip
+        before = {key: value for key, value in self.record.items() if key != "reason"}
+        self.record = before | {"status": status, "updated": now(), **more}
         if self.held():
             write_whole(self.path / "config.json", sealed(self.record))
 
@@ -118,8 +117,7 @@ class RunFolder:
     def rows(self) -> list[Row]:
         """The rows of metrics.csv; none where there is no table, or a corrupt one."""
         try:
-            text = read_text(self.path / "metrics.csv")
-            rows = from_csv(text)
+            rows = from_csv(text := read_text(self.path / "metrics.csv"))
         except ValueError:  # UserError among them
             return []
         return rows if self.record.get("table") in (None, digest(text)) else []
@@ -243,9 +241,8 @@ def succeeded(status: str) -> bool:
 @functools.cache
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    return {name: metadata.version(name) for name in ("nodepert", "jax", "jaxlib", "optax", "numpy")} | {
-        "python": platform.python_version()
-    }
+    packages = ("nodepert", "jax", "jaxlib", "optax", "numpy")
+    return {name: metadata.version(name) for name in packages} | {"python": platform.python_version()}
 
 
 def now() -> str:
