@@ -21,7 +21,16 @@ from nodepert.errors import UserError
 from nodepert.studies.run import Run, from_config
 from nodepert.studies.store import lock
 from nodepert.studies.store.records import (
-    Damaged, Foreign, clear_strays, digest, make_folder, read_text, sealed, unsealed, write_whole, writing,
+    Damaged,
+    Foreign,
+    clear_strays,
+    digest,
+    make_folder,
+    read_text,
+    sealed,
+    unsealed,
+    write_whole,
+    writing,
 )  # fmt: skip
 from nodepert.studies.store.tables import from_csv, to_csv
 from nodepert.training.metrics import Row
@@ -120,9 +129,8 @@ class RunFolder:
 def open_run(
     out: Path, name: str, run: Run, data: str, patient: bool = False, origin: dict[str, Any] | None = None
 ) -> Iterator[RunFolder]:
-    """The folder of a run, made if need be, and locked for this process; `done` says whether it has its result.
-
-    A corrupt record is renamed, with a warning, and a new one is written.
+    """The folder of a run, made if need be, and locked for this process; `done` says whether it has its result. A
+    corrupt record is renamed, with a warning, and a new one is written.
 
     Args:
         data: The fingerprint of the data.
@@ -132,8 +140,7 @@ def open_run(
 
     Raises:
         Locked: Where another process executes this run.
-        UserError: For a name that is no folder name, a path that cannot be written, a folder that holds something
-            else, such as this run on other data or of another object.
+        UserError: For an invalid name, a path that cannot be written, another run, data or object in the folder.
     """
     path = Path(out) / checked_name(name) / run.id
     with writing(path):
@@ -184,8 +191,7 @@ def _matching(record: dict[str, Any], path: Path, new: dict[str, Any]) -> dict[s
         raise Damaged(f"{path}/config.json does not match the run id of its folder")
     if record.get("data") != new["data"]:
         raise UserError(f"{path} has this run, trained on other data ({record.get('source')}); give another --name")
-    trained = record.get("objects", {})
-    if other := [what for what, found in new.get("objects", {}).items() if trained.get(what, found) != found]:
+    if other := [k for k, v in new.get("objects", {}).items() if record.get("objects", {}).get(k, v) != v]:
         raise UserError(f"{path} was trained with another {other[0]}; register this one under another name")
     before, code = record.get("code", {}), new.get("code", {})
     for what in [what for what in code if code[what] != before.get(what, code[what])]:
