@@ -8,7 +8,8 @@ A model calls each learnable operation through a *node*, and the rule decides ho
 
 A rule computes one *error signal* per node and example, an estimate of dL_b/da_l (a_l: the pre-activation of node l),
 and `pullback` turns the signals into a gradient. All functions are pure; examples are the leading axis of every array,
-and a loss is always one number per example. The rules are in `rules/`; start with `rules/node.py`.
+and a loss is one number per example, or one per output of each example, (B, T), as for time steps. The rules are in
+`rules/`; start with `rules/node.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 
 from nodepert.contract.losses import as_values as as_values
+from nodepert.contract.losses import in_parts as in_parts
 from nodepert.contract.losses import per_example as per_example
 
 try:
@@ -34,7 +36,7 @@ Key: TypeAlias = jax.Array  # of jax.random.key
 Params: TypeAlias = Any  # a pytree of arrays, keyed by node
 Op = Callable[[Params, Array], Array]  # (params, h: (B, ...)) -> a: (B, ...)
 Node = Callable[[str, Op, Params, Array], Array]
-Loss = Callable[[Array, Array], Array]  # (outputs, targets) -> (B,)
+Loss = Callable[[Array, Array], Array]  # (outputs, targets) -> (B,), or the parts of each example's loss, (B, ...)
 Signals = dict[str, Array]  # node name -> (B, ...), shaped as its pre-activation
 
 
@@ -186,8 +188,8 @@ def pullback(model: Model, params: Params, x: Array, signals: Signals, inner: No
 
 
 def expand(v: Array, like: Array) -> Array:
-    """(B,) -> (B, 1, ..., 1), to multiply an array of `like`'s rank."""
-    return v.reshape(v.shape + (1,) * (like.ndim - 1)).astype(like.dtype)
+    """(B,) -> (B, 1, ..., 1), to multiply an array of `like`'s rank; (B, T) -> (B, T, 1, ..., 1)."""
+    return v.reshape(v.shape + (1,) * (like.ndim - v.ndim)).astype(like.dtype)
 
 
 def differentiate(model: Model, loss: Loss, params: Params, batch: tuple[Array, Array], node: Node = plain):

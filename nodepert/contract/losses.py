@@ -1,4 +1,4 @@
-"""One loss per example, and what targets are: class indices, or values shaped as the outputs."""
+"""One loss per example or per output, and what targets are: class indices, or values shaped as the outputs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ Array: TypeAlias = jax.Array
 
 
 def per_example(loss: Callable[..., Any], outputs: Array, targets: Array) -> Array:
-    """The loss of every example, (B,), in float32 or better.
+    """The loss of every example, (B,), in float32 or better: the sum of its parts. Raises as `in_parts` does."""
+    parts = in_parts(loss, outputs, targets)
+    return parts.sum(tuple(range(1, parts.ndim)))
 
-    Raises ValueError for a loss that is not per example. What integers mean is for the loss to say: those of NodePert
+
+def in_parts(loss: Callable[..., Any], outputs: Array, targets: Array) -> Array:
+    """The loss of every example, (B,), or of each of its outputs, as of each time step, (B, T), in float32 or better.
+
+    For outputs (B, S..., n) a loss may have a part for each output (B, S...), that of outputs[b, s] alone.
+
+    Raises ValueError for a loss of another shape. What integers mean is for the loss to say: those of NodePert
     take class indices (`are_classes`), another one may take counts, ranks, or -1 for padding.
     """
     outputs = outputs if outputs.dtype == jnp.float64 else outputs.astype(jnp.float32)
@@ -26,10 +34,13 @@ def per_example(loss: Callable[..., Any], outputs: Array, targets: Array) -> Arr
     if losses is None or callable(losses):
         raise ValueError(f"a loss must return one number per example; this one returned {type(losses).__name__}")
     losses = jnp.asarray(losses)
-    if jnp.shape(losses) != outputs.shape[:1]:
+    each = outputs.shape[: max(1, outputs.ndim - 1)]
+    if not losses.ndim or jnp.shape(losses) != each[: losses.ndim]:
         raise ValueError(
-            f"a loss must return one number per example, shape {outputs.shape[:1]}; this one returned shape "
-            f"{jnp.shape(losses)}. Average over outputs, not over the batch: `.mean(-1)`, not `.mean()`"
+            f"a loss must return one number per example, shape {each[:1]}"
+            + f", or per output, shape {each}" * (len(each) > 1)
+            + f"; this one returned shape {jnp.shape(losses)}. Average over outputs, not over the batch: `.mean(-1)`, "
+            "not `.mean()`"
         )
     if not jnp.issubdtype(losses.dtype, jnp.floating):
         raise ValueError(f"a loss must return real numbers; this one returned {losses.dtype}")

@@ -104,6 +104,7 @@ def register(
 
             - "rule": (model, loss, *, ...) -> Rule
             - "guide": (model, *, ...) -> Guide, for `np`
+            - "credit": (*, ...) -> (change of the loss in parts, noise) -> what the noise of each step is credited with
             - "network": (input_shape, classes, *, ...) -> Model
             - "loss": (outputs, targets, *, ...) -> losses, (B,)
             - "optimizer": (lr, steps, *, ...) -> optax.GradientTransformation

@@ -15,14 +15,17 @@ from nodepert.core import (
     adding,
     batchsize,
     expand,
+    in_parts,
     node_shapes,
-    per_example,
     plain,
     pullback,
     recording,
     stateless,
 )
+from nodepert.registry import check, make
 from nodepert.registry.ranges import at_least, positive
+from nodepert.registry.spec import Spec
+from nodepert.rules.credit import total
 from nodepert.rules.directional import ROWS_AT_ONCE, Difference, Independent, directional, loss_along, mean_over
 from nodepert.rules.noise import draw
 
@@ -35,6 +38,7 @@ def layerwise_perturbation(
     samples: int = 1,
     noise: Independent = "gaussian",
     difference: Difference = "forward",
+    credit: Spec | str = "trial",
 ) -> Rule:
     """Layer-wise ("iterative") node perturbation, INP: one noisy pass per node, with noise on that node alone.
 
@@ -55,6 +59,7 @@ def layerwise_perturbation(
         samples: Draws per step; the variance is divided by their number.
         noise: gaussian, rademacher (signs), or sphere (uniform on the sphere of radius sqrt(n_l) for n_l units).
         difference: forward, central or jvp, see `node_perturbation`.
+        credit: With a loss in parts, (B, T), which of them answer for the noise of a step, see `node_perturbation`.
 
     Returns:
         The `Rule`, without state.
@@ -73,22 +78,24 @@ def layerwise_perturbation(
     """
     positive("sigma", sigma)
     at_least("samples", samples, 1)
+    credited = make("credit", check("credit", credit))
 
     def grads(key, state, params, batch):
         x, y = batch
         outputs = model.apply(params, x)
-        clean = per_example(loss, outputs, y)
+        clean = in_parts(loss, outputs, y)
         shapes = node_shapes(model, params, x)
         along = loss_along(model, loss, params, batch)
         slopes = {name: directional(difference, along, clean, {name: s}, sigma) for name, s in shapes.items()}
 
         def signals(key):
             xi = draw(key, shapes, noise)
-            gain = {name: slopes[name]({name: n}) * units(n) / squared_norm(n) for name, n in xi.items()}
-            return {name: expand(gain[name] / batchsize(x), n) * n for name, n in xi.items()}
+            gain = {name: credited(slopes[name]({name: n}), n) for name, n in xi.items()}
+            scale = {name: units(n) / squared_norm(n) / batchsize(x) for name, n in xi.items()}
+            return {name: expand(gain[name], n) * expand(scale[name], n) * n for name, n in xi.items()}
 
         mean = mean_over(signals, key, samples, at_once=max(1, ROWS_AT_ONCE // batchsize(x)))
-        return pullback(model, params, x, mean), state, Info(clean, outputs)
+        return pullback(model, params, x, mean), state, Info(total(clean), outputs)
 
     return Rule(stateless, grads)
 
@@ -101,6 +108,7 @@ def activity_perturbation(
     samples: int = 1,
     noise: Independent = "gaussian",
     difference: Difference = "forward",
+    credit: Spec | str = "trial",
 ) -> Rule:
     """Activity-based node perturbation, ANP: credit every measured change in activity, whatever caused it.
 
@@ -122,6 +130,7 @@ def activity_perturbation(
         samples: Draws per step; the variance is divided by their number.
         noise: gaussian, rademacher (signs), or sphere (uniform on the sphere of radius sqrt(n_l) for n_l units).
         difference: forward, central or jvp, see `node_perturbation`.
+        credit: With a loss in parts, (B, T), which of them answer for the noise of a step, see `node_perturbation`.
 
     Returns:
         The `Rule`, without state.
@@ -140,14 +149,15 @@ def activity_perturbation(
     """
     positive("sigma", sigma)
     at_least("samples", samples, 1)
+    credited = make("credit", check("credit", credit))
 
     def grads(key, state, params, batch):
         x, y = batch
 
-        def measured(eps, noisy=True):  # -> ((losses (B,), {node: pre-activation}), outputs)
+        def measured(eps, noisy=True):  # -> ((losses in parts, {node: pre-activation}), outputs)
             a: dict[str, Array] = {}
             outputs = model.apply(params, x, recording(a, adding(eps) if noisy else plain))
-            return (per_example(loss, outputs, y), a), outputs
+            return (in_parts(loss, outputs, y), a), outputs
 
         clean, outputs = measured({})
         shapes = node_shapes(model, params, x)
@@ -156,11 +166,11 @@ def activity_perturbation(
         def signals(key):
             dl, da = change(draw(key, shapes, noise))
             n = sum(units(d) for d in da.values())
-            gain = n * dl / sum(squared_norm(d) for d in da.values()) / batchsize(x)
-            return {name: expand(gain, d) * d for name, d in da.items()}
+            gain = n * dl / expand(sum(squared_norm(d) for d in da.values()), dl) / batchsize(x)
+            return {name: expand(credited(gain, d), d) * d for name, d in da.items()}
 
         mean = mean_over(signals, key, samples, at_once=max(1, ROWS_AT_ONCE // batchsize(x)))
-        return pullback(model, params, x, mean), state, Info(clean[0], outputs)
+        return pullback(model, params, x, mean), state, Info(total(clean[0]), outputs)
 
     return Rule(stateless, grads)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nodepert.core import Array, Key, Loss, Model, Params, adding, per_example
+from nodepert.core import Array, Key, Loss, Model, Params, adding, in_parts
 from nodepert.rules.noise import draw
 
 Difference = Literal["forward", "central", "jvp"]
@@ -21,9 +21,9 @@ ROWS_AT_ONCE = 16384  # draws x examples in one pass, which bounds the memory of
 
 
 def loss_along(model: Model, loss: Loss, params: Params, batch: tuple[Array, Array]) -> Callable[[Any], Array]:
-    """The function eps -> losses, (B,), with eps[name] added to the pre-activation of every node in eps."""
+    """The function eps -> losses, in parts, with eps[name] added to the pre-activation of every node in eps."""
     x, y = batch
-    return lambda eps: per_example(loss, model.apply(params, x, adding(eps)), y)
+    return lambda eps: in_parts(loss, model.apply(params, x, adding(eps)), y)
 
 
 def directional(difference: Difference, f: Callable[[Any], Any], clean: Any, shapes: Any, sigma: float):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -16,10 +17,11 @@ from nodepert.core import (
     Signals,
     batchsize,
     expand,
-    per_example,
+    in_parts,
     pullback,
 )
 from nodepert.rules.between import active, between
+from nodepert.rules.credit import Credit, in_the_parts, total
 from nodepert.rules.directional import ROWS_AT_ONCE, Difference, directional, loss_along, mean_over_draws
 from nodepert.rules.guides.guide import Clean, Guide
 
@@ -36,7 +38,7 @@ class Guided(NamedTuple):
 
 def guided(
     model: Model, loss: Loss, guide: Guide, *, sigma: float, samples: int, noise: str, difference: Difference,
-    shared: bool, gated: bool, evaluated: bool,
+    shared: bool, gated: bool, evaluated: bool, credit: Credit,
 ) -> Rule:  # fmt: skip
     """The estimate of node perturbation around a prediction d of the signals, on the units that are active.
 
@@ -50,6 +52,7 @@ def guided(
         gated: Perturb active units only.
         evaluated: Take the error of the outputs from the loss alone; the nodes that only reach the outputs are not
             perturbed.
+        credit: Which parts of the loss answer for the noise of a node.
 
     Returns:
         The `Rule`; its state is `Guided`.
@@ -57,7 +60,7 @@ def guided(
 
     def clean_pass(params, x, y) -> tuple[Clean, Array]:
         cut = between(model, params, x)
-        losses = per_example(loss, cut.outputs, y)
+        losses = in_parts(loss, cut.outputs, y)
         error = output_error(loss, cut.outputs, y) if evaluated else jnp.zeros_like(cut.outputs)
         return Clean(params, x, cut, error), losses
 
@@ -83,23 +86,24 @@ def guided(
 
         def one_draw(xi: Signals) -> Signals:
             xi = {name: jnp.broadcast_to(n, cut.a[name].shape) * gates.get(name, 1) for name, n in xi.items()}
-            surprise = slope(xi) - along(d, xi)  # (B,)
-            return {name: expand(surprise, n) * n for name, n in xi.items()}
+            change = slope(xi)
+            surprise = change - along(d, xi, change)  # as the loss
+            return {name: expand(credit(surprise, n), n) * n for name, n in xi.items()}
 
         at_once = max(1, ROWS_AT_ONCE // batchsize(x))
         residual = mean_over_draws(one_draw, key, shapes, noise, samples, at_once) if moved else {}
         signals = d | {name: d[name] + r for name, r in residual.items()}
         state = learned(guide, state, clean, exact | raw, signals)
         grads = pullback(model, params, x, jax.tree.map(lambda s: s / batchsize(x), signals))
-        return grads, state, Info(losses, cut.outputs)
+        return grads, state, Info(total(losses), cut.outputs)
 
     return Rule(init, grads)
 
 
-def along(signals: Signals, xi: Signals) -> Array:
-    """<signals, xi> of every example over all units of xi, (B,), summed in float32 or better."""
+def along(signals: Signals, xi: Signals, like: Array) -> Array:
+    """<signals, xi> over all units of xi, in the parts of the loss, (B,) or `like`, summed in float32 or better."""
     products = [(signals[name] * n).astype(jnp.promote_types(n.dtype, jnp.float32)) for name, n in xi.items()]
-    return jnp.stack([p.reshape(len(p), -1).sum(1) for p in products]).sum(0)
+    return jnp.stack([in_the_parts(p, like) for p in products]).sum(0)
 
 
 def learned(guide: Guide, state: Guided, clean: Clean, predicted: Signals, signals: Signals) -> Guided:
@@ -122,14 +126,17 @@ def output_error(loss: Loss, outputs: Array, targets: Array) -> Array:
 
         e_i = (L_b(o + s u_i) - L_b(o - s u_i)) / (2 s),    for each output i
 
+    The parts of a loss are independent, and their outputs changed together.
+
     No forward pass of the network, and no derivative of the loss. The error is O(s^2), and zero for a quadratic loss.
     """
-    n = outputs[0].size
-    units = jnp.eye(n, dtype=jnp.float32).reshape(n, 1, *outputs.shape[1:])
     wide = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+    parts = jax.eval_shape(lambda o: in_parts(loss, o, targets), wide).shape
+    each = outputs.shape[len(parts) :]  # outputs of a part
+    units = jnp.eye(prod(each), dtype=jnp.float32).reshape(-1, *(1,) * len(parts), *each)
 
     def change(unit):
-        return per_example(loss, wide + STEP * unit, targets) - per_example(loss, wide - STEP * unit, targets)
+        return in_parts(loss, wide + STEP * unit, targets) - in_parts(loss, wide - STEP * unit, targets)
 
-    changes = jax.lax.map(change, units, batch_size=max(1, ROWS_AT_ONCE // len(outputs)))  # (n, B)
-    return (changes.T / (2 * STEP)).reshape(outputs.shape).astype(outputs.dtype)
+    changes = jax.lax.map(change, units, batch_size=max(1, ROWS_AT_ONCE // prod(parts)))  # (n, B, ...)
+    return (jnp.moveaxis(changes, 0, -1) / (2 * STEP)).reshape(outputs.shape).astype(outputs.dtype)

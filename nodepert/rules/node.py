@@ -14,14 +14,15 @@ from nodepert.core import (
     adding,
     batchsize,
     expand,
+    in_parts,
     node_shapes,
-    per_example,
     pullback,
     stateless,
 )
 from nodepert.registry import check, make
 from nodepert.registry.ranges import at_least, positive
 from nodepert.registry.spec import Spec
+from nodepert.rules.credit import Credit, total
 from nodepert.rules.directional import (
     ROWS_AT_ONCE,
     Difference,
@@ -55,6 +56,7 @@ def node_perturbation(
     active: bool = False,
     head: Head = "perturbed",
     guide: Spec | str = "none",
+    credit: Spec | str = "trial",
 ) -> Rule:
     """Node perturbation: perturb all pre-activations at once, and credit the change in each example's loss.
 
@@ -101,6 +103,9 @@ def node_perturbation(
             changing each output (see rules/guided.py), and the output node is not perturbed.
         guide: A prediction of the signals, subtracted as a control variate: none, feedback, chain, dfa or last
             (`nodepert list guides`; see rules/guides/guide.py). Unbiased whatever it predicts. Needs head=evaluated.
+        credit: With a loss in parts, (B, T), which parts answer for the noise of a step: trial (all), future (the same
+            step and later ones; future(gamma=0.9) discounts these), or own (see rules/credit.py). trial is unbiased;
+            future too, with smaller variance, where no step acts on an earlier one; own where no part acts on another.
 
     Returns:
         The `Rule`; its state is empty, except with baseline=running or a guide.
@@ -126,53 +131,55 @@ def node_perturbation(
     at_least("samples", samples, 1)
     if noise == "orthogonal" and samples & (samples - 1):
         raise ValueError(f"noise=orthogonal needs a power of 2 as samples; got {samples}")
-    guide = check("guide", guide)
+    guide, parts = check("guide", guide), check("credit", credit)
     reduced, noisy = active or head == "evaluated" or guide.name != "none", presynaptic == "noisy"
     if (reduced or noise == "orthogonal") and (replay or noisy or baseline == "running"):
         raise ValueError("active, head, guide and noise=orthogonal need a clean pass: leave out replay, baseline and "
                          "presynaptic")  # fmt: skip
     if guide.name != "none" and head != "evaluated":
         raise ValueError("a guide needs head=evaluated: it predicts from the error of the outputs")
+    credit = make("credit", parts)
     if reduced:
         return guided(model, loss, make("guide", guide, model), sigma=sigma, samples=samples, noise=noise,
                       difference=difference, shared=sharing == "batch", gated=active,
-                      evaluated=head == "evaluated")  # fmt: skip
+                      evaluated=head == "evaluated", credit=credit)  # fmt: skip
     if baseline == "running":
-        if (difference, sharing, replay) != ("forward", "example", False):
-            raise ValueError("baseline=running needs difference=forward, sharing=example, replay=False: its noisy loss "
-                             "is compared with a baseline that must not share its noise")  # fmt: skip
+        if (difference, sharing, replay, parts.name) != ("forward", "example", False, "trial"):
+            raise ValueError("baseline=running needs difference=forward, sharing=example, replay=False, credit=trial: "
+                             "the noisy loss of an example is compared with a baseline that must not share its noise"
+                             )  # fmt: skip
         return reward_prediction(model, loss, sigma, samples, noise, presynaptic != "clean")
     if replay and noisy:
         raise ValueError("replay=True needs presynaptic=clean: it credits the activity of a clean pass")
     if replay:
-        return replayed(model, loss, sigma, samples, noise, difference, sharing)
+        return replayed(model, loss, sigma, samples, noise, difference, sharing, credit)
     if noisy and difference == "jvp":
         raise ValueError("presynaptic=noisy needs difference=forward or central: with jvp the noise is infinitesimal")
-    return with_clean_pass(model, loss, sigma, samples, noise, difference, sharing, noisy)
+    return with_clean_pass(model, loss, sigma, samples, noise, difference, sharing, noisy, credit)
 
 
 def with_clean_pass(
     model: Model, loss: Loss, sigma: float, samples: int, noise: Noise, difference: Difference,
-    sharing: Sharing, noisy: bool,
+    sharing: Sharing, noisy: bool, credit: Credit,
 ) -> Rule:  # fmt: skip
     """Node perturbation with baseline=clean; `noisy`: credit the presynaptic activity of the noisy pass."""
 
     def grads(key, state, params, batch):
         x, y = batch
         outputs = model.apply(params, x)
-        clean = per_example(loss, outputs, y)  # (B,)
+        clean = in_parts(loss, outputs, y)  # (B,), or (B, T)
         shapes = node_shapes(model, params, x)
         if sharing == "batch":
             shapes = {name: jax.ShapeDtypeStruct((1, *s.shape[1:]), s.dtype) for name, s in shapes.items()}
         slope = directional(difference, loss_along(model, loss, params, batch), clean, shapes, sigma)
 
         def one_draw(xi):
-            gain = slope(xi) / batchsize(x)  # (B,)
-            signals = {name: expand(gain, n) * n for name, n in xi.items()}
+            gain = slope(xi) / batchsize(x)  # as the loss
+            signals = {name: expand(credit(gain, n), n) * n for name, n in xi.items()}
             return pullback(model, params, x, signals, adding(scaled(xi, sigma))) if noisy else signals
 
         at_once = 1 if noisy else max(1, ROWS_AT_ONCE // batchsize(x))
         mean = mean_over_draws(one_draw, key, shapes, noise, samples, at_once)
-        return mean if noisy else pullback(model, params, x, mean), state, Info(clean, outputs)
+        return mean if noisy else pullback(model, params, x, mean), state, Info(total(clean), outputs)
 
     return Rule(stateless, grads)

@@ -18,11 +18,12 @@ from nodepert.core import (
     Rule,
     batchsize,
     expand,
+    in_parts,
     node_params,
-    per_example,
     recording,
     stateless,
 )
+from nodepert.rules.credit import Credit, total
 from nodepert.rules.directional import Difference, Noise, draw_keys
 from nodepert.rules.noise import draw
 
@@ -37,6 +38,7 @@ def replayed(
     noise: Noise,
     difference: Difference,
     sharing: Literal["example", "batch"],
+    credit: Credit,
 ) -> Rule:
     """The estimate of node perturbation in two stages: `np(replay=True)`.
 
@@ -52,18 +54,18 @@ def replayed(
         x, y = batch
         keys = jax.random.key_data(draw_keys(key, samples))  # (K, words): a typed key in a conditional counts as reused
         outputs = model.apply(params, x)
-        clean = per_example(loss, outputs, y)  # (B,)
+        clean = in_parts(loss, outputs, y)  # (B,), or (B, T)
         noise_at = partial(node_noise, noise, 1 if sharing == "batch" else batchsize(x), jax.random.key_impl(key))
 
-        def losses(key: Array, step: Array | float) -> Array:  # (B,), with step * xi added at all nodes
-            return per_example(loss, model.apply(params, x, perturbing(key, step, noise_at)), y)
+        def losses(key: Array, step: Array | float) -> Array:  # as clean, with step * xi added at all nodes
+            return in_parts(loss, model.apply(params, x, perturbing(key, step, noise_at)), y)
 
         slope = partial(slope_of, losses, difference, clean, sigma)
-        gains = whole(clean, lambda keys: jax.lax.map(slope, keys) / (samples * batchsize(x)), keys)  # (K, B)
+        gains = whole(clean, lambda keys: jax.lax.map(slope, keys) / (samples * batchsize(x)), keys)  # (K, B, ...)
         found = {}
-        model.apply(params, x, recording({}, crediting(found, gains, keys, noise_at)))
+        model.apply(params, x, recording({}, crediting(found, gains, keys, noise_at, credit)))
         _, place = jax.vjp(lambda p: node_params(model, p, x), params)
-        return place(found)[0], state, Info(clean, outputs)
+        return place(found)[0], state, Info(total(clean), outputs)
 
     return Rule(stateless, grads)
 
@@ -87,7 +89,7 @@ def perturbing(key: Array, step: Array | float, noise_at: NoiseAt) -> Node:
 def slope_of(
     losses: Callable[[Array, Array | float], Array], difference: Difference, clean: Array, sigma: float, key: Array
 ) -> Array:
-    """dL_b / sigma of one draw, (B,); `losses(key, step)` gives the losses with step * xi added."""
+    """dL_b / sigma of one draw, (B,) or in parts; `losses(key, step)` gives the losses with step * xi added."""
     if difference == "jvp":
         return jax.jvp(lambda step: losses(key, step), (jnp.float32(0),), (jnp.float32(1),))[1]
     if difference == "central":
@@ -96,23 +98,24 @@ def slope_of(
     return (losses(key, sigma) - clean) / sigma
 
 
-def crediting(found: dict[str, Any], gains: Array, keys: Array, noise_at: NoiseAt) -> Node:
-    """A node handler that writes each node's weight gradient into `found`; gains: (K, B), keys: (K, words)."""
+def crediting(found: dict[str, Any], gains: Array, keys: Array, noise_at: NoiseAt, credit: Credit) -> Node:
+    """A node handler that writes each node's weight gradient into `found`; gains: (K, B, ...), keys: (K, words)."""
 
-    def credit(name, op, params, h):
+    def crediting_node(name, op, params, h):
         def learn(params, h):
             a, local = jax.vjp(lambda p: op(p, h), params)
 
             def add(signal, one):
                 gain, key = one
-                return signal + expand(gain, a) * noise_at(key, name, a), None
+                xi = noise_at(key, name, a)
+                return signal + expand(credit(gain, xi), a) * xi, None
 
             return a, local(jax.lax.scan(add, jnp.zeros_like(a), (gains, keys))[0])[0]
 
         a, found[name] = whole(gains, learn, params, h)
         return a
 
-    return credit
+    return crediting_node
 
 
 def whole(known: Array, f: Callable[..., Any], *arguments: Any) -> Any:
