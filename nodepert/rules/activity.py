@@ -166,7 +166,8 @@ def activity_perturbation(
         def signals(key):
             dl, da = change(draw(key, shapes, noise))
             n = sum(units(d) for d in da.values())
-            gain = n * dl / expand(sum(squared_norm(d) for d in da.values()), dl) / batchsize(x)
+            norm = jnp.stack([squared_norm(d) for d in da.values()]).sum(0)
+            gain = n * dl / expand(norm, dl) / batchsize(x)
             return {name: expand(credited(gain, d), d) * d for name, d in da.items()}
 
         mean = mean_over(signals, key, samples, at_once=max(1, ROWS_AT_ONCE // batchsize(x)))

@@ -138,11 +138,11 @@ def node_perturbation(
                          "presynaptic")  # fmt: skip
     if guide.name != "none" and head != "evaluated":
         raise ValueError("a guide needs head=evaluated: it predicts from the error of the outputs")
-    credit = make("credit", parts)
+    credited = make("credit", parts)
     if reduced:
         return guided(model, loss, make("guide", guide, model), sigma=sigma, samples=samples, noise=noise,
                       difference=difference, shared=sharing == "batch", gated=active,
-                      evaluated=head == "evaluated", credit=credit)  # fmt: skip
+                      evaluated=head == "evaluated", credit=credited)  # fmt: skip
     if baseline == "running":
         if (difference, sharing, replay, parts.name) != ("forward", "example", False, "trial"):
             raise ValueError("baseline=running needs difference=forward, sharing=example, replay=False, credit=trial: "
@@ -152,10 +152,10 @@ def node_perturbation(
     if replay and noisy:
         raise ValueError("replay=True needs presynaptic=clean: it credits the activity of a clean pass")
     if replay:
-        return replayed(model, loss, sigma, samples, noise, difference, sharing, credit)
+        return replayed(model, loss, sigma, samples, noise, difference, sharing, credited)
     if noisy and difference == "jvp":
         raise ValueError("presynaptic=noisy needs difference=forward or central: with jvp the noise is infinitesimal")
-    return with_clean_pass(model, loss, sigma, samples, noise, difference, sharing, noisy, credit)
+    return with_clean_pass(model, loss, sigma, samples, noise, difference, sharing, noisy, credited)
 
 
 def with_clean_pass(

@@ -86,7 +86,7 @@ def test_an_argument_without_default_must_be_given(factory, own):
 
 
 BAD = {
-    "kind": (("rules", "half", half), "no kind 'rules'; there are: rule, guide, network"),
+    "kind": (("rules", "half", half), "no kind 'rules'; there are: rule, guide, credit, network"),
     "name": (("rule", "my rule", half), "'my rule' cannot be used in a spec"),
     "spec": (("rule", "half(factor=1)", half), "cannot be used in a spec"),
     "taken": (("rule", "np", half), "'np' is taken by a rule of NodePert"),
