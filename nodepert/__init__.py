@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "errors": ["UserError"],
     "core": ["Info", "Model", "Rule", "backprop", "plain", "pullback"],
+    "contract.loops": ["checkpoint", "scan"],
     "registry": ["make_loss", "make_model", "make_rule", "register"],
     "models.adapters.equinox": ["from_equinox", "with_params"],
     "models.adapters.flax": ["from_flax"],
@@ -41,6 +42,8 @@ __all__ = sorted(_MODULE)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from nodepert import experiments as experiments
+    from nodepert.contract.loops import checkpoint as checkpoint
+    from nodepert.contract.loops import scan as scan
     from nodepert.core import Info as Info
     from nodepert.core import Model as Model
     from nodepert.core import Rule as Rule

@@ -15,21 +15,14 @@ and a loss is one number per example, or one per output of each example, (B, T),
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
+from nodepert.contract.loops import at_step, get_opaque_trace_state, keep
 from nodepert.contract.losses import as_values as as_values
 from nodepert.contract.losses import in_parts as in_parts
 from nodepert.contract.losses import per_example as per_example
-
-try:
-    from jax.extend.core import get_opaque_trace_state
-except ImportError:  # jax 0.6.0
-    from jax.core import get_opaque_trace_state as _opaque_trace_state
-
-    get_opaque_trace_state = partial(_opaque_trace_state, "nodepert")
 
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array  # of jax.random.key
@@ -86,11 +79,11 @@ def plain(name: str, op: Op, params: Params, h: Array) -> Array:
 
 def adding(eps: Signals) -> Node:
     """A node handler that adds eps[name] to the pre-activation of every node named in `eps`."""
-    return lambda name, op, params, h: op(params, h) + eps[name] if name in eps else op(params, h)
+    return lambda name, op, params, h: op(params, h) + at_step(eps[name]) if name in eps else op(params, h)
 
 
 def recording(record: dict[str, Array], inner: Node = plain) -> Node:
-    """A node handler that writes every pre-activation into `record`.
+    """A node handler that writes every pre-activation into `record`; of nodes inside `npt.scan`, (B, T, ...).
 
     Raises ValueError for two nodes of one name, and for a node called under a transformation inside the model, where
     a value written by a side effect would be stale and gradients silently wrong.
@@ -98,15 +91,9 @@ def recording(record: dict[str, Array], inner: Node = plain) -> Node:
     trace = get_opaque_trace_state()
 
     def node(name: str, op: Op, params: Params, h: Array) -> Array:
-        if get_opaque_trace_state() != trace:
-            raise ValueError(
-                f"node '{name}' is called under jit, scan, vmap, grad or checkpoint inside the model; "
-                "call nodes directly in `apply` (in a Python loop over layers), and transform the whole model"
-            )
-        if name in record:
-            raise ValueError(f"two nodes are named '{name}'; give every node of a model its own name")
-        record[name] = inner(name, op, params, h)
-        return record[name]
+        a = inner(name, op, params, h)
+        keep(record, name, a, trace)
+        return a
 
     return node
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from nodepert.contract.loops import get_opaque_trace_state, keep
 from nodepert.contract.stand_ins import Examples, parameter
 from nodepert.contract.tested import ALL, cases
 
@@ -110,11 +111,12 @@ def _dependence(
 
 def observed(apply: Callable[..., Any], params: Any, x: Any) -> Any:
     """Outputs, and activity below and above each node: above a node whose weights are 0 nothing shows."""
-    seen = []
+    seen, trace = {}, get_opaque_trace_state()
 
     def node(name, op, own, h):
-        seen.append((h, op(own, h)))
-        return seen[-1][1]
+        a = op(own, h)
+        keep(seen, name, (h, a), trace)
+        return a
 
     return apply(params, x, node), seen
 

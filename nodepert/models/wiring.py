@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import Literal
 
+from nodepert.contract.loops import at_step, get_opaque_trace_state, keep
 from nodepert.core import Array, Model, Params, node_shapes
 
 INPUT = "x"  # stands for the model's input among the names of nodes
@@ -36,20 +37,21 @@ def wiring(model: Model, params: Params, x: Array) -> Wiring:
     shapes = node_shapes(model, params, x)
     paths, tree = jax.tree_util.tree_flatten_with_path(params)
     leaves = [leaf for _, leaf in paths]
-    order: list[str] = []
+    order: dict[str, None] = {}
 
     def cut(x, leaves, a):  # every pre-activation is an argument: only direct inputs reach a node
-        activity: list[Any] = []
+        activity: dict[str, Any] = {}
         given: list[Any] = []
+        trace = get_opaque_trace_state()
 
         def node(name, op, params, h):
-            order.append(name)
-            activity.append(h)
+            order.setdefault(name)
+            keep(activity, name, h, trace)
             given.append(params)
-            return a[name]
+            return at_step(a[name])
 
         outputs = model.apply(jax.tree.unflatten(tree, leaves), x, node)
-        return [*activity, jax.tree.leaves(outputs), jax.tree.leaves(given)]
+        return [*(activity[name] for name in order), jax.tree.leaves(outputs), jax.tree.leaves(given)]
 
     closed, shape = jax.make_jaxpr(cut, return_shape=True)(x, leaves, shapes)
     inputs = [INPUT] * len(jax.tree.leaves(x))
@@ -84,7 +86,20 @@ def reached(jaxpr: Any, sources: list[frozenset[Any]]) -> list[frozenset[Any]]:
         into = [of(v) for v in eqn.invars]
         if eqn.primitive.name in ("jit", "pjit"):  # jax.nn.relu, jnp.where, a helper function
             out = reached(eqn.params["jaxpr"].jaxpr, into)
+        elif eqn.primitive.name == "scan":
+            out = looped(eqn.params, into)
         else:  # an operation, a loop or another call: every input is assumed to reach every output
             out = [frozenset().union(*into)] * len(eqn.outvars)
         known.update(zip(eqn.outvars, out, strict=True))
     return [of(v) for v in jaxpr.outvars]
+
+
+def looped(params: Any, sources: list[frozenset[Any]]) -> list[frozenset[Any]]:
+    """The dependencies of what `jax.lax.scan` returns: what a step carries to the next may depend on all before."""
+    start, stop = params["num_consts"], params["num_consts"] + params["num_carry"]
+    while True:
+        out = reached(params["jaxpr"].jaxpr, sources)
+        carried = [a | b for a, b in zip(sources[start:stop], out, strict=False)]
+        if carried == sources[start:stop]:
+            return out
+        sources = [*sources[:start], *carried, *sources[stop:]]

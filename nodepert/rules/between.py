@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nodepert.contract.loops import at_step, get_opaque_trace_state, keep
 from nodepert.core import Array, Model, Params, Signals, preactivations, recording
+from nodepert.models.wiring import reached
 
 
 class Between(NamedTuple):
@@ -31,11 +33,11 @@ def between(model: Model, params: Params, x: Array) -> Between:
     a = preactivations(model, params, x)
 
     def cut(eps: Signals) -> tuple[dict[str, Array], Array]:
-        reached = {}
+        reached, trace = {}, get_opaque_trace_state()
 
         def node(name, op, params, h):
-            reached[name] = h
-            return a[name] + eps[name]
+            keep(reached, name, h, trace)
+            return at_step(a[name]) + at_step(eps[name])
 
         return reached, model.apply(params, x, recording({}, node))
 
@@ -61,15 +63,8 @@ def between(model: Model, params: Params, x: Array) -> Between:
 def sources(f: Callable[[Signals], Any], eps: Signals) -> Any:
     """{node} of `eps` on which each result of `f` depends, in the structure of its results."""
     closed, results = jax.make_jaxpr(f, return_shape=True)(eps)
-    names = [path[0].key for path, _ in jax.tree_util.tree_leaves_with_path(eps)]
-    known: dict[Any, set[str]] = {var: {name} for var, name in zip(closed.jaxpr.invars, names, strict=True)}
-
-    def of(atoms: Any) -> set[str]:
-        return set().union(*(known.get(v, ()) for v in atoms if not hasattr(v, "val")))
-
-    for equation in closed.jaxpr.eqns:
-        known |= dict.fromkeys(equation.outvars, of(equation.invars))
-    return jax.tree.unflatten(jax.tree.structure(results), [of([v]) for v in closed.jaxpr.outvars])
+    names = [frozenset([path[0].key]) for path, _ in jax.tree_util.tree_leaves_with_path(eps)]
+    return jax.tree.unflatten(jax.tree.structure(results), reached(closed.jaxpr, names))
 
 
 def active(cut: Between) -> Signals:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 from nodepert.core import Array
 from nodepert.errors import UserError
 
-Credit = Callable[[Array, Array], Array]  # (change of the loss in parts (B, S...), noise (B, S'..., n)) -> (B, S'...)
+Credit = Callable[[Array, Any], Array]  # (change of the loss in parts (B, S...), noise (B, S'..., n)) -> (B, S'...)
 
 
 def trial() -> Credit:
@@ -48,7 +49,7 @@ def future(*, gamma: float = 1.0) -> Credit:
     if isinstance(gamma, int | float) and not 0 <= gamma <= 1:
         raise UserError(f"gamma must be in [0, 1]; got {gamma}")
 
-    def credit(change: Array, noise: Array) -> Array:
+    def credit(change: Array, noise: Any) -> Array:
         if not shared_axes(change, noise):
             return total(change)
         steps = jnp.moveaxis(change.sum(tuple(range(2, change.ndim))), 1, 0)  # (T, B)
@@ -67,17 +68,22 @@ def future(*, gamma: float = 1.0) -> Credit:
 def own() -> Credit:
     """The part at the same place answers alone: exact where parts do not interact, as patches; biased in time."""
 
-    def credit(change: Array, noise: Array) -> Array:
+    def credit(change: Array, noise: Any) -> Array:
         return change.sum(tuple(range(1 + shared_axes(change, noise), change.ndim)))
 
     return credit
 
 
-def shared_axes(change: Array, noise: Array) -> int:
+def shared_axes(change: Any, noise: Any) -> int:
     """How many axes after the first a node has in common with the parts of the loss, beside one for its units."""
     most = min(change.ndim - 1, noise.ndim - 2)
     equal = [change.shape[1 + i] == noise.shape[1 + i] for i in range(most)]
     return [*equal, False].index(False)
+
+
+def rows(a: Array, axes: int = 0) -> Array:
+    """(B, S..., ...) -> (B S..., units), with S... this many axes."""
+    return a.reshape(prod(a.shape[: 1 + axes]), -1)
 
 
 def in_the_parts(product: Array, change: Array) -> Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nodepert.contract.loops import get_opaque_trace_state, keep
 from nodepert.core import Array, Loss, Model, Node, Op, Rule, plain, recording
 from nodepert.errors import UserError
 from nodepert.models.layers import Affine
@@ -128,9 +129,10 @@ def rows(name: str, op: Op, params: Any, h: Array) -> Array:
 def each_node(f: Callable[..., Array], model: Model, params: Any, x: Array, inner: Node = plain) -> dict[str, Array]:
     """{node: f(name, op, params, h)} in one pass through `inner`."""
     found: dict[str, Array] = {}
+    trace = get_opaque_trace_state()
 
     def node(name, op, params, h):
-        found[name] = f(name, op, params, h)
+        keep(found, name, f(name, op, params, h), trace)
         return inner(name, op, params, h)
 
     model.apply(params, x, recording({}, node))

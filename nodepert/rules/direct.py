@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from math import prod
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from nodepert.core import Array, Info, Loss, Model, Params, Rule, as_values, batchsize, per_example, pullback, recording
 from nodepert.registry.ranges import positive
+from nodepert.rules.between import between
+from nodepert.rules.credit import shared_axes
 
 ERRORS = {
     "linear": lambda outputs: outputs,
@@ -29,8 +32,9 @@ def direct_feedback_alignment(
 
         s_l[b] = B_l e[b],    g_l = 1/B sum_b s_l[b] z_l[b]^T
 
-    with output error e, (B, outputs). The node whose pre-activation is the output has the signal e itself, so that a
-    network of one layer learns as by backpropagation. Unlike in the paper, s_l is not multiplied by f'(a_l).
+    with output error e, (B, outputs); in time, that of each step, through the same matrices. A node that only reaches
+    the outputs has its exact signal, e where its pre-activation is the output, so that a network of one layer learns as
+    by backpropagation. Unlike in the paper, s_l is not multiplied by f'(a_l).
 
     Cost: a forward pass and the weight gradients.
     Bias: biased, except for the output node; the forward weights align with the feedback.
@@ -64,22 +68,29 @@ def direct_feedback_alignment(
         outputs, shapes = jax.eval_shape(lambda p, x: observed(model, p, x), params, x)
         drawn = {}
         for i, (name, s) in enumerate(shapes.items()):
-            shape = (outputs.size // batchsize(x), *s.shape[1:])
-            deviation = (2 / (shape[0] + s.size // batchsize(x))) ** 0.5
+            axes = common(outputs, s)
+            shape = (prod(outputs.shape[axes:]), *s.shape[axes:])
+            deviation = (2 / (shape[0] + prod(s.shape[axes:]))) ** 0.5
             drawn[name] = scale * deviation * jax.random.normal(jax.random.fold_in(key, i), shape, s.dtype)
         return drawn
 
     def grads(key, feedback, params, batch):
         x, y = batch
-        outputs, a = observed(model, params, x)
-        losses = per_example(loss, outputs, y)
+        cut = between(model, params, x)
+        losses = per_example(loss, cut.outputs, y)
         if error == "loss":
-            e = jax.grad(lambda o: per_example(loss, o, y).sum())(outputs)
+            e = jax.grad(lambda o: per_example(loss, o, y).sum())(cut.outputs)
         else:
-            e = ERRORS[error](outputs) - as_values(y, outputs)
+            e = ERRORS[error](cut.outputs) - as_values(y, cut.outputs)
         e = e / batchsize(x)
-        signals = {n: e if a[n] is outputs else jnp.tensordot(flat(e), feedback[n], 1) for n in a}
-        return pullback(model, params, x, signals), feedback, Info(losses, outputs)
+
+        def signal(name):
+            axes = common(e, cut.a[name])
+            return jnp.tensordot(e.reshape(*e.shape[:axes], -1), feedback[name], 1)
+
+        exact = cut.back({}, e)
+        signals = {name: exact[name] if name in cut.last else signal(name) for name in cut.a}
+        return pullback(model, params, x, signals), feedback, Info(losses, cut.outputs)
 
     return Rule(init, grads)
 
@@ -90,6 +101,6 @@ def observed(model: Model, params: Params, x: Array) -> tuple[Array, dict[str, A
     return model.apply(params, x, recording(a)), a
 
 
-def flat(e: Array) -> Array:
-    """(B, ...) -> (B, units)."""
-    return e.reshape(len(e), -1)
+def common(outputs: Any, a: Any) -> int:
+    """How many axes a node has in common with the outputs, as examples and time, in which B_l is the same."""
+    return 1 + shared_axes(jax.ShapeDtypeStruct(outputs.shape[:-1], outputs.dtype), a)

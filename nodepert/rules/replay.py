@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from nodepert.contract.loops import get_opaque_trace_state, keep, now, stacked_shape
 from nodepert.core import (
     Array,
     Info,
@@ -73,6 +74,7 @@ def replayed(
 def node_noise(noise: Noise, examples: int, generator: Any, data: Array, name: str, a: Array) -> Array:
     """The noise of one node, (examples, ...), as `draw` makes it for all nodes from the key with these data."""
     key = jax.random.wrap_key_data(data, impl=generator)
+    key = key if now() is None else jax.random.fold_in(key, now())
     return draw(key, {name: jax.ShapeDtypeStruct((examples, *a.shape[1:]), a.dtype)}, noise)[name]
 
 
@@ -101,18 +103,22 @@ def slope_of(
 def crediting(found: dict[str, Any], gains: Array, keys: Array, noise_at: NoiseAt, credit: Credit) -> Node:
     """A node handler that writes each node's weight gradient into `found`; gains: (K, B, ...), keys: (K, words)."""
 
+    trace = get_opaque_trace_state()
+
     def crediting_node(name, op, params, h):
         def learn(params, h):
             a, local = jax.vjp(lambda p: op(p, h), params)
 
             def add(signal, one):
                 gain, key = one
-                xi = noise_at(key, name, a)
-                return signal + expand(credit(gain, xi), a) * xi, None
+                gain = credit(gain, stacked_shape(a))  # (B,), or (B, T)
+                gain = gain if gain.ndim == 1 or now() is None else gain[:, now()]
+                return signal + expand(gain, a) * noise_at(key, name, a), None
 
             return a, local(jax.lax.scan(add, jnp.zeros_like(a), (gains, keys))[0])[0]
 
-        a, found[name] = whole(gains, learn, params, h)
+        a, learned = whole(gains, learn, params, h)
+        keep(found, name, learned, trace, summed=True)
         return a
 
     return crediting_node

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nodepert.contract.loops import get_opaque_trace_state
 from nodepert.contract.mixing import check_network
-from nodepert.core import Array, Model, Node, Op, Params, get_opaque_trace_state
+from nodepert.core import Array, Model, Node, Op, Params
 from nodepert.errors import UserError
 from nodepert.models.wiring import wiring
 

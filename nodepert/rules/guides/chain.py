@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nodepert.contract.loops import at_step, get_opaque_trace_state, keep
 from nodepert.core import Array, Model, Params, node_params, recording
 from nodepert.registry.ranges import positive
 from nodepert.rules.feedback import random_like, swapped
@@ -48,7 +49,8 @@ def chain(model: Model, *, rate: float = 3e-4) -> Guide:
 
         def outputs(eps):
             def node(name, op, params, h):
-                return swapped(op, params, back[name], h) + eps[name]
+                a: Array = swapped(op, params, back[name], h)
+                return a + at_step(eps[name])
 
             return model.apply(clean.params, clean.x, recording({}, node))
 
@@ -67,12 +69,13 @@ def chain(model: Model, *, rate: float = 3e-4) -> Guide:
 
 def passed(model: Model, weights: Params, clean: Clean, changes: dict[str, Array]) -> dict[str, Array]:
     """{node: how its pre-activation would change with its input, were these its weights}."""
-    own, found = node_params(model, weights, clean.x), {}
+    own, found, trace = node_params(model, weights, clean.x), {}, get_opaque_trace_state()
 
     def node(name, op, params, h):
         if name in changes:
-            found[name] = jax.jvp(lambda h: op(own[name], h), (h,), (changes[name],))[1]
-        return clean.cut.a[name]
+            passed_on = jax.jvp(lambda h: op(own[name], h), (h,), (at_step(changes[name]),))[1]
+            keep(found, name, passed_on, trace)
+        return at_step(clean.cut.a[name])
 
     model.apply(clean.params, clean.x, recording({}, node))
     return found

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from nodepert.core import Array, Model, Signals
 from nodepert.registry.ranges import positive
-from nodepert.rules.guides.guide import Clean, Guide, flat
+from nodepert.rules.credit import rows, shared_axes
+from nodepert.rules.guides.guide import Clean, Guide
 
 
 def feedback(model: Model, *, rate: float = 0.05) -> Guide:
@@ -15,8 +16,9 @@ def feedback(model: Model, *, rate: float = 0.05) -> Guide:
 
         d_l = J_l^T (e B_l),    B_l <- B_l + rate sum_b e_b^T J_l (s_l - d_l)[b] / sum_b ||e_b||^2
 
-    with output error e, and J_l the derivative of the activity that follows node l with respect to its
-    pre-activation (for a ReLU, whether the unit is active). B starts at 0 and learns by normalised least mean squares.
+    with output error e (in time, that of each step, through the same B), and J_l the derivative of the activity that
+    follows node l with respect to its pre-activation (for a ReLU, whether the unit is active). B starts at 0 and learns
+    by normalised least mean squares.
 
     Into the last hidden layer B_l comes to be W_out^T: weight transport that is learned from noise. Below it, the error
     signal is not a linear function of e, and B_l is the best linear prediction.
@@ -35,12 +37,17 @@ def feedback(model: Model, *, rate: float = 0.05) -> Guide:
     positive("rate", rate)
 
     def init(key, clean):
-        return {name: jnp.zeros((clean.error[0].size, h[0].size), h.dtype) for name, h in clean.cut.h.items()}
+        return {name: jnp.zeros(matrix_shape(clean.error, h), h.dtype) for name, h in clean.cut.h.items()}
 
     def learn(weights, clean, predicted, residual):
-        e, (changes, _) = flat(clean.error), clean.cut.forward(residual)
-        power = jnp.maximum(jnp.square(e).sum(), jnp.finfo(e.dtype).tiny)
-        return {name: (b + rate * e.T @ flat(changes[name]) / power).astype(b.dtype) for name, b in weights.items()}
+        changes, _ = clean.cut.forward(residual)
+        power = jnp.maximum(jnp.square(clean.error).sum(), jnp.finfo(clean.error.dtype).tiny)
+
+        def step(b, change):
+            e, change = per_part(clean.error, change)
+            return (b + rate * e.T @ change / power).astype(b.dtype)
+
+        return {name: step(b, changes[name]) for name, b in weights.items()}
 
     return Guide(init, direct, learn)
 
@@ -62,7 +69,8 @@ def dfa(model: Model, *, scale: float = 1.0) -> Guide:
 
     def init(key, clean):
         def matrix(key, h):
-            return scale / h[0].size ** 0.5 * jax.random.normal(key, (clean.error[0].size, h[0].size), h.dtype)
+            shape = matrix_shape(clean.error, h)
+            return scale / shape[1] ** 0.5 * jax.random.normal(key, shape, h.dtype)
 
         keys = jax.random.split(key, len(clean.cut.h))
         return {name: matrix(k, h) for k, (name, h) in zip(keys, clean.cut.h.items(), strict=True)}
@@ -72,6 +80,18 @@ def dfa(model: Model, *, scale: float = 1.0) -> Guide:
 
 def direct(weights: dict[str, Array], clean: Clean) -> Signals:
     """J_l^T (e B_l) at every node; e itself where a node reaches the outputs."""
-    e = flat(clean.error)
-    errors = {name: (e @ b).astype(b.dtype).reshape(clean.cut.h[name].shape) for name, b in weights.items()}
-    return clean.cut.back(errors, clean.error)
+    h = clean.cut.h
+    errors = {name: (per_part(clean.error, h[name])[0] @ b).astype(b.dtype) for name, b in weights.items()}
+    return clean.cut.back({name: e.reshape(h[name].shape) for name, e in errors.items()}, clean.error)
+
+
+def per_part(error: Array, h: Array) -> tuple[Array, Array]:
+    """Both as rows: one for each example, or for each time step of each example where both have time."""
+    axes = shared_axes(error[..., 0], h)
+    return rows(error, axes), rows(h, axes)
+
+
+def matrix_shape(error: Array, h: Array) -> tuple[int, int]:
+    """(outputs, inputs of a node), of a part."""
+    e, h = jax.eval_shape(per_part, error, h)
+    return e.shape[1], h.shape[1]

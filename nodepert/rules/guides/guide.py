@@ -37,8 +37,3 @@ class Guide(NamedTuple):
 def none(model: Model) -> Guide:
     """No guide: plain node perturbation."""
     return Guide(lambda key, clean: (), lambda state, clean: {}, lambda state, clean, predicted, residual: state)
-
-
-def flat(a: Array) -> Array:
-    """(B, ...) -> (B, units)."""
-    return a.reshape(len(a), -1)
