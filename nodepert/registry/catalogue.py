@@ -120,6 +120,11 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "linfc": ours("models.fc:linfc", "Fully connected without a nonlinearity.", loss="linear-mse"),
         "conv": ours("models.conv:conv", "Three 3x3 convolutions of 32 channels, then a dense layer."),
         "conv-large": ours("models.conv:conv_large", "Seven convolutions of 96 to 192 channels, then a dense layer."),
+        "rnn": ours("models.recurrent:rnn", "Recurrent, tanh.", loss="cross-entropy"),
+        "gru": ours("models.recurrent:gru", "Gated recurrent units.", loss="cross-entropy"),
+        "lif": ours("models.spiking:lif", "Spiking: leaky integrate-and-fire neurons.", loss="cross-entropy"),
+        "transformer": ours("models.transformer:transformer", "A causal transformer, token by token.",
+             loss="cross-entropy"),
         "precision": ours("models.precision:precision", "A network in low precision, as in precision(conv)."),
     },
     "loss": {
