@@ -14,7 +14,7 @@ from nodepert.registry.ranges import at_least
 
 def transformer(
     input_shape: tuple[int, ...], classes: int, *, width: int = 64, depth: int = 2, heads: int = 4,
-    readout: Readout = "every", tokens: bool = False,
+    readout: Readout = "last", tokens: bool = False,
 ) -> Model:  # fmt: skip
     """A causal transformer; nodes embed, qkv0, attend0, up0, down0, qkv1, ..., out, of pre-activations (B, T, n).
 
@@ -30,7 +30,7 @@ def transformer(
         width: Size of the representation of a token, a multiple of `heads`.
         depth: Number of blocks.
         heads: Heads of attention.
-        readout: every: outputs (B, T, classes). last: those of the last token, (B, classes).
+        readout: last: outputs (B, classes), those of the last token. every: outputs (B, T, classes).
         tokens: The input is T whole numbers below `classes`, which become one-hot vectors.
 
     Returns:
@@ -41,7 +41,7 @@ def transformer(
 
     Examples:
         >>> import nodepert as npt
-        >>> model = npt.make_model("transformer(width=32, depth=1, tokens=True)", (20,), 50)
+        >>> model = npt.make_model("transformer(width=32, depth=1, tokens=True, readout=every)", (20,), 50)
 
     References:
         Vaswani et al. 2017; Radford et al. 2019 (norm before each part).

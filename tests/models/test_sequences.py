@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 EXAMPLES, CLASSES = 2, 3
 NETWORKS = {"rnn": "rnn(width=4, readout=every)", "gru": "gru(width=3, readout=every)",
-            "transformer": "transformer(width=4, heads=2, depth=1)"}  # fmt: skip
+            "transformer": "transformer(width=4, heads=2, depth=1, readout=every)"}  # fmt: skip
 LOSS = npt.make_loss("cross-entropy")
 
 
@@ -89,7 +89,7 @@ def test_the_last_readout_is_that_of_the_last_step():
     np.testing.assert_allclose(every.apply(params, x)[:, -1], last.apply(params, x), atol=1e-6)
 
 
-@pytest.mark.parametrize("network", ["rnn(readout=every)", "gru(readout=every)", "transformer"])
+@pytest.mark.parametrize("network", ["rnn(readout=every)", "gru(readout=every)", "transformer(readout=every)"])
 def test_no_step_depends_on_a_later_one(network):
     model = npt.make_model(network, (5, 2), 3)
     params, x = model.init(jax.random.key(0)), jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, 2)), jnp.float32)
@@ -97,7 +97,7 @@ def test_no_step_depends_on_a_later_one(network):
     assert np.array_equal(by_input, np.tril(np.ones((5, 5), bool)))
 
 
-@pytest.mark.parametrize("network", ["rnn(tokens=True, readout=every)", "transformer(tokens=True)"])
+@pytest.mark.parametrize("network", ["rnn(tokens=True, readout=every)", "transformer(tokens=True, readout=every)"])
 def test_tokens_are_one_hot_vectors(network):
     model = npt.make_model(network, (5,), 7)
     x = jnp.asarray([[0, 1, 6, 3, 3]], jnp.float32)
