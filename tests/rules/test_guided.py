@@ -201,6 +201,17 @@ def test_a_unit_is_active_where_it_can_change_what_follows(between_them, expecte
     assert cut.last == ("out",) and set(cut.h) == {"out"}
 
 
+def test_the_output_error_alone_passes_back_through_nothing():
+    def apply(params, x, node=plain):
+        h = jnp.tile(node("fc0", dense, params["fc0"], x), 2)
+        return node("out", dense, params["out"], pooled(h))
+
+    cut, error = between(Model(MODEL.init, apply), PARAMS, FEW[0]), jnp.ones((6, 3))
+    operations = {str(e.primitive) for e in jax.make_jaxpr(lambda error: cut.back({}, error))(error).eqns}
+    assert operations == {"broadcast_in_dim"}  # zeros
+    assert np.array_equal(cut.back({}, error)["out"], error) and not cut.back({}, error)["fc0"].any()
+
+
 def test_a_node_that_reaches_the_outputs_past_the_others_has_that_part_exactly():
     def apply(params, x, node=plain):
         h = jnp.tanh(node("fc0", dense, params["fc0"], x))
