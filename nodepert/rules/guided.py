@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import prod
 from typing import Any, NamedTuple
 
@@ -68,8 +69,8 @@ def guided(
         x, _ = batch
         clean, losses = clean_pass(model, loss, params, batch, evaluated)
         cut, moved = clean.cut, perturbed(clean.cut, evaluated)
-        raw, d = predictions(guide, state, clean, moved)
-        gates = active(cut) if gated else {}
+        gates = {name: gate for name, gate in active(cut).items() if name in moved} if gated else {}
+        raw, d = predictions(guide, state, clean, moved, gates)
         shapes = {name: jax.ShapeDtypeStruct((1, *a.shape[1:]) if shared else a.shape, a.dtype)
                   for name, a in cut.a.items() if name in moved}  # fmt: skip
         slope = directional(difference, loss_along(model, loss, params, batch), losses,
@@ -106,13 +107,16 @@ def perturbed(cut: Between, evaluated: bool) -> list[str]:
     return [name for name in cut.a if not (evaluated and name in cut.last)]
 
 
-def predictions(guide: Guide, state: Guided, clean: Clean, moved: list[str]) -> tuple[Signals, Signals]:
-    """(raw, d): what the guide, and the error of the outputs where it arrives alone, predict; and the same shrunk."""
+def predictions(
+    guide: Guide, state: Guided, clean: Clean, moved: Collection[str], gates: Signals
+) -> tuple[Signals, Signals]:
+    """What the guide predicts, beside the error of the outputs where it arrives alone: as it is, and d, which is shrunk
+    at the perturbed nodes, and 0 at their inactive units."""
     exact, raw = clean.cut.back({}, clean.error), guide.signals(state.guide, clean)
     shrunk = {
         name: (shrinkage(state.moments[name]) * raw[name]).astype(raw[name].dtype) for name in moved if name in raw
     }
-    return exact | raw, exact | shrunk
+    return exact | raw, {name: s * gates.get(name, 1) for name, s in (exact | shrunk).items()}
 
 
 def along(signals: Signals, xi: Signals, like: Array) -> Array:

@@ -115,6 +115,14 @@ def test_noise_on_active_units_counts_only_these():
     assert abs(mean - m * square) > 3 * error
 
 
+def test_what_a_guide_predicts_at_an_inactive_unit_is_no_signal(use):
+    state = use(fixed({"fc0": np.full(UNITS, 0.1)}))
+    assert np.any(delta()["fc0"] == 0)
+    found = drawn(npt.make_rule("np(active=True, head=evaluated, guide=mine, difference=jvp)", MODEL, mse), PARAMS, FEW,
+                  DRAWS, state, per_pass=1)  # fmt: skip  # XLA of jax 0.10.2 miscompiles a thousand of these at once
+    check_expected(found, gradient())
+
+
 def test_a_gate_that_is_wrong_on_one_unit_loses_its_signal(monkeypatch):
     rule, state = npt.make_rule("np(active=True, head=evaluated, difference=jvp)", MODEL, mse), init(batch=FEW)
     check_expected(drawn(rule, PARAMS, FEW, DRAWS, state), gradient())
