@@ -58,7 +58,7 @@ def check(
         recommend: Find the form of np with the least variance: active units, evaluated head, orthogonal draws, guides,
             draws per node.
         guides: Guides that --recommend compares, as specs. Default: all.
-        steps: Steps in which they learn. Default: 300.
+        steps: Steps in which they learn. Default: 1,000.
         name: Name of the study.
         out: Folder for all results.
         data_dir: Folder with the data files; default: NODEPERT_DATA_DIR, the user's cache, then a download.
@@ -73,8 +73,10 @@ def check(
         raise UserError(f"--{'guides' if guides else 'steps'} is an option of check --recommend")
     if recommend and not was_given("--rule"):
         rule = (PLAIN,)
-    if len(rule) != 1 and (recommend or not rule):
-        raise UserError(f"check needs a rule, as in --rule {PLAIN if recommend else 'np'}")
+    if recommend and len(rule) != 1:
+        raise UserError(f"check --recommend takes one rule, as in --rule '{PLAIN}'")
+    if not rule:
+        raise UserError("check needs a rule, as in --rule np")
     found = of_run(trained, out, data_dir) if trained else None
     if found:
         dataset, network, loss = (found.config[kind] for kind in TASK)

@@ -34,7 +34,7 @@ def recommend(
     params: Params | None = None,
     guides: Sequence[str] | None = None,
     batchsize: int = 100,
-    steps: int = 300,
+    steps: int = 1000,
     draws: int = 40,
     seed: int = 0,
     progress: Progress = lambda done, of: None,
@@ -62,7 +62,7 @@ def recommend(
         params: Parameters of the network; None: those of its init. Gains change in training: take trained ones.
         guides: Guides, as specs; None: all that are registered.
         batchsize: Examples of a step.
-        steps: Steps in which guides learn.
+        steps: Steps in which guides learn: as many as they will have had in training, for a gain as in training.
         draws: Steps that are measured, rounded up to a multiple of 20.
         seed: Seed of the initial weights, the examples and the noise.
         progress: Called with the number of forms that are measured, and of all.
