@@ -54,9 +54,9 @@ def table(result: Any) -> Any:
     for column in ("\nvariance", "cosine\n1 step", "draws\nto 0.5", "\ngain", "gain\npredicted"):
         lines.add_column(column, justify="right", no_wrap=True)
     for row in result.rows:
+        gain = with_error(row["gain"], row["gain_error"] or None) if row["variance"] else "exact"
         cells = (with_error(row["variance"], row["variance_error"]), f"{row['cosine']:.2g}",
-                 f"{row['draws_to_half']:,.0f}", with_error(row["gain"], row["gain_error"] or None),
-                 f"{row['predicted_gain']:.3g}")  # fmt: skip
+                 f"{row['draws_to_half']:,.0f}", gain, f"{row['predicted_gain']:.3g}")  # fmt: skip
         lines.add_row(escape(row["form"]), *cells, style="bold" if row is result.best else None)
     return lines
 

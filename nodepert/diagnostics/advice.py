@@ -58,6 +58,8 @@ class Recommendation(NamedTuple):
         return "\n".join(lines + ([f"Without a guide: {self._line(unguided)}"] if unguided is not best else []))
 
     def _line(self, row: Row) -> str:
+        if row["variance"] == 0:
+            return f"{row['rule']}, which is exact, draw by draw."
         return (f"{row['rule']}, {times(row['gain'])} fewer draws than {self.plain} for the same variance "
                 f"({times(row['predicted_gain'])} predicted).")  # fmt: skip
 
@@ -101,4 +103,6 @@ def _lowest(rows: list[Row]) -> Row:
 
 def times(factor: float) -> str:
     """A factor, as 2.6x or 41x."""
+    if factor == math.inf:
+        return "all draws"
     return f"{factor:.2g}x" if factor < 10 else f"{factor:,.0f}x"

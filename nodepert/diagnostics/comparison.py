@@ -25,6 +25,7 @@ from nodepert.registry.spec import Spec
 from nodepert.rules.between import between
 
 SIGNS = 40  # draws by which the variance of signals is carried to that of the gradient
+ROUNDING = 1e-8  # a variance below this is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,7 @@ class Comparison:
         cosine, cosine_error = mean_and_error(total.along / np.where(total.square > 0, np.sqrt(total.square), 1))
         if not math.isfinite(variance):
             raise UserError(f"the estimate of '{form}' is not finite")
+        variance, error = (variance, error) if variance > ROUNDING else (0.0, 0.0)
         values = {"variance": variance, "variance_error": error, "cosine": cosine, "cosine_error": cosine_error,
                   "draws_to_half": draws_to_half(1, 0, self.samples * variance)}  # fmt: skip
         return {"rule": str(form), "guide": str(guide)} | {k: float(v) for k, v in values.items()}, state

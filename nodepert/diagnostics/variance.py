@@ -74,7 +74,7 @@ def of_signals(squares: Signals, noise: str, samples: int) -> Signals:
 
     if noise == "orthogonal":
         column = columns(squares, samples)
-        sums = jnp.zeros((samples, len(next(iter(squares.values())))))
+        sums = jnp.zeros((samples, len(next(iter(squares.values()), ()))))
         for name, s in squares.items():
             sums += jax.ops.segment_sum(s.reshape(len(s), -1).T, column[name].ravel(), samples)
         return {name: jnp.moveaxis(sums[column[name]], -1, 0) - s for name, s in squares.items()}

@@ -218,6 +218,33 @@ def test_the_simplest_of_equal_forms_is_recommended():
     assert "Draws per node (fc0 3, out 1) save 2x." in str(Recommendation("np", 20, 0, better, nodes))
 
 
+def test_a_form_that_is_exact_says_so():
+    readout = fc((5,), 3, depth=0)
+    params = readout.init(jax.random.key(0))
+    exact, _, _ = reference(readout, mse, params, DATA)
+    study = Comparison(readout, mse, params, DATA, DATA, exact, 1, 0, 1, key_of(0))
+    forms = list(combinations(plain_form("np"), []).items())[:3]
+    result = Recommendation("np", 20, 0, *study.table(dict(forms), lambda done, of: None))
+    rows = {row["form"]: row for row in result.rows}
+    assert rows["head"]["variance"] == rows["head"]["predicted_variance"] == 0 and math.isinf(rows["head"]["gain"])
+    assert "Recommended: np(head=evaluated), which is exact, draw by draw." in str(result)
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["rows"][2]["gain"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["conv", "flax"])
+def test_convolutions_and_adapted_models(network):
+    linen = pytest.importorskip("flax.linen")
+    layers = [linen.Conv(4, (3, 3)), linen.relu, lambda h: linen.max_pool(h, (2, 2), (2, 2)),
+              lambda h: h.reshape(len(h), -1), linen.Dense(12), linen.relu, linen.Dense(3)]  # fmt: skip
+    model = npt.make_model("conv", (4, 4, 1), 3) if network == "conv" else linen.Sequential(layers)
+    data = jax.random.normal(jax.random.key(3), (60, 4, 4, 1)), Y
+    result = recommend(model, "np(samples=4)", cross_entropy, data, guides=["chain"], batchsize=20, steps=50, draws=100)
+    for row in result.rows[1:]:
+        assert row["gain"] == pytest.approx(row["predicted_gain"], rel=0.25), row
+    assert result.best["gain"] > 1.5
+
+
 def test_forms_without_orthogonal_draws_and_maps():
     forms = combinations(plain_form("np(samples=3, sigma=1e-2)"), ["chain(rate=1e-3)"])
     assert list(forms) == ["plain", "active", "head", "active, head", "active, head, chain(rate=1e-3)"]
