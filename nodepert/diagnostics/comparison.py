@@ -25,7 +25,7 @@ from nodepert.registry.spec import Spec
 from nodepert.rules.between import between
 
 SIGNS = 40  # draws by which the variance of signals is carried to that of the gradient
-ROUNDING = 1e-8  # a variance below this is none
+ROUNDING = 1e-6  # a variance below this is none: it is a difference of squared norms in float32
 
 
 @dataclass(frozen=True, eq=False)
