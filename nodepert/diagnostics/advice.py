@@ -78,7 +78,7 @@ class Recommendation(NamedTuple):
         if guide:
             without = rows[form.removesuffix(f", {guide}")]
             share = percent(best["residual"] / without["residual"])
-            found.append(f"guide={guide} leaves {share} of the squared norm of the signals after {self.steps} steps: "
+            found.append(f"guide={guide} leaves {share} of the squared norm of the signals after {self.steps:,} steps: "
                          f"it saves {times(best['gain'] / without['gain'])}.")  # fmt: skip
         if draws := [f"{row['node']} {row['draws']}" for row in self.nodes if row["form"] == form]:
             without = rows["active, head" if "head" in form else "plain"]
