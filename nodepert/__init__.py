@@ -22,7 +22,7 @@ _WHERE = {
     "models.adapters.flax": ["from_flax"],
     "data": ["DataError", "DataNotFound", "Dataset", "load_dataset", "make_dataset"],
     "rules.node": ["node_perturbation"],
-    "diagnostics": ["Check", "check"],
+    "diagnostics": ["Check", "Recommendation", "check", "recommend"],
     "studies.run": ["Run"],
     "studies.grid": ["Grid", "load_grid", "make_grid"],
     "studies.callbacks": ["Callback"],
@@ -56,7 +56,9 @@ if TYPE_CHECKING:
     from nodepert.data import load_dataset as load_dataset
     from nodepert.data import make_dataset as make_dataset
     from nodepert.diagnostics import Check as Check
+    from nodepert.diagnostics import Recommendation as Recommendation
     from nodepert.diagnostics import check as check
+    from nodepert.diagnostics import recommend as recommend
     from nodepert.errors import UserError as UserError
     from nodepert.estimators import NodePertClassifier as NodePertClassifier
     from nodepert.estimators import NodePertRegressor as NodePertRegressor

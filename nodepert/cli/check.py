@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +11,11 @@ from typing import Annotated, Any
 
 import tyro
 
+from nodepert.cli.measuring import TASK, Setting, measuring, of_run, setting_of, writable
 from nodepert.cli.options import Flat
 from nodepert.cli.output import Output
+from nodepert.cli.parser import Words, was_given
+from nodepert.cli.recommend import PLAIN, recommended
 from nodepert.errors import UserError
 from nodepert.studies.run import Run
 
@@ -26,6 +28,10 @@ def check(
     batchsize: int = Run.batchsize,
     draws: int | None = None,
     seed: int = Run.seed,
+    trained: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None,
+    recommend: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    guides: Annotated[Words | None, tyro.conf.arg(metavar="STR [STR ...]")] = None,
+    steps: int | None = None,
     name: str = "check",
     out: Path = Path("runs"),
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
@@ -35,42 +41,57 @@ def check(
 
     Example: nodepert check --network fc --dataset mnist5k --rule np anp
 
-    Writes a table (RULE.csv), all results (RULE.json) and a figure (RULE.png) per rule to OUT/NAME/.
+    Writes a table (RULE.csv), all results (RULE.json) and a figure (RULE.png) per rule to OUT/NAME/. With --recommend
+    these are recommend.csv, .json and .png, and compare the forms of np at the same number of forward passes.
 
     Args:
-        rule: One or more learning rules, as specs.
+        rule: One or more learning rules, as specs. With --recommend a plain np; default: np(samples=8).
         dataset: Data set, as a spec.
         network: Network, as a spec; at its initial weights.
         loss: Per-example loss; 'auto': the network's own.
         batchsize: Examples, drawn from the training set.
         draws: Estimates to draw; default: 1,000, and more where network and batch are small. If they are too few, the
-            verdict is undecided, and the text says how many would decide.
+            verdict is undecided, and the text says how many would decide. With --recommend steps of each form; default:
+            40.
         seed: Seed of weights, examples and noise.
+        trained: A trained run (its directory, id or saved file): its data set, loss and network, at its weights.
+        recommend: Find the form of np with the least variance: active units, evaluated head, orthogonal draws, guides,
+            draws per node.
+        guides: Guides that --recommend compares, as specs. Default: all.
+        steps: Steps in which they learn. Default: 1,000.
         name: Name of the study.
         out: Folder for all results.
         data_dir: Folder with the data files; default: NODEPERT_DATA_DIR, the user's cache, then a download.
         output: What is printed.
     """
-    from nodepert.data import load_dataset
-    from nodepert.registry import check_loss, make_loss, make_model
+    from nodepert.registry import make_loss
     from nodepert.studies.setup import check_runs
     from nodepert.studies.store.run_folder import checked_name
     from nodepert.training.compile_cache import keep_programs
 
+    if not recommend and (guides or steps is not None):
+        raise UserError(f"--{'guides' if guides else 'steps'} is an option of check --recommend")
+    if recommend and not was_given("--rule"):
+        rule = (PLAIN,)
+    if recommend and len(rule) != 1:
+        raise UserError(f"check --recommend takes one rule, as in --rule '{PLAIN}'")
     if not rule:
         raise UserError("check needs a rule, as in --rule np")
+    found = of_run(trained, out, data_dir) if trained else None
+    if found:
+        dataset, network, loss = (found.config[kind] for kind in TASK)
     runs = [Run(dataset, network, loss, batchsize, seed=seed, rule=spec) for spec in rule]
     check_runs(runs)
     if len({run.rule for run in runs}) < len(runs):
         raise UserError("two of these rules are the same")
     keep_programs()
     folder = writable(out / checked_name(name))
-    data = load_dataset(runs[0].dataset, data_dir)
-    check_loss(runs[0].specs["loss"], data.task, runs[0].specs["dataset"])
-    model = make_model(runs[0].network, data.train_x.shape[1:], data.outputs)
-    batch = examples(data, batchsize, seed)
+    on = setting_of(runs[0], found, data_dir)
+    if recommend:
+        recommended(on, runs[0], folder, output, {"guides": guides, "steps": steps, "draws": draws})
+        return
     with output.working():
-        results = [measured(run.rule, model, make_loss(run.loss), batch, draws, seed) for run in runs]
+        results = [measured(on, run, make_loss(run.loss), draws) for run in runs]
     paths = [folder / stem for stem in stems([run.rule for run in runs])]
     for path, run, result in zip(paths, runs, results, strict=True):
         write(path, run, result)
@@ -94,45 +115,14 @@ def shown(paths: Sequence[Path], results: Sequence[Any]) -> None:
         print(f"files: {path}.csv, .json, .png\n")
 
 
-def writable(folder: Path) -> Path:
-    """The folder of the results. Raises UserError before anything is computed, if it cannot be made."""
-    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise UserError(f"cannot write {folder}: {parent} is not a writable folder; choose another path with --out")
-    return folder
-
-
-def examples(data: Any, batchsize: int, seed: int) -> tuple[Any, Any]:
-    """A random batch of training examples, (x, y), as in training."""
-    import numpy as np
-
-    n = len(data.train_y)
-    if not 1 <= batchsize <= n:
-        raise UserError(f"batchsize must be in 1..{n:,}, the training examples; got {batchsize}")
-    chosen = np.random.default_rng(seed).permutation(n)[:batchsize]
-    return data.standardised(data.train_x[chosen]), data.targets(data.train_y[chosen])
-
-
-def measured(rule: str, model: Any, loss: Any, batch: tuple[Any, Any], draws: int | None, seed: int) -> Any:
+def measured(on: Setting, run: Run, loss: Any, draws: int | None) -> Any:
     """The result of the check, with a progress bar on a terminal."""
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     from nodepert import diagnostics
-    from nodepert.cli import display
 
-    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(16), TimeElapsedColumn()
-    with Progress(*columns, console=display.console, transient=True, disable=not display.console.is_terminal) as bar:
-        task = bar.add_task(rule, total=None)
-
-        def progress(drawn: int, of: int) -> None:
-            bar.update(task, completed=drawn, total=of)
-
-        try:
-            return diagnostics.check(model, rule, loss, batch, draws=draws, seed=seed, progress=progress)
-        except UserError:
-            raise
-        except ValueError as error:  # of a network, a loss or a rule against its contract
-            raise UserError(str(error)) from error
+    batch = on.examples(run.batchsize, run.seed)
+    with measuring(run.rule) as progress:
+        return diagnostics.check(on.model, run.rule, loss, batch, params=on.params, draws=draws, seed=run.seed,
+                                 progress=progress)  # fmt: skip
 
 
 def table(result: Any) -> Any:
@@ -182,7 +172,7 @@ def everything(run: Run, result: Any) -> dict[str, Any]:
     from nodepert.registry import passes
     from nodepert.studies.store.run_folder import versions
 
-    setting = {k: getattr(run, k) for k in ("dataset", "network", "loss", "batchsize", "seed")}
+    setting = {k: getattr(run, k) for k in (*TASK, "batchsize", "seed")}
     return result.to_dict() | setting | {"passes_per_step": passes(run.rule), "versions": versions()}
 
 

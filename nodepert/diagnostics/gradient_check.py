@@ -18,6 +18,7 @@ from nodepert.core import (
     Model,
     Params,
     Rule,
+    Signals,
     differentiate,
     node_params,
     node_shapes,
@@ -101,9 +102,7 @@ def check(
         'unbiased'
     """
     draws, warmup, seed = map(registry.plain, (draws, warmup, seed))
-    for name, value, lowest in (("draws", draws, FEWEST), ("warmup", warmup, 0), ("seed", seed, 0)):
-        if value is not None and (not isinstance(value, int) or not lowest <= value < 2**31):
-            raise UserError(f"{name} must be a whole number of at least {lowest}; got {value!r}")
+    whole(draws=(FEWEST if draws is None else draws, FEWEST), warmup=(warmup, 0), seed=(seed, 0))
     devices.start()
     batch = checked(batch)
     model = model_of(model, batch[0].shape[1:], 0)
@@ -131,6 +130,13 @@ def check(
     result = Check(str(spec or "this rule"), draws, rows, bias_of_spec(spec) if spec else None, steps, advice)
     unexpected = result.verdict == "biased" and result.declared != "biased"
     return result._replace(note=kinks(network, params, batch[0])) if unexpected else result
+
+
+def whole(**numbers: tuple[Any, int]) -> None:
+    """Raises UserError for numbers, (value, lowest) by name, that are not whole or too low."""
+    for name, (value, lowest) in numbers.items():
+        if not isinstance(value, int) or not lowest <= value < 2**31:
+            raise UserError(f"{name} must be a whole number of at least {lowest}; got {value!r}")
 
 
 def checked(batch: Any) -> Batch:
@@ -185,10 +191,14 @@ def mixed(model: Model, loss: Loss, params: Params, batch: Batch) -> Vectors:
     A rule with one noise draw for the batch and one change of the batch-mean loss has mean g + r.
     """
     x, _ = batch
-    along = loss_along(model, loss, params, batch)
-    zeros = {name: jnp.zeros(s.shape, s.dtype) for name, s in node_shapes(model, params, x).items()}
-    delta = jax.grad(lambda eps: along(eps).mean())(zeros)
+    delta = jax.tree.map(lambda s: s / len(x), error_signals(model, loss, params, batch))
     return by_node(model, pullback(model, params, x, {n: d.mean(0, keepdims=True) - d for n, d in delta.items()}), x)
+
+
+def error_signals(model: Model, loss: Loss, params: Params, batch: Batch) -> Signals:
+    """The exact error signals, {node: dL_b/da_l}, by backpropagation."""
+    zeros = {name: jnp.zeros(s.shape, s.dtype) for name, s in node_shapes(model, params, batch[0]).items()}
+    return jax.grad(lambda eps: loss_along(model, loss, params, batch)(eps).sum())(zeros)
 
 
 def by_node(model: Model, tree: Params, x: Array) -> Vectors:
@@ -210,7 +220,7 @@ def estimator(rule: Rule, model: Model, state: Any, params: Params, batch: Batch
         state, params, batch = given
         return by_node(model, rule.grads(jax.random.fold_in(noise, k), state, params, batch)[0], batch[0])
 
-    if jax.tree.leaves(state):
+    if warmup and jax.tree.leaves(state):
         state = jax.jit(called)(state, params, batch)
     return draw, (state, params, batch)
 

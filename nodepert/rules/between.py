@@ -50,10 +50,13 @@ def between(model: Model, params: Params, x: Array) -> Between:
         return {name: h for name, h in reached.items() if name in hidden}, outputs
 
     (h, outputs), forward = jax.linearize(between_nodes, zeros)
-    transposed = jax.linear_transpose(forward, zeros)
 
     def back(errors: Mapping[str, Array], error: Array) -> Signals:
-        (signals,) = transposed(({name: errors.get(name, jnp.zeros_like(to)) for name, to in h.items()}, error))
+        def chosen(eps: Signals) -> tuple[dict[str, Array], Array]:
+            changes, change = forward(eps)
+            return {name: changes[name] for name in errors}, change
+
+        (signals,) = jax.linear_transpose(chosen, zeros)((dict(errors), error))
         return signals
 
     inner = set().union(*origins[0].values())

@@ -107,10 +107,16 @@ def orthogonal(key: Key, shapes: Mapping[str, Any], samples: int) -> Callable[[A
     """
     from scipy.linalg import hadamard  # late: it takes a third of a second
 
-    matrix, start = jnp.asarray(hadamard(samples), jnp.float32), 0
-    columns, signs = {}, draw(key, shapes, "rademacher")
+    matrix, column = jnp.asarray(hadamard(samples), jnp.float32), columns(shapes, samples)
+    signs = draw(key, shapes, "rademacher")
+    return lambda k: {name: r * matrix[k][column[name]].astype(r.dtype) for name, r in signs.items()}
+
+
+def columns(shapes: Mapping[str, Any], samples: int) -> dict[str, np.ndarray]:
+    """{node: the column of H of each unit}, i mod K."""
+    found, start = {}, 0
     for name, shape in shapes.items():
         units = prod(shape.shape[1:])
-        columns[name] = ((start + np.arange(units)) % samples).reshape(shape.shape[1:])
+        found[name] = ((start + np.arange(units)) % samples).reshape(shape.shape[1:])
         start += units
-    return lambda k: {name: r * matrix[k][columns[name]].astype(r.dtype) for name, r in signs.items()}
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import prod
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from nodepert.core import (
     Info,
     Loss,
     Model,
+    Params,
     Rule,
     Signals,
     batchsize,
@@ -20,7 +22,7 @@ from nodepert.core import (
     in_parts,
     pullback,
 )
-from nodepert.rules.between import active, between
+from nodepert.rules.between import Between, active, between
 from nodepert.rules.credit import Credit, in_the_parts, total
 from nodepert.rules.directional import ROWS_AT_ONCE, Difference, directional, loss_along, mean_over_draws
 from nodepert.rules.guides.guide import Clean, Guide
@@ -58,27 +60,17 @@ def guided(
         The `Rule`; its state is `Guided`.
     """
 
-    def clean_pass(params, x, y) -> tuple[Clean, Array]:
-        cut = between(model, params, x)
-        losses = in_parts(loss, cut.outputs, y)
-        error = output_error(loss, cut.outputs, y) if evaluated else jnp.zeros_like(cut.outputs)
-        return Clean(params, x, cut, error), losses
-
     def init(key, params, x):
         cut = between(model, params, x[:1])
         clean = Clean(params, x[:1], cut, jnp.zeros_like(cut.outputs))
         return Guided(guide.init(key, clean), {name: jnp.zeros(2) for name in cut.a})
 
     def grads(key, state, params, batch):
-        x, y = batch
-        clean, losses = clean_pass(params, x, y)
-        cut, exact = clean.cut, clean.cut.back({}, clean.error)
-        still = set(cut.last) if evaluated else set()  # whose signal is exact
-        raw = guide.signals(state.guide, clean)
-        shrunk = {name: (shrinkage(state.moments[name]) * r).astype(r.dtype) for name, r in raw.items()}
-        d = exact | {name: r for name, r in shrunk.items() if name not in still}
-        moved = [name for name in cut.a if name not in still]
-        gates = active(cut) if gated else {}
+        x, _ = batch
+        clean, losses = clean_pass(model, loss, params, batch, evaluated)
+        cut, moved = clean.cut, perturbed(clean.cut, evaluated)
+        gates = {name: gate for name, gate in active(cut).items() if name in moved} if gated else {}
+        raw, d = predictions(guide, state, clean, moved, gates)
         shapes = {name: jax.ShapeDtypeStruct((1, *a.shape[1:]) if shared else a.shape, a.dtype)
                   for name, a in cut.a.items() if name in moved}  # fmt: skip
         slope = directional(difference, loss_along(model, loss, params, batch), losses,
@@ -93,11 +85,38 @@ def guided(
         at_once = max(1, ROWS_AT_ONCE // batchsize(x))
         residual = mean_over_draws(one_draw, key, shapes, noise, samples, at_once) if moved else {}
         signals = d | {name: d[name] + r for name, r in residual.items()}
-        state = learned(guide, state, clean, exact | raw, signals)
+        state = learned(guide, state, clean, raw, signals)
         grads = pullback(model, params, x, jax.tree.map(lambda s: s / batchsize(x), signals))
         return grads, state, Info(total(losses), cut.outputs)
 
     return Rule(init, grads)
+
+
+def clean_pass(
+    model: Model, loss: Loss, params: Params, batch: tuple[Array, Array], evaluated: bool
+) -> tuple[Clean, Array]:
+    """The clean pass, cut at its nodes, and its losses; the error of the outputs is 0 unless it is evaluated."""
+    x, y = batch
+    cut = between(model, params, x)
+    error = output_error(loss, cut.outputs, y) if evaluated else jnp.zeros_like(cut.outputs)
+    return Clean(params, x, cut, error), in_parts(loss, cut.outputs, y)
+
+
+def perturbed(cut: Between, evaluated: bool) -> list[str]:
+    """The nodes that get noise: with an evaluated head the others have their exact signal."""
+    return [name for name in cut.a if not (evaluated and name in cut.last)]
+
+
+def predictions(
+    guide: Guide, state: Guided, clean: Clean, moved: Collection[str], gates: Signals
+) -> tuple[Signals, Signals]:
+    """What the guide predicts, beside the error of the outputs where it arrives alone: as it is, and d, which is shrunk
+    at the perturbed nodes, and 0 at their inactive units."""
+    exact, raw = clean.cut.back({}, clean.error), guide.signals(state.guide, clean)
+    shrunk = {
+        name: (shrinkage(state.moments[name]) * raw[name]).astype(raw[name].dtype) for name in moved if name in raw
+    }
+    return exact | raw, {name: s * gates.get(name, 1) for name, s in (exact | shrunk).items()}
 
 
 def along(signals: Signals, xi: Signals, like: Array) -> Array:

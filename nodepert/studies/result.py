@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from nodepert.core import Params
+from nodepert.core import Model, Params
 from nodepert.data import Dataset, load_dataset
 from nodepert.data.dataset import fingerprint
 from nodepert.data.validation import held_out
@@ -93,6 +93,11 @@ class Result:
         """The parameters of the trained network, read from the last checkpoint where the run was read back; None where
         none are saved. Raises UserError where they are corrupt."""
         return self._found.params if self._found else None
+
+    @property
+    def model(self) -> Model:
+        """The trained network as functions of `params`. Raises UserError where none is saved."""
+        return self._trained.predictor.model
 
     @cached_property
     def _found(self) -> Trained | None:

@@ -115,6 +115,14 @@ def test_noise_on_active_units_counts_only_these():
     assert abs(mean - m * square) > 3 * error
 
 
+def test_what_a_guide_predicts_at_an_inactive_unit_is_no_signal(use):
+    state = use(fixed({"fc0": np.full(UNITS, 0.1)}))
+    assert np.any(delta()["fc0"] == 0)
+    found = drawn(npt.make_rule("np(active=True, head=evaluated, guide=mine, difference=jvp)", MODEL, mse), PARAMS, FEW,
+                  DRAWS, state, per_pass=1)  # fmt: skip  # XLA of jax 0.10.2 miscompiles a thousand of these at once
+    check_expected(found, gradient())
+
+
 def test_a_gate_that_is_wrong_on_one_unit_loses_its_signal(monkeypatch):
     rule, state = npt.make_rule("np(active=True, head=evaluated, difference=jvp)", MODEL, mse), init(batch=FEW)
     check_expected(drawn(rule, PARAMS, FEW, DRAWS, state), gradient())
@@ -199,6 +207,17 @@ def test_a_unit_is_active_where_it_can_change_what_follows(between_them, expecte
     gates = active(cut)
     assert np.array_equal(gates["fc0"] != 0, expected(cut.a["fc0"])) and gates["out"].all()
     assert cut.last == ("out",) and set(cut.h) == {"out"}
+
+
+def test_the_output_error_alone_passes_back_through_nothing():
+    def apply(params, x, node=plain):
+        h = jnp.tile(node("fc0", dense, params["fc0"], x), 2)
+        return node("out", dense, params["out"], pooled(h))
+
+    cut, error = between(Model(MODEL.init, apply), PARAMS, FEW[0]), jnp.ones((6, 3))
+    operations = {str(e.primitive) for e in jax.make_jaxpr(lambda error: cut.back({}, error))(error).eqns}
+    assert operations == {"broadcast_in_dim"}  # zeros
+    assert np.array_equal(cut.back({}, error)["out"], error) and not cut.back({}, error)["fc0"].any()
 
 
 def test_a_node_that_reaches_the_outputs_past_the_others_has_that_part_exactly():
