@@ -13,6 +13,7 @@ import pytest
 from commands import work as work
 from jax._src import compiler
 from small import own as own
+from threadpoolctl import threadpool_limits
 
 from nodepert.diagnostics.conformance.common import hurried
 
@@ -21,6 +22,8 @@ CACHE = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME
 jax.devices()  # JAX is started: no test decides how many CPU devices the next one has
 
 jax.config.update("jax_debug_key_reuse", True)
+
+threadpool_limits(1, user_api="blas")  # two workers share two cores: more threads only wait
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell: commands that tests start hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
