@@ -60,7 +60,7 @@ def groups(runs: Sequence[Run]) -> list[list[int]]:
 
 def hyper_of(run: Run) -> Hyper:
     """A run's numbers: every default written out, so that they are alike in runs that leave them out."""
-    values = vars(run) | run.specs
+    values: dict[str, Any] = vars(run) | run.specs
     return Hyper(*(values[name] for name in Hyper._fields))
 
 
