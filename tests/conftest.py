@@ -11,13 +11,19 @@ import tempfile
 import jax
 import pytest
 from commands import work as work
+from jax._src import compiler
 from small import own as own
+from threadpoolctl import threadpool_limits
+
+from nodepert.diagnostics.conformance.common import hurried
 
 CACHE = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
 
 jax.devices()  # JAX is started: no test decides how many CPU devices the next one has
 
 jax.config.update("jax_debug_key_reuse", True)
+
+threadpool_limits(1, user_api="blas")  # two workers share two cores: more threads only wait
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell: commands that tests start hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -54,12 +60,18 @@ def own_folder(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def quickly_compiled():
     """Programs of this module, and of processes that it starts, run once: optimising them would take longer."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    yield
-    del os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
-    jax.config.update("jax_disable_most_optimizations", before)
+    options_of, quick = compiler.get_compile_options, hurried()
+
+    def with_quick_options(*args, **kwargs):
+        options = options_of(*args, **kwargs)
+        options.env_option_overrides = [*options.env_option_overrides, *quick.items()]
+        return options
+
+    flags = [os.environ.get("XLA_FLAGS", ""), *(f"--{name}={value}".lower() for name, value in quick.items())]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "get_compile_options", with_quick_options)  # of every program: of eager operations too
+        patch.setenv("XLA_FLAGS", " ".join(flags).strip())
+        yield
 
 
 @pytest.fixture

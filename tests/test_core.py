@@ -1,13 +1,16 @@
 """The core on all networks: the pullback is the gradient, nodes are guarded, examples never mix."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.test_util import check_grads
 
 from nodepert import registry
 from nodepert.core import Model, adding, backprop, node_shapes, per_example, plain, preactivations, pullback
-from nodepert.models.fc import fc
+from nodepert.diagnostics.conformance.common import compiled
 from nodepert.models.layers import dense
 from nodepert.rules.node import node_perturbation
 from nodepert.training.losses import cross_entropy, linear_mse, mse
@@ -19,11 +22,12 @@ QUICK = [name for name in NETWORKS if name != "conv-large"]  # check_model has t
 SMALL = {"fc": "fc(width=9)", "linfc": "linfc(width=9)", "precision": "precision(fc(width=9), dtype=float32)"}
 
 
+@cache
 def task(network, examples=3, shape=(8, 8, 3), classes=4):
     model = registry.make("network", SMALL.get(network, network), shape, classes)
-    k = jax.random.split(jax.random.key(1), 3)
-    x = jax.random.normal(k[0], (examples, *shape))
-    return model, model.init(k[1]), x, jax.random.randint(k[2], (examples,), 0, classes)
+    random = np.random.default_rng(1)
+    x, y = random.normal(size=(examples, *shape)), random.integers(classes, size=examples)
+    return model, compiled(model.init)(jax.random.key(1)), jnp.asarray(x, "float32"), jnp.asarray(y, "int32")
 
 
 def exact_errors(model, params, x, y, loss):
@@ -33,35 +37,49 @@ def exact_errors(model, params, x, y, loss):
 
 
 def close(a, b, rtol=1e-5):
-    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(b))
-    return all(bool(jnp.allclose(p, q, rtol, rtol * scale)) for p, q in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+    scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(b))
+    return all(np.allclose(p, q, rtol, rtol * scale) for p, q in zip(*map(jax.tree.leaves, (a, b)), strict=True))
 
 
 @pytest.mark.parametrize("network", QUICK)
 def test_pullback_of_exact_errors_is_the_gradient(network):
     model, params, x, y = task(network)
-    signals = exact_errors(model, params, x, y, cross_entropy)
-    gradient = jax.grad(lambda p: cross_entropy(model.apply(p, x), y).mean())(params)
-    assert close(pullback(model, params, x, signals), gradient)
-    wrong = {name: s * (1.01 if name == "out" else 1) for name, s in signals.items()}
-    assert not close(pullback(model, params, x, wrong), gradient)
+
+    @compiled
+    def run(params, x):
+        signals = exact_errors(model, params, x, y, cross_entropy)
+        wrong = {name: s * (1.01 if name == "out" else 1) for name, s in signals.items()}
+        gradient = jax.grad(lambda p: cross_entropy(model.apply(p, x), y).mean())(params)
+        return gradient, *(pullback(model, params, x, s) for s in (signals, wrong))
+
+    gradient, found, wrong = run(params, x)
+    assert close(found, gradient) and not close(wrong, gradient)
 
 
 @pytest.mark.parametrize("network", QUICK)
 def test_backprop_is_the_gradient_and_reaches_every_parameter(network):
     model, params, x, y = task(network)
-    grads, _, info = backprop(model, mse).grads(jax.random.key(0), (), params, (x, y))
-    assert close(grads, jax.grad(lambda p: mse(model.apply(p, x), y).mean())(params))
-    assert all(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(grads))
-    assert bool(jnp.allclose(info.loss, mse(model.apply(params, x), y)))
+
+    @compiled
+    def run(params, x):
+        gradient = jax.grad(lambda p: mse(model.apply(p, x), y).mean())(params)
+        found, _, info = backprop(model, mse).grads(jax.random.key(0), (), params, (x, y))
+        return gradient, found, info, mse(model.apply(params, x), y)
+
+    gradient, grads, info, losses = run(params, x)
+    assert close(grads, gradient)
+    assert all(leaf.any() for leaf in jax.tree.leaves(grads))
+    assert np.allclose(info.loss, losses)
     assert info.outputs.shape == (3, 4)
 
 
 @pytest.mark.parametrize("network", QUICK)
 def test_examples_do_not_mix(network):
     model, params, x, _ = task(network, examples=4)
-    alone = jnp.concatenate([model.apply(params, x[b : b + 1]) for b in range(4)])
-    assert bool(jnp.allclose(model.apply(params, x), alone, rtol=1e-4, atol=1e-5))
+    together, alone = compiled(lambda p, x: (model.apply(p, x), [model.apply(p, x[b : b + 1]) for b in range(4)]))(
+        params, x
+    )
+    assert np.allclose(together, np.concatenate(alone), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -164,24 +182,27 @@ def test_a_model_without_nodes_or_with_examples_elsewhere_than_first_is_an_error
 def test_losses_are_right_for_many_draws_of_a_batch(name):
     """More than 32,768 rows under vmap: there jax 0.10 compiles the textbook cross-entropy wrongly on CPU."""
     loss = registry.resolve("loss", name)
-    outputs, y = jax.random.normal(jax.random.key(0), (500, 100, 10)), jnp.arange(100) % 10
+    outputs = jnp.asarray(np.random.default_rng(0).normal(size=(500, 100, 10)), "float32")
+    y = jnp.arange(100) % 10
     for targets in (y, jax.nn.one_hot(y, 10)):
         run = jax.jit(jax.vmap(lambda o, t=targets: (loss(o, t), jax.jvp(lambda o: loss(o, t), (o,), (o,))[1])))
         together = run(outputs)
         parts = [run(part) for part in jnp.split(outputs, 5)]  # 10,000 rows each
-        assert close(together, jax.tree.map(lambda *p: jnp.concatenate(p), *parts))
+        assert close(together, jax.tree.map(lambda *p: np.concatenate(p), *parts))
 
 
 @pytest.mark.parametrize("name", registry.names("loss"))
 def test_estimates_are_right_for_many_draws_of_a_batch(name):
     """The same where the loss is fused with what is made of it."""
-    model = fc((6,), 3, width=5, depth=2)
-    rule = registry.make("rule", "np(difference=jvp)", model, registry.resolve("loss", name))
-    params, batch = model.init(jax.random.key(0)), (jax.random.normal(jax.random.key(1), (8, 6)), jnp.arange(8) % 3)
+    model, params, x, _ = task("fc(width=5, depth=2)", 8, (6,), 3)
+    rule, batch = (
+        registry.make("rule", "np(difference=jvp)", model, registry.resolve("loss", name)),
+        (x, jnp.arange(8) % 3),
+    )
     run = jax.jit(jax.vmap(lambda key: rule.grads(key, (), params, batch)[0]))
     keys = jax.random.split(jax.random.key(2), 20_000)
     parts = [run(part) for part in jnp.split(jax.random.clone(keys), 20)]
-    assert close(run(keys), jax.tree.map(lambda *p: jnp.concatenate(p), *parts))
+    assert close(run(keys), jax.tree.map(lambda *p: np.concatenate(p), *parts))
 
 
 def test_losses_are_their_formulas():

@@ -14,6 +14,7 @@ import nodepert
 from nodepert import main as original
 from nodepert.data import formats
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 SCRIPT = Path(nodepert.__file__).with_name("main.py")
 FULL = ["epoch", "epoch_time", "train_acc", "test_acc", "dataset", "network", "update_rule", "n_hl", "lr", "batchsize"]
 FULL += ["hl_size", "num_epochs", "wd", "exp_name", "log_expdata", "jobid"]
@@ -42,7 +43,7 @@ def work(tmp_path, monkeypatch):
 def start(*arguments):
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), *arguments],
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},  # compiles fast
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

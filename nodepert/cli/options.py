@@ -58,7 +58,7 @@ def _argument(f: Field, text: str) -> Any:
         "bool": Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help=text)],
         "float": Annotated[float, tyro.conf.arg(help=text)],
         "int | None": Annotated[int | None, tyro.conf.arg(metavar="INT", help=text)],
-        "float | None": Annotated[float | None, tyro.conf.arg(metavar="BYTES", help=text)],
+        "float | None": Annotated[float | None, tyro.conf.arg(metavar=f.metadata.get("metavar", "FLOAT"), help=text)],
     }
     return kinds[str(f.type)]
 

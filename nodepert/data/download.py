@@ -8,63 +8,14 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from nodepert.data.dataset import DataError
-from nodepert.data.formats import IDX_FILES
+from nodepert.data.stored import all_stored
 from nodepert.errors import UserError, reason
 
 TIMEOUT = (5, 30)  # seconds to connect, and between two packets; without a network it fails fast
-
-
-class Source(NamedTuple):
-    mirrors: tuple[str, ...]  # tried in this order
-    files: dict[str, str]  # file name -> md5
-
-
-def _idx(*md5: str) -> dict[str, str]:
-    return dict(zip((f"{file}.gz" for file in IDX_FILES), md5, strict=True))
-
-
-SOURCES = {
-    "mnist": Source(
-        (
-            "https://ossci-datasets.s3.amazonaws.com/mnist/",
-            "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        ),
-        _idx(
-            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "d53e105ee54ea40749a09fcbcd1e9432",
-            "9fb629c4189551a2d022fa330f9573f3",
-            "ec29112dd5afa0611ce80d1b7f02629c",
-        ),
-    ),
-    "fmnist": Source(
-        (
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-        ),
-        _idx(
-            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            "25c81989df183df01b3e8a0aad5dffbe",
-            "bef4ecab320f06d8554ea6380940ec79",
-            "bb300cfdad3c16e7a12a480ee83cd310",
-        ),
-    ),
-    "cifar10": Source(
-        ("https://www.cs.toronto.edu/~kriz/",),
-        {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
-    ),
-    "cifar100": Source(
-        ("https://www.cs.toronto.edu/~kriz/",),
-        {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
-    ),
-    "tiny-imagenet": Source(
-        ("http://cs231n.stanford.edu/",),
-        {"tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"},
-    ),
-}
 
 
 def cache_folder() -> Path:
@@ -79,9 +30,10 @@ def fetch(name: str) -> Path:
 
     Raises UserError for an unknown data set, and DataError for a failed download, which leaves the cache unchanged.
     """
-    if name not in SOURCES:
-        raise UserError(f"'{name}' is not a data set that can be downloaded; these are: {', '.join(SOURCES)}")
-    cache, files = cache_folder(), SOURCES[name].files
+    sources = {name: of.downloads for name, of in all_stored().items() if of.mirrors}
+    if name not in sources:
+        raise UserError(f"'{name}' is not a data set that can be downloaded; these are: {', '.join(sources)}")
+    cache, files = cache_folder(), sources[name]
     folder = cache / name
     if all(_intact(folder / file, md5) for file, md5 in files.items()):
         return folder
@@ -115,16 +67,17 @@ def _intact(path: Path, md5: str) -> bool:
 
 def _download(name: str, folder: Path) -> None:
     """Download all files of a data set into a folder; a file from one mirror is not requested from the next."""
-    reasons = []
-    for mirror in SOURCES[name].mirrors:
-        failed = next((why for file in SOURCES[name].files if (why := _retrieve(name, mirror, file, folder))), "")
+    source, reasons = all_stored()[name], []
+    for mirror in source.mirrors:
+        failed = next((why for file, md5 in source.downloads.items()
+                       if (why := _retrieve(mirror, file, md5, folder))), "")  # fmt: skip
         if not failed:
             return
         reasons.append(failed)
     raise DataError(f"cannot download {name}: {'; '.join(reasons)}")
 
 
-def _retrieve(name: str, mirror: str, file: str, folder: Path) -> str:
+def _retrieve(mirror: str, file: str, md5: str, folder: Path) -> str:
     """Download one file; returns the reason of a failure, or ""."""
     import pooch
     from requests import exceptions
@@ -139,8 +92,7 @@ def _retrieve(name: str, mirror: str, file: str, folder: Path) -> str:
     pooch.get_logger().setLevel(logging.ERROR)
     host = urlsplit(mirror).hostname
     try:
-        known = f"md5:{SOURCES[name].files[file]}"
-        pooch.retrieve(mirror + file, known_hash=known, fname=file, path=folder, downloader=downloader)
+        pooch.retrieve(mirror + file, known_hash=f"md5:{md5}", fname=file, path=folder, downloader=downloader)
     except exceptions.HTTPError as error:
         return f"{host} returned {'an error' if error.response is None else error.response.status_code} for {file}"
     except (exceptions.ChunkedEncodingError, exceptions.ReadTimeout):

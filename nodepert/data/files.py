@@ -10,47 +10,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from nodepert import registry
-from nodepert.data import download, formats, tiny_imagenet
+from nodepert.data import download, formats
 from nodepert.data.dataset import DataError, DataNotFound
+from nodepert.data.stored import Stored, all_stored
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
 VARIABLE = "NODEPERT_DATA_DIR"
-
-
-class Layout(NamedTuple):
-    folders: tuple[str, ...]  # names below a data folder, the only difference between MNIST and Fashion-MNIST
-    files: tuple[str, ...]  # files of such a folder, each with or without .gz
-    archive: str = ""  # or this one file, whose name is unique
-    pickles: tuple[str, ...] = ()  # files of the pickled version, which is not read
-
-
-LAYOUTS = {
-    "mnist": Layout(("mnist", "MNIST/raw", "MNIST"), formats.IDX_FILES),
-    "fmnist": Layout(
-        ("fmnist", "fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST"), formats.IDX_FILES
-    ),
-    "cifar10": Layout(
-        ("cifar10", "cifar-10", "cifar-10-batches-bin", "cifar10/cifar-10-batches-bin"),
-        tuple(formats.CIFAR10_FILES),
-        "cifar-10-binary.tar.gz",
-        ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
-    ),
-    "cifar100": Layout(
-        ("cifar100", "cifar-100", "cifar-100-binary", "cifar100/cifar-100-binary"),
-        tuple(formats.CIFAR100_FILES),
-        "cifar-100-binary.tar.gz",
-        ("cifar-100-python", "cifar-100-python.tar.gz"),
-    ),
-    "tiny-imagenet": Layout(
-        ("tiny-imagenet", "tiny-imagenet-200", "tiny-imagenet/tiny-imagenet-200"),
-        tiny_imagenet.LISTS,
-        "tiny-imagenet-200.zip",
-    ),
-    "sarcos": Layout(("sarcos",), ("sarcos_inv.mat", "sarcos_inv_test.mat")),
-}
 
 
 def find(name: str, data_dir: str | None = None) -> Path:
@@ -68,7 +35,7 @@ def find(name: str, data_dir: str | None = None) -> Path:
             return place
     for root in roots:
         _refuse_pickles(name, root)
-    if name not in download.SOURCES:
+    if not all_stored()[name].mirrors:
         raise DataNotFound(f"no {name} in {' or '.join(map(str, roots))}; {_remedy(name, asked)}")
     try:
         download.fetch(name)
@@ -86,14 +53,14 @@ def status(data_dir: str | None = None) -> Iterator[tuple[str, bool, str]]:
 
     Nothing is read or downloaded. Raises DataError for a data folder that does not exist.
     """
-    asked = data_folder(data_dir)
+    asked, kept = data_folder(data_dir), all_stored()
     for name in registry.names("dataset"):
-        if name not in LAYOUTS:
+        if name not in kept:
             yield name, True, "no download needed"
             continue
         try:
             place = next((place for root in _roots(name, asked) if (place := _look(name, root))), None)
-            remedy = f"nodepert data fetch {name}" if name in download.SOURCES else _remedy(name, asked)
+            remedy = f"nodepert data fetch {name}" if kept[name].mirrors else _remedy(name, asked)
             yield name, place is not None, str(place) if place else f"not found; {remedy}"
         except DataError as error:
             yield name, False, str(error)
@@ -118,7 +85,7 @@ def _roots(name: str, asked: Path | None) -> list[Path]:
 
 def _look(name: str, root: Path) -> Path | None:
     """The path of a data set below one root, or None. Raises DataError for an incomplete data set."""
-    layout = LAYOUTS[name]
+    layout = all_stored()[name]
     folders = _folders(layout, root)
     for folder in folders:
         missing = [file for file in layout.files if formats.existing(folder, file) is None]
@@ -133,7 +100,7 @@ def _look(name: str, root: Path) -> Path | None:
 
 
 def _refuse_pickles(name: str, root: Path) -> None:
-    layout = LAYOUTS[name]
+    layout = all_stored()[name]
     signs = [root / sign for sign in layout.pickles]
     signs += [folder / sign for folder in _folders(layout, root) for sign in (*layout.pickles, "batches.meta", "meta")]
     found = [sign for sign in signs if layout.pickles and os.path.exists(sign)]
@@ -144,13 +111,13 @@ def _refuse_pickles(name: str, root: Path) -> None:
         )
 
 
-def _folders(layout: Layout, root: Path) -> list[Path]:
+def _folders(layout: Stored, root: Path) -> list[Path]:
     # The root itself is accepted only by its name, since MNIST must not be taken for Fashion-MNIST.
     own = [root] if _ends_with(root, layout.folders) else []
     return own + [root / folder for folder in layout.folders if os.path.isdir(root / folder)]
 
 
-def _archive(layout: Layout, folder: Path) -> Path | None:
+def _archive(layout: Stored, folder: Path) -> Path | None:
     return formats.existing(folder, layout.archive.removesuffix(".gz")) if layout.archive else None
 
 
@@ -161,11 +128,12 @@ def _ends_with(path: Path, names: tuple[str, ...]) -> bool:
 
 def _remedy(name: str, asked: Path | None) -> str:
     folder = asked or "DIR"
-    what = f"the binary version, {LAYOUTS[name].archive}," if LAYOUTS[name].pickles else LAYOUTS[name].archive
+    layout = all_stored()[name]
+    what = f"the binary version, {layout.archive}," if layout.pickles else layout.archive
     fetch = (f", or run 'nodepert data fetch {name}' with a connection; --dataset mnist5k needs no download"
-             if name in download.SOURCES else "")  # fmt: skip
+             if layout.mirrors else "")  # fmt: skip
     return (
-        f"put {what or 'its files'} into {folder}/{LAYOUTS[name].folders[0]} and give --data-dir {folder} "
+        f"put {what or 'its files'} into {folder}/{layout.folders[0]} and give --data-dir {folder} "
         f"(or set {VARIABLE}){fetch}"
     )
 

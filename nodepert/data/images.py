@@ -7,8 +7,24 @@ import numpy as np
 from nodepert.data import files, formats
 from nodepert.data import tiny_imagenet as tiny
 from nodepert.data.dataset import Arrays, Dataset, build
+from nodepert.data.stored import stored
 
 
+@stored(
+    "mnist",
+    folders=("mnist", "MNIST/raw", "MNIST"),
+    files=formats.IDX_FILES,
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
+    md5=(
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        "9fb629c4189551a2d022fa330f9573f3",
+        "ec29112dd5afa0611ce80d1b7f02629c",
+    ),
+)
 def mnist(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dataset:
     """MNIST (LeCun, Cortes and Burges 1998): 60,000 + 10,000 handwritten digits, (28, 28, 1).
 
@@ -32,6 +48,21 @@ def mnist(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Data
     return build("mnist", formats.idx_set(place, classes=10), 10, str(place), train, test)
 
 
+@stored(
+    "fmnist",
+    folders=("fmnist", "fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST"),
+    files=formats.IDX_FILES,
+    mirrors=(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    ),
+    md5=(
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "25c81989df183df01b3e8a0aad5dffbe",
+        "bef4ecab320f06d8554ea6380940ec79",
+        "bb300cfdad3c16e7a12a480ee83cd310",
+    ),
+)
 def fmnist(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dataset:
     """Fashion-MNIST (Xiao, Rasul and Vollgraf 2017): 60,000 + 10,000 images of clothes, (28, 28, 1).
 
@@ -45,6 +76,15 @@ def fmnist(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dat
     return build("fmnist", formats.idx_set(place, classes=10), 10, str(place), train, test)
 
 
+@stored(
+    "cifar10",
+    folders=("cifar10", "cifar-10", "cifar-10-batches-bin", "cifar10/cifar-10-batches-bin"),
+    files=tuple(formats.CIFAR10_FILES),
+    archive="cifar-10-binary.tar.gz",
+    pickles=("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    mirrors=("https://www.cs.toronto.edu/~kriz/",),
+    md5=("c32a1d4ab5d03f1284b67883e8d87530",),
+)
 def cifar10(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dataset:
     """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 photographs of 10 classes, (32, 32, 3).
 
@@ -59,6 +99,15 @@ def cifar10(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Da
     return build("cifar10", arrays, 10, str(place), train, test)
 
 
+@stored(
+    "cifar100",
+    folders=("cifar100", "cifar-100", "cifar-100-binary", "cifar100/cifar-100-binary"),
+    files=tuple(formats.CIFAR100_FILES),
+    archive="cifar-100-binary.tar.gz",
+    pickles=("cifar-100-python", "cifar-100-python.tar.gz"),
+    mirrors=("https://www.cs.toronto.edu/~kriz/",),
+    md5=("03b5dce01913d631647c71ecec9e9cb8",),
+)
 def cifar100(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dataset:
     """CIFAR-100 (Krizhevsky 2009): 50,000 + 10,000 photographs of 100 (fine) classes, (32, 32, 3).
 
@@ -73,6 +122,14 @@ def cifar100(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> D
     return build("cifar100", arrays, 100, str(place), train, test)
 
 
+@stored(
+    "tiny-imagenet",
+    folders=("tiny-imagenet", "tiny-imagenet-200", "tiny-imagenet/tiny-imagenet-200"),
+    files=tiny.LISTS,
+    archive="tiny-imagenet-200.zip",
+    mirrors=("http://cs231n.stanford.edu/",),
+    md5=("90528d7ca1a48142e341f4ef8d21d0de",),
+)
 def tiny_imagenet(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dataset:
     """Tiny ImageNet (Le and Yang 2015): 100,000 + 10,000 photographs of 200 classes, (64, 64, 3).
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from nodepert.data import files, formats
 from nodepert.data.dataset import Arrays, Dataset, build
+from nodepert.data.stored import stored
 
 
 def diabetes(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dataset:
@@ -48,6 +49,7 @@ def autompg(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Da
     return build("autompg", arrays, 1, "package mlxtend", train, test, task="values")
 
 
+@stored("sarcos", folders=("sarcos",), files=("sarcos_inv.mat", "sarcos_inv_test.mat"))
 def sarcos(data_dir: str | None = None, *, train: int = 0, test: int = 0) -> Dataset:
     """SARCOS (Vijayakumar and Schaal 2000): positions, velocities and accelerations of the 7 joints of a robot arm, 21
     numbers, and the 7 torques; 44,484 + 4,449 examples.

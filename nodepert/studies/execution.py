@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Execution:
     alignment/fc0, 'alignment/*'. See 'nodepert list metrics'."""
     lanes: int | None = None
     """Replicas that are vectorised on each device; by default all on a GPU, one on a CPU."""
-    memory: float | None = None
+    memory: float | None = field(default=None, metadata={"metavar": "BYTES"})
     """Bytes for one program on each device, as in 8e9; by default what is free."""
     spread_batch: bool = False
     """For one large run: spread each batch over all devices. (Several runs are spread over them anyway.)"""

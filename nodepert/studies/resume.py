@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from typing import Any
 
@@ -47,15 +48,15 @@ def find_checkpoints(group: Group, folders: dict[int, RunFolder]) -> dict[int, C
 
 def _shorter(run: Run, folder: RunFolder) -> RunFolder | None:
     """The folder of the longest run in this study that differs in having fewer epochs only, and has its result."""
-    for epochs in range(run.epochs - 1, 0, -1):
-        path = folder.path.with_name(id_of(run.config | {"epochs": epochs}))
-        if (path / "config.json").exists():
+    config, others = run.config, set(os.listdir(folder.path.parent)) - {folder.path.name}
+    for epochs in range(run.epochs - 1, 0, -1) if others else ():  # there may be a million
+        if (name := id_of(config | {"epochs": epochs})) in others:
             try:
-                found = RunFolder.read(path)
+                found = RunFolder.read(folder.path.with_name(name))
             except UserError:
                 continue
             same = all(found.record.get(key) == folder.record.get(key) for key in ("data", "code", "settings"))
-            if same and found.done and checkpoints.exist(path):
+            if same and found.done and checkpoints.exist(found.path):
                 return found
     return None
 

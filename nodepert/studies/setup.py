@@ -60,7 +60,8 @@ def groups(runs: Sequence[Run]) -> list[list[int]]:
 
 def hyper_of(run: Run) -> Hyper:
     """A run's numbers: every default written out, so that they are alike in runs that leave them out."""
-    return Hyper(run.specs["rule"], run.specs["optimizer"], run.lr, run.wd, run.seed)
+    values: dict[str, Any] = vars(run) | run.specs
+    return Hyper(*(values[name] for name in Hyper._fields))
 
 
 def prepare(runs: Sequence[Run], data: Dataset | None = None, data_dir: str | Path | None = None) -> list[Group]:

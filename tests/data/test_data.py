@@ -21,6 +21,7 @@ from PIL import Image
 import nodepert as npt
 from nodepert import registry
 from nodepert.data import DataError, dataset, download, files, formats, load_dataset
+from nodepert.data.stored import all_stored
 from nodepert.errors import UserError
 from nodepert.registry.table import OWN
 
@@ -133,7 +134,7 @@ def test_idx_exactly(tmp_path, name, packed):
 @pytest.mark.parametrize("form", ["plain", "gz", "tar.gz", "tar"])
 @pytest.mark.parametrize(("name", "skip", "classes"), [("cifar10", 0, 10), ("cifar100", 1, 100)])
 def test_cifar_exactly(tmp_path, name, skip, classes, form):
-    layout = files.LAYOUTS[name]
+    layout = all_stored()[name]
     blobs, wanted = cifar_blobs(layout.files, skip, classes)
     if form.startswith("tar"):
         archive = tmp_path / layout.archive.removesuffix("" if form == "tar.gz" else ".gz")
@@ -408,11 +409,11 @@ def served(monkeypatch, tmp_path, *mirrors, wrong=False):
     """A server of one small MNIST under several mirrors, put in the place of the real ones."""
     write_mnist(tmp_path / "server")
     blobs = {name: (tmp_path / "server" / name).read_bytes() for name in MNIST_FILES}
-    md5 = {name: hashlib.md5(b"other" if wrong else blob).hexdigest() for name, blob in blobs.items()}
+    md5 = tuple(hashlib.md5(b"other" if wrong else blob).hexdigest() for blob in blobs.values())
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     server.mirrors = {"whole": blobs, "interrupted": blobs, "some": dict(list(blobs.items())[:2])}  # pyright: ignore
     bases = tuple(f"http://127.0.0.1:{server.server_port}/{mirror}/" for mirror in mirrors)
-    monkeypatch.setitem(download.SOURCES, "mnist", download.Source(bases, md5))
+    monkeypatch.setitem(all_stored(), "mnist", all_stored()["mnist"]._replace(mirrors=bases, md5=md5))
     monkeypatch.setattr(download, "_retrieve", RETRIEVE)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -18,13 +18,11 @@ from small import COLUMNS
 
 from nodepert import main
 from nodepert.cli import app as cli
-from nodepert.diagnostics.conformance.common import hurried
 from nodepert.registry import check, names
 from nodepert.registry.spec import Spec
 from nodepert.studies.grid import load_grid
 from nodepert.studies.run import Run
 from nodepert.studies.store.run_folder import open_run
-from nodepert.training import devices
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -33,8 +31,7 @@ OUTPUT = ("text", "json", "latex", "diff")  # not executed
 OTHER_PAGES = {"README", "fashion", "fashion-table"}  # in docs/experiments
 OTHER_COMMANDS = ("cd", "source", "git", "sbatch", "srun", "ssh", "tensorboard", "wandb", "jupyter", "R", "open")
 
-
-pytestmark = pytest.mark.docs
+pytestmark = [pytest.mark.docs, pytest.mark.usefixtures("quickly_compiled")]
 
 
 def sections(page):
@@ -51,15 +48,6 @@ def unit(page, i):
     all rules but one, because these pages are alike."""
     slow = page.parent.name == "experiments" or (page.parent.name == "rules" and page.stem not in ("index", "np"))
     return pytest.param(page, i, id=f"{page.relative_to(ROOT)}-{i}", marks=[pytest.mark.slow] * slow)
-
-
-@pytest.fixture(autouse=True)
-def fast_compilation(monkeypatch):
-    """Compile with few optimizations: one epoch of training takes less time than its compilation."""
-    options = devices.compiler_options() | hurried()
-    monkeypatch.setattr(devices, "compiler_options", lambda: options)
-    flags = " ".join(f"--{name}={value}".lower() for name, value in hurried().items())
-    monkeypatch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip())
 
 
 @pytest.mark.parametrize("page, i", [unit(page, i) for page, i in UNITS])

@@ -11,12 +11,8 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
-from nodepert.diagnostics.conformance.common import hurried
-
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ipynb"))
-FLAGS = " ".join(f"--{name}={value}".lower() for name, value in hurried().items())
-SETTINGS = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}  # most of the time is compilation
-pytestmark = pytest.mark.docs
+pytestmark = [pytest.mark.docs, pytest.mark.usefixtures("quickly_compiled")]
 PATHS = re.compile(r"(?<![\w./:-])(?:/(?:home|root|tmp|usr|opt|mnt|var|work|Users|private)\b|[A-Z]:\\\\)|file://")
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -37,8 +33,7 @@ def outputs(notebook, kind=None):
 
 @each_notebook
 def test_it_runs_without_an_error_and_without_stderr(path, tmp_path, monkeypatch):
-    for name, value in SETTINGS.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):  # not the user's
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     notebook = nbformat.read(path, as_version=4)

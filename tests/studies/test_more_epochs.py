@@ -6,6 +6,7 @@ import pytest
 from small import RUN, Told, distance, same_rows
 
 import nodepert as npt
+from nodepert.studies import resume
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 SHORT = replace(RUN, optimizer="normalise(adam)", rule="np(baseline=running)")
@@ -42,6 +43,11 @@ def test_a_schedule_that_ends_with_the_run_starts_anew_and_says_so(tmp_path, cap
     long = npt.train(replace(short.run, epochs=3), name="n", out=tmp_path)
     assert f"{short.folder} has this run with fewer epochs, but its schedule depends on the epochs" in caplog.text
     assert same_rows(long, npt.train(long.run))
+
+
+def test_a_shorter_run_is_not_looked_for_where_the_study_has_no_other_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "id_of", lambda config: pytest.fail("one hash for each epoch less"))
+    assert npt.train(replace(SHORT, epochs=2), name="n", out=tmp_path).status == "finished"
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"dataset": "digits(train=200,test=40)"}, {"lr": 0.1}], ids=str)

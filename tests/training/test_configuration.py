@@ -161,8 +161,7 @@ def test_a_run_without_checkpoint_starts_again_under_any_settings(tmp_path):
     with jax.default_matmul_precision("float32"), pytest.raises(Exception, match="resumes"):
         npt.train(TWO, name="n", out=tmp_path, checkpoint_every=0, stop=lambda: True)
     found = npt.train(TWO, name="n", out=tmp_path)
-    default = {"jax_disable_most_optimizations": True}  # of these tests
-    assert json.loads((found.folder / "config.json").read_text())["settings"] == default
+    assert json.loads((found.folder / "config.json").read_text())["settings"] == settings()
 
 
 @pytest.mark.parametrize("rule", ["np", "dtp", "decorrelate(sgd)"])

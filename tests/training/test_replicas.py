@@ -295,8 +295,8 @@ def test_a_run_that_ends_earlier_than_before_has_the_rows_of_its_end(tmp_path):
 
 def environment(devices, **more):
     """Of processes that compile quickly, with so many simulated CPU devices."""
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    return os.environ | flags | {"JAX_PLATFORMS": "cpu"} | more
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | more
 
 
 def agree(a, b):

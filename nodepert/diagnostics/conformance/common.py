@@ -75,7 +75,8 @@ def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
 @cache
 def hurried() -> dict[str, Any]:
     """Options with which XLA compiles several times faster on CPU, to slower code; {} where it has none."""
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False,
+               "xla_cpu_parallel_codegen_split_count": 1}  # fmt: skip
     try:
         jax.jit(lambda x: x + 1, compiler_options=options)(0.0)
     except Exception:
