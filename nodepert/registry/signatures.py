@@ -54,7 +54,7 @@ def read(target: str) -> Described | None:
     factory = _top_level(module).get(name)
     if isinstance(factory, ast.ClassDef):
         parameters = _fields(module, name)
-    elif isinstance(factory, ast.FunctionDef) and not factory.decorator_list:
+    elif isinstance(factory, ast.FunctionDef) and all(map(_changes_nothing, factory.decorator_list)):
         parameters = _parameters(module, factory.args)
     else:
         return None
@@ -63,6 +63,11 @@ def read(target: str) -> Described | None:
         return Described(tuple(unique), inspect.cleandoc(ast.get_docstring(factory) or ""))
     except ValueError:  # a default that is not a literal
         return None
+
+
+def _changes_nothing(decorator: ast.expr) -> bool:
+    """Whether a decorator returns the function itself: `stored(...)`, which declares its files."""
+    return isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "stored"
 
 
 def _fields(module: str, name: str):
