@@ -15,7 +15,7 @@ from nodepert.experiments.shared.tasks import curves, make_hyper, make_task
 
 CORRECT = 95  # per cent, the criterion of Miconi 2017
 SCALES: dict[str, dict[str, Any]] = {
-    "smoke": {"rules": ("np(baseline=running, sigma=0.3)", "sgd"), "dataset": "dnms(step=200, trials=80)",
+    "smoke": {"rules": ("np(baseline=running, sigma=0.2)", "sgd"), "dataset": "dnms(step=200, trials=80)",
               "network": "rnn(width=10, gain=1.5)", "seeds": 3, "epochs": 3, "batchsize": 8},
     "small": {},
     "paper": {"dataset": "dnms(step=10, trials=200)", "network": "rnn(width=200, leak=0.333, gain=1.5)",
@@ -45,13 +45,13 @@ class Dnms(Experiment):
         seeds: Replicas of each rule.
     """
 
-    rules: tuple[str, ...] = ("np(baseline=running, sigma=0.3)", "np(sigma=0.1)", "sgd")
-    dataset: str = "dnms(trials=200)"
+    rules: tuple[str, ...] = ("np(baseline=running, sigma=0.2)", "np(sigma=0.1)", "sgd")
+    dataset: str = "dnms"
     network: str = "rnn(width=100, leak=0.667, gain=1.5)"
     loss: str = "cross-entropy"
     optimizer: str = "adam"
-    lr: float = 2e-3
-    batchsize: int = 8
+    lr: float = 1e-3
+    batchsize: int = 20
     epochs: int = 20
     seeds: int = 100
 
