@@ -79,3 +79,12 @@ def strict_dtypes():
     """A silent mix of dtypes is an error (optax mixes them, so this is for tests of the core)."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture
+def optimised():
+    """Programs of this test are optimised, also in a module that compiles quickly: it reads what the compiler makes."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

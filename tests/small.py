@@ -15,6 +15,10 @@ from nodepert.training.metrics import measured
 
 COLUMNS = ["epoch", *measured()]  # of a row
 RUN = npt.Run(dataset="digits(train=200,test=50)", network="fc(width=8)", epochs=2, batchsize=50, lr=1e-2)
+SMALL_NETWORKS = {"fc": "fc(width=9)", "linfc": "linfc(width=9)", "heads": "heads(conv, predict=parts)",
+                  "mixer": "mixer(width=12, groups=3, blocks=2)",
+                  "resnet-small": "resnet-small(width=8, blocks=2)",
+                  "precision": "precision(fc(width=9), dtype=float32)"}  # fmt: skip
 RUNS = [RUN, replace(RUN, seed=1), replace(RUN, lr=1e30, optimizer="sgd", rule="sgd", loss="linear-mse")]
 
 

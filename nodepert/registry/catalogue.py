@@ -90,7 +90,8 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "fa": ours("rules.feedback:feedback_alignment",
              "Feedback alignment: backpropagation through fixed random weights.", passes=3, lr=0.015),
         "dfa": ours("rules.direct:direct_feedback_alignment",
-             "Direct feedback alignment: the output error through a fixed random matrix per node.", passes=2, lr=0.015),
+             "Direct feedback alignment: the output error through a fixed random matrix per node.", passes=2, lr=0.015,
+             later=("active",)),
         "usf": ours("rules.feedback:sign_symmetry",
              "Sign-symmetric feedback: backpropagation through the signs of the weights.", passes=3, lr=0.008),
         "kp": ours("rules.feedback:kolen_pollack",
@@ -100,6 +101,8 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
              "Difference target propagation: targets for every layer through learned inverses.", passes=7, lr=0.006),
         "decorrelate": ours("rules.decorrelation:decorrelate",
              "Any rule on decorrelated presynaptic activity, as in decorrelate(np).", lr=0.006),
+        "local": ours("rules.local:local",
+             "Any rule, block by block, on the losses of a network's heads, as in local(np(credit=own))."),
         BY_NODE: ours("rules.combine:by_node", "A map from nodes to rules: 'np; out=exact', 'np; fc*=dfa'."),
     },
     "guide": {
@@ -125,6 +128,11 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "lif": ours("models.spiking:lif", "Spiking: leaky integrate-and-fire neurons.", loss="cross-entropy"),
         "transformer": ours("models.transformer:transformer", "A causal transformer, token by token.",
              loss="cross-entropy"),
+        "mixer": ours("models.mixer:mixer",
+             "Patches mixed by token and by channel in groups, with a head per block (Ren et al. 2023)."),
+        "resnet-small": ours("models.resnet:resnet_small",
+             "Residual convolutional blocks with group norm and pooling, and a head per block."),
+        "heads": ours("models.heads:heads", "A network with an auxiliary head at every node, as in heads(fc)."),
         "precision": ours("models.precision:precision", "A network in low precision, as in precision(conv)."),
     },
     "loss": {
@@ -214,6 +222,8 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
              "A recurrent network that learns delayed non-match to sample from reward alone."),
         "rules": ours("experiments.questions.rules:Rules",
              "All learning rules on one task: accuracy and cost."),
+        "published": ours("experiments.questions.published:PublishedTable",
+             "Tables of papers, computed again: their errors and ours, side by side."),
     },
     "tracker": {
         "tensorboard": ours("studies.trackers.tensorboard:tensorboard",
@@ -230,18 +240,8 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
 }  # fmt: skip
 ALIASES = {"rule": {"bp": "sgd"}}
 # The number of leading parameters of a factory that NodePert supplies; those after the `*` belong to the spec.
-CONTEXT = {
-    "rule": 2,
-    "guide": 1,
-    "credit": 0,
-    "network": 2,
-    "loss": 2,
-    "dataset": 1,
-    "optimizer": 2,
-    "experiment": 1,
-    "tracker": 0,
-    "launcher": 1,
-}
+CONTEXT = {"rule": 2, "guide": 1, "credit": 0, "network": 2, "loss": 2, "dataset": 1, "optimizer": 2, "experiment": 1,
+           "tracker": 0, "launcher": 1}  # fmt: skip
 GIVES = {
     "rule": "nodepert.core:Rule",
     "guide": "nodepert.rules.guides.guide:Guide",

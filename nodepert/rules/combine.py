@@ -1,8 +1,8 @@
-"""A map from nodes to rules."""
+"""A map from nodes to rules, and what combinators share."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
 
 import jax
@@ -54,16 +54,25 @@ def by_node(model: Model, loss: Loss, **rules: Spec) -> Rule:
         parts = {p: [n for n, pattern in names.items() if pattern == p] for p in rules}
         return [make("rule", rules[p], restricted(model, own), loss) for p, own in parts.items() if own]
 
+    return summed(groups)
+
+
+def summed(rules: Callable[[Params, Array], list[Rule]], info: int = 0) -> Rule:
+    """The rule whose gradient is the sum of those of several, given by (params, x), for separate parts of a network.
+
+    Its state is a tuple of their states; `info` is the index of the one whose Info it returns.
+    """
+
     def init(key, params, x):
-        return tuple(r.init(jax.random.fold_in(key, i), params, x) for i, r in enumerate(groups(params, x)))
+        return tuple(r.init(jax.random.fold_in(key, i), params, x) for i, r in enumerate(rules(params, x)))
 
     def grads(key, state, params, batch):
         total, states, infos = None, [], []
-        for i, rule in enumerate(groups(params, batch[0])):
-            g, new, info = rule.grads(jax.random.fold_in(key, i), state[i], params, batch)
+        for i, rule in enumerate(rules(params, batch[0])):
+            g, new, found = rule.grads(jax.random.fold_in(key, i), state[i], params, batch)
             total = g if total is None else jax.tree.map(jnp.add, total, g)
-            states, infos = [*states, new], [*infos, info]
-        return total, tuple(states), infos[0]
+            states, infos = [*states, new], [*infos, found]
+        return total, tuple(states), infos[info]
 
     return Rule(init, grads)
 

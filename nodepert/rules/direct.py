@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from nodepert.core import Array, Info, Loss, Model, Params, Rule, as_values, batchsize, per_example, pullback, recording
 from nodepert.registry.ranges import positive
+from nodepert.rules.between import active as active_units
 from nodepert.rules.between import between
 from nodepert.rules.credit import shared_axes
 
@@ -27,6 +28,7 @@ def direct_feedback_alignment(
     error: Literal["loss", "linear", "sigmoid", "softmax"] = "loss",
     scale: float = 1.0,
     seed: int = 0,
+    active: bool = False,
 ) -> Rule:
     """Direct feedback alignment, DFA: the output error is sent to every node, through a fixed random matrix for each.
 
@@ -34,7 +36,7 @@ def direct_feedback_alignment(
 
     with output error e, (B, outputs); in time, that of each step, through the same matrices. A node that only reaches
     the outputs has its exact signal, e where its pre-activation is the output, so that a network of one layer learns as
-    by backpropagation. Unlike in the paper, s_l is not multiplied by f'(a_l).
+    by backpropagation. Unlike in the paper, s_l is not multiplied by f'(a_l); for ReLU active=True does so.
 
     Cost: a forward pass and the weight gradients.
     Bias: biased, except for the output node; the forward weights align with the feedback.
@@ -46,6 +48,7 @@ def direct_feedback_alignment(
         error: loss: e = dL_b/do. linear, sigmoid, softmax: e = f(o) - y, with f the identity or that function.
         scale: Standard deviation of B_l, in units of the Xavier deviation sqrt(2 / (outputs + units)).
         seed: Selects other matrices for the same run seed.
+        active: No signal for units that cannot change what follows, as an inactive ReLU.
 
     Returns:
         The `Rule`; its state is {node: B_l, (outputs, *units of the node)}.
@@ -89,7 +92,8 @@ def direct_feedback_alignment(
             return jnp.tensordot(e.reshape(*e.shape[:axes], -1), feedback[name], 1)
 
         exact = cut.back({}, e)
-        signals = {name: exact[name] if name in cut.last else signal(name) for name in cut.a}
+        gates = active_units(cut) if active else {}
+        signals = {n: exact[n] if n in cut.last else signal(n) * gates.get(n, 1) for n in cut.a}
         return pullback(model, params, x, signals), feedback, Info(losses, cut.outputs)
 
     return Rule(init, grads)

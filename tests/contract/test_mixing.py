@@ -362,11 +362,11 @@ def test_check_and_train_refuse_it(own):
     model = through(MIXING_NETWORKS["centred"])
     with pytest.raises(ValueError, match="this network mixes"):
         npt.check(model, "sgd", "mse", (X, LABELS), study=False)
-    npt.register("network", "mixer", lambda shape, classes: model)
+    npt.register("network", "mixing", lambda shape, classes: model)
     x, y = np.asarray(X), np.asarray(LABELS)
     npt.register("dataset", "five", lambda data_dir: npt.make_dataset(x, y, x, y))
-    with pytest.raises(npt.UserError, match=r"this network mixes .*\(network precision\(mixer\)"):
-        npt.train(npt.Run(dataset="five", network="precision(mixer)", batchsize=5))
+    with pytest.raises(npt.UserError, match=r"this network mixes .*\(network precision\(mixing\)"):
+        npt.train(npt.Run(dataset="five", network="precision(mixing)", batchsize=5))
 
 
 @pytest.mark.parametrize("zero", [False, True])

@@ -107,7 +107,8 @@ def test_no_number_of_draws_is_enough_where_the_mean_points_elsewhere():
 
 # --------------------------------------------------------------------------------------- verdicts on rules
 
-NOT_UNBIASED = [name for name in registry.names("rule") if bias_of_spec(Spec(name)) in ("exact", "biased")]
+NOT_UNBIASED = [name for name in registry.names("rule")
+                if bias_of_spec(Spec(name)) in ("exact", "biased") and name != "local"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [*NOT_UNBIASED, "np"])  # that the others are unbiased: test_conformance.py

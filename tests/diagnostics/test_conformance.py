@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import SMALL_NETWORKS
 
 from nodepert import registry
 from nodepert.core import (
@@ -47,7 +48,11 @@ from nodepert.rules.noise import draw
 from nodepert.testing import check_model, check_rule
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
-WRAPPING = {"decorrelate": "decorrelate(np)", BY_NODE: "np; out=exact"}  # a combinator is checked with another rule
+WRAPPING = {
+    "decorrelate": "decorrelate(np)",
+    "local": "local(np)",
+    BY_NODE: "np; out=exact",
+}  # a combinator is checked with another rule
 OTHER_CODE = {  # forms that are other code than the default ones
     "np(difference=jvp)": {"derivative": True},
     "np(baseline=running)": {},
@@ -134,8 +139,7 @@ def test_a_rule_that_is_not_registered_is_checked_as_a_factory():
 
 @pytest.mark.parametrize("name", registry.names("network"))
 def test_every_registered_network_satisfies_the_contract(name):
-    small = {"fc": "fc(width=9)", "linfc": "linfc(width=9)", "precision": "precision(fc(width=9), dtype=float32)"}
-    check_model(small.get(name, name), (4, 4, 3))
+    check_model(SMALL_NETWORKS.get(name, name), (4, 4, 3))
 
 
 # ----------------------------------------------------------------------------------- what is declared

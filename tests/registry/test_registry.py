@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from small import SMALL_NETWORKS
 
 import nodepert as npt
 from nodepert.cli import app as cli
@@ -237,7 +238,7 @@ def test_every_entry_has_a_sentence(kind, name, entry):
 
 @pytest.mark.parametrize("name", names("network"))
 def test_every_network_builds_for_mnist(name):
-    model = make("network", f"{name}(fc)" if name == "precision" else name, (28, 28, 1), 10)
+    model = make("network", SMALL_NETWORKS.get(name, name), (28, 28, 1), 10)
     params = jax.eval_shape(model.init, jax.random.key(0))
     outputs = jax.eval_shape(model.apply, params, jax.ShapeDtypeStruct((3, 28, 28, 1), "float32"))
     assert outputs.shape == (3, 10)

@@ -213,7 +213,7 @@ def test_the_cost_that_is_listed_begins_with_the_declared_number():
     for name in names("rule"):
         cost, number = facts("rule", name)["Cost"], passes(name)
         assert cost.startswith(f"{number} forward passes per step: ") if number else not re.match(r"\d", cost)
-    assert [name for name in names("rule") if passes(name) is None] == ["inp", "decorrelate", "by-node"]
+    assert [name for name in names("rule") if passes(name) is None] == ["inp", "decorrelate", "local", "by-node"]
 
 
 def test_examples_an_epoch():

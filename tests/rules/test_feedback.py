@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nodepert as npt
-from nodepert.core import backprop
+from nodepert.core import backprop, preactivations
 from nodepert.diagnostics.conformance.common import compiled
 from nodepert.training.losses import cross_entropy, mse
 
@@ -132,6 +132,18 @@ def test_dfa_sends_the_output_error_to_every_node(network):
     first = next(iter(params))
     signal = jnp.tensordot(e, feedback[first], 1)
     assert same(g[first]["b"], signal.reshape(-1, signal.shape[-1]).sum(0), 1e-4)
+
+
+def test_dfa_sends_no_error_to_inactive_units():
+    model, params, (x, y), loss = task("fc(width=9, depth=3)", cross_entropy)
+    feedback, found = None, {}
+    for spec in ("dfa", "dfa(active=True)"):
+        rule = npt.make_rule(spec, model, loss)
+        feedback = rule.init(KEY(3), params, x) if feedback is None else feedback
+        found[spec] = compiled(lambda f, p, r=rule: r.grads(KEY(2), f, p, (x[:1], y[:1]))[0])(feedback, params)
+    on = preactivations(model, params, x[:1])["fc0"][0] > 0
+    every, gated = (found[spec]["fc0"]["b"] for spec in found)
+    assert 0 < on.sum() < on.size and np.array_equal(gated, np.where(on, every, 0))
 
 
 @pytest.mark.parametrize("rule", ["fa", "dfa", "usf", "kp"])

@@ -27,6 +27,7 @@ from nodepert.diagnostics.conformance.cases import (
 from nodepert.diagnostics.conformance.common import alike, compiled, must, require, same, same_bits
 from nodepert.diagnostics.conformance.mean import PER_PASS, SINGLES, Estimates, check_mean, estimates, finite
 from nodepert.diagnostics.declared import BIASES
+from nodepert.models.heads import headed
 from nodepert.registry.generator import pinned
 from nodepert.training.losses import mse
 
@@ -53,7 +54,7 @@ def check_rule(
     An exact rule gives the gradient. An unbiased rule gives it as the mean of its draws, once its state has met the
     examples: a wrong factor (1.15 in all), a wrong sign, and noise shared by examples whose losses are averaged are
     detected (see mean.py). A biased rule has a mean that is not zero, at every node. A network that the rule refuses by
-    a UserError for not being a chain is left out.
+    a UserError for not being a chain is left out; one that it refuses for having no heads is given heads.
 
     Args:
         rule: A factory, (model, loss, *, ...) -> Rule, or a spec.
@@ -79,8 +80,11 @@ def check_rule(
     draws = -(-draws // PER_PASS) * PER_PASS if bias == "unbiased" else SINGLES
     with jax.debug_key_reuse(True):
         for kind, (model, shape) in small_networks().items():
-            on = case(subject, f"rule '{subject.name}' on a small {kind} network", model, shape, seed)
-            if kind == "residual" and "chain" in refusal(on):
+            where = f"rule '{subject.name}' on a small {kind} network"
+            on = case(subject, where, model, shape, seed)
+            if "heads" in (refused := refusal(on)):
+                on = case(subject, f"{where} with heads", headed(model, shape, classes=3), shape, seed)
+            if kind == "residual" and "chain" in refused:
                 continue
             check_shapes(on.where, on, on.numbers, on.params, on.batch[0], (BATCH, BATCH - 1, 1))
             single = check_steps(on, derivative) if kind == "fully connected" else None
