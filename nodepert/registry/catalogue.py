@@ -127,7 +127,7 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "lif": ours("models.spiking:lif", "Spiking: leaky integrate-and-fire neurons.", loss="cross-entropy"),
         "transformer": ours("models.transformer:transformer", "A causal transformer, token by token.",
              loss="cross-entropy"),
-        "mixer": ours("models.mixer:mixer", "Patches, mixed by token and by channel, a head per block (Ren et al. 2023)."),
+        "mixer": ours("models.mixer:mixer", "Patches mixed by token and channel, a head per block (Ren et al. 2023)."),
         "resnet-small": ours("models.resnet:resnet_small", "Residual convolutions with group norm, a head per block."),
         "heads": ours("models.heads:heads", "A network with an auxiliary head at every node, as in heads(fc)."),
         "precision": ours("models.precision:precision", "A network in low precision, as in precision(conv)."),
