@@ -16,9 +16,7 @@ from nodepert.training.metrics import diverged, mean_error
 
 NEAR = 0.5  # points of error: as in the paper, or better
 SCALES: dict[str, dict[str, Any]] = {
-    "smoke": {"columns": ("MNIST M/1/16",), "methods": ("BP",),
-              "dataset": "digits(train=300, test=100)", "network": "fc(width=20)",
-              "epochs": 3, "seeds": 2},
+    "smoke": {"methods": ("BP",), "dataset": "digits", "network": "fc(width=20)", "epochs": 3},
     "small": {},
     "paper": {"epochs": 100, "seeds": 5},
 }  # fmt: skip
