@@ -46,7 +46,7 @@ class PublishedTable(Experiment):
     seeds: int = 2
 
     across = ("columns", "methods")
-    picture = Picture("test_error", "theirs_test", ("column", "method"))
+    picture = Picture("theirs_test", "test_error", ("column",))
 
     def __post_init__(self):
         known = {"columns": [*self.table.columns], "methods": [*self.table.rows]}
