@@ -24,6 +24,8 @@ TASKS = {
     "probabilities": Task("probabilities of classes", "cross-entropy"),
     "multilabel": Task("several labels per example", "sigmoid-cross-entropy"),
     "values": Task("values", "linear-mse"),
+    "steps": Task("a class for every time step", "cross-entropy"),
+    "series": Task("values for every time step", "linear-mse"),
     "": Task("known once they are loaded", "by-target"),
 }
 
@@ -40,6 +42,7 @@ class Entry:
     examples: int | None = None  # data sets only: training examples
     shape: tuple[int, ...] = ()  # data sets only: of one input, if known without loading
     outputs: int = 0  # data sets only: classes, or values per example
+    steps: int = 0  # data sets only: time steps of the targets; 0 where there is one target per example
     task: str = "classes"  # data sets only: one of TASKS
     tasks: tuple[str, ...] = ()  # losses only: the tasks that it fits; () for all
     later: tuple[str, ...] = ()  # arguments of a later version: at their defaults they do not change a run's identity
@@ -129,17 +132,17 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
     },
     "loss": {
         "mse": ours("training.losses:mse", "Squared error of sigmoid(outputs), averaged over the outputs.",
-             tasks=("classes", "probabilities", "multilabel")),
+             tasks=("classes", "probabilities", "multilabel", "steps")),
         "linear-mse": ours("training.losses:linear_mse", "Squared error of the outputs, averaged over them.",
-             tasks=("classes", "probabilities", "multilabel", "values")),
+             tasks=("classes", "probabilities", "multilabel", "values", "steps", "series")),
         "cross-entropy": ours("training.losses:cross_entropy", "Softmax cross-entropy, in nats.",
-             tasks=("classes", "probabilities")),
+             tasks=("classes", "probabilities", "steps")),
         "sigmoid-cross-entropy": ours("training.losses:sigmoid_cross_entropy",
              "Cross-entropy of each output's sigmoid, in nats, averaged over the outputs.",
-             tasks=("classes", "probabilities", "multilabel")),
+             tasks=("classes", "probabilities", "multilabel", "steps")),
         "by-target": ours("training.losses:by_target",
              "Cross-entropy for class indices, linear-mse for values: the default where only the data tell.",
-             tasks=("classes", "values")),
+             tasks=("classes", "values", "steps", "series")),
     },
     "dataset": {
         "mnist": ours("data.images:mnist", "Handwritten digits, 28x28, 60,000 + 10,000, 10 classes.",
