@@ -124,7 +124,7 @@ def _advice(targets: Array, outputs: Array) -> str:
     if axes == 1 < places:
         return ". The outputs have a time axis and the targets have none: use the last output, as in rnn(readout=last)"
     if places == 1 < axes and targets.shape[1] > 1:
-        return ". The targets have a time axis and the outputs have none: use a network in time, as made by npt.scan"
+        return ". The targets have a time axis and the outputs have none: use all outputs, as in rnn(readout=every)"
     if places == axes > 1 and targets.shape[1] != outputs.shape[1]:
         return f". The outputs have {outputs.shape[1]} time steps and the targets {targets.shape[1]}"
     return ". Reshape the targets, or give the network another number of outputs"

@@ -94,8 +94,8 @@ def size(y: np.ndarray, task: str) -> int:
 
 def graded(y: np.ndarray, task: str) -> np.ndarray:
     """Which time steps are graded, (N, T)."""
-    there = ~np.ma.getmaskarray(y).reshape(*y.shape[:2], -1).all(-1)
-    return np.asarray(there & np.ma.filled(y != -1, False)) if task == "steps" else there
+    there = np.asarray(~np.ma.getmaskarray(y).reshape(*y.shape[:2], -1).all(-1))
+    return there & np.ma.filled(y != -1, False) if task == "steps" else there
 
 
 def _rows(y: np.ndarray) -> np.ndarray:
