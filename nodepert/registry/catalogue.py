@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+from nodepert.registry.cost import node_perturbation, perturbation
 from nodepert.registry.spec import BY_NODE
 
 Passes = int | Callable[..., int | None] | None
@@ -59,20 +60,6 @@ class Entry:
 def ours(target: str, about: str, **declared: Any) -> Entry:
     """The line of a built-in; `target` is "module:attribute" within this package."""
     return Entry(f"nodepert.{target}", about, **declared)
-
-
-def perturbation(passes: int, *, samples: int, difference: str, **_: Any) -> int | None:
-    """Forward passes of a rule that takes `passes` with one draw; each further draw, and central, adds one."""
-    central = difference == "central"
-    return None if central and samples > 1 else passes + samples - 1 + central
-
-
-def node_perturbation(*, baseline: str, presynaptic: str, replay: bool, samples: int, **options: Any) -> int | None:
-    """Forward passes of np: a clean and a noisy pass, and the weight gradients; with a running baseline no clean one
-    unless its activity is used."""
-    if baseline == "running":
-        return None if samples > 1 else 3 if presynaptic == "clean" else 2
-    return None if replay or presynaptic == "noisy" else perturbation(3, samples=samples, **options)
 
 
 BUILT_IN: dict[str, dict[str, Entry]] = {
@@ -174,6 +161,15 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "dnms": ours("data.trials:dnms",
              "Delayed non-match to sample: whether the second of two stimuli, with a delay between, is another one.",
              examples=400, shape=(50, 2), outputs=2),
+        "copying": ours("data.sequences:copying", "In time: recall a sequence of symbols.",
+             examples=2000, task="steps"),
+        "adding": ours("data.sequences:adding", "In time: the sum of two marked numbers, one value at the end.",
+             examples=5000, task="values"),
+        "mackey-glass": ours("data.sequences:mackey_glass", "In time: a chaotic series, 15 steps ahead.",
+             examples=50, task="series"),
+        "sequential": ours("data.pixels:sequential", "In time: the pixels of images, as in sequential(digits)."),
+        "text": ours("data.text:text", "In time: the next character of a text, by default of Python's own library.",
+             task="steps"),
         "table": ours("data.columns:table",
              "A CSV or Parquet file: a column of classes, or columns of values, from all other columns.", task=""),
     },
