@@ -141,3 +141,10 @@ def test_check_tells_own_credit_apart_on_targets_in_time():
         "out": "unbiased",
         "all nodes": "biased",
     }
+
+
+@pytest.mark.parametrize("rule", ["np(credit=future)", "wp"])
+def test_the_study_of_sigma_takes_losses_in_parts(rule):
+    model, batch = leaky((5, 3), 2), examples(made("steps"), 4, 0)
+    result = npt.check(model, rule, npt.make_loss("cross-entropy"), batch, draws=100)
+    assert max(row["correlation"] for row in result.steps) > 0.99
