@@ -183,8 +183,7 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
              "Another optimizer with weight normalisation after each step, as in normalise(sgd)."),
     },
     "experiment": {
-        "adam": ours("experiments.questions.adam:Adam",
-             "Accuracy against the learning rate, with and without Adam."),
+        "adam": ours("experiments.questions.adam:Adam", "Accuracy against the learning rate, with and without Adam."),
         "linesearch": ours("experiments.questions.linesearch:Linesearch",
              "The step size that lowers the loss most, for node perturbation and backpropagation."),
         "crash-timing": ours("experiments.questions.crash_timing:CrashTiming",
@@ -209,6 +208,7 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
              "Learning time against the width of the hidden layer."),
         "dnms": ours("experiments.questions.dnms:Dnms",
              "A recurrent network that learns delayed non-match to sample from reward alone."),
+        "np-in-rnn": ours("experiments.questions.np_in_rnn:NpInRnn", "Which losses answer for noise in time."),
         "rules": ours("experiments.questions.rules:Rules",
              "All learning rules on one task: accuracy and cost."),
     },

@@ -11,7 +11,6 @@ from small import own as own
 
 import nodepert as npt
 from nodepert.cli import app as cli
-from nodepert.cli.check import examples
 from nodepert.core import as_values, in_parts
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -27,6 +26,10 @@ MASKED = np.ma.array(7 + 20 * SUM, mask=HIDDEN)
 def made(task):
     y = {"steps": SIGNS, "series": MASKED}[task]
     return npt.make_dataset(X[:40], y[:40], X[40:], y[40:], task=task)
+
+
+def batch_of(data):
+    return data.standardised(data.train_x[:4]), data.targets(data.train_y[:4])
 
 
 def run(data, network=leaky, **more):
@@ -134,7 +137,7 @@ def test_the_command_line_takes_tasks_with_time_and_predicts_a_column_per_step(o
 
 
 def test_check_tells_own_credit_apart_on_targets_in_time():
-    model, batch = leaky((5, 3), 2), examples(made("series"), 4, 0)
+    model, batch = leaky((5, 3), 2), batch_of(made("series"))
     result = npt.check(model, "np(credit=own)", npt.make_loss("by-target"), batch, draws=2000, study=False)
     assert {row["node"]: row["verdict"] for row in result.rows} == {
         "in": "biased",
@@ -145,6 +148,6 @@ def test_check_tells_own_credit_apart_on_targets_in_time():
 
 @pytest.mark.parametrize("rule", ["np(credit=future)", "wp"])
 def test_the_study_of_sigma_takes_losses_in_parts(rule):
-    model, batch = leaky((5, 3), 2), examples(made("steps"), 4, 0)
+    model, batch = leaky((5, 3), 2), batch_of(made("steps"))
     result = npt.check(model, rule, npt.make_loss("cross-entropy"), batch, draws=100)
     assert max(row["correlation"] for row in result.steps) > 0.99
