@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -80,9 +81,10 @@ def predict(
         check_target(to, ".csv")
     result = _loaded(run, out, data_dir)
     x, names = read_examples(file, result.input_shape)
-    columns = {"index": range(len(x)), **({"file": names} if names else {}), "prediction": result.predict(x)}
+    columns = {"index": range(len(x)), **({"file": names} if names else {})}
+    columns |= _columns("prediction", result.predict(x))
     if outputs:
-        columns |= {f"output_{i}": column for i, column in enumerate(result.outputs(x).T)}
+        columns |= _columns("output", result.outputs(x))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -97,6 +99,12 @@ def predict(
             print(f"{to}: predictions of {len(x):,} example{'s' * (len(x) != 1)}")
 
     output.show(text, lambda: [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+
+
+def _columns(name: str, array: Any) -> dict[str, Any]:
+    """One column per number of an example: "output_2", in time "output_0_2" of step 0."""
+    places = product(*map(range, array.shape[1:]))
+    return {"_".join([name, *map(str, at)]): array[:, *at] for at in places}
 
 
 def _loaded(run: str, out: Path, data_dir: Path | None) -> Result:

@@ -49,11 +49,27 @@ def in_parts(loss: Callable[..., Any], outputs: Array, targets: Array) -> Array:
 
 
 def as_values(targets: Array, outputs: Array) -> Array:
-    """Targets as values shaped as the outputs; class indices become one-hot rows. Raises as `are_classes` does."""
+    """Targets as values shaped as the outputs; class indices become one-hot rows. Raises as `are_classes` does.
+
+    Where a step is not graded they are the outputs themselves, so that there is no error.
+    """
     targets = as_array(targets)
+    there = graded(targets)
     if are_classes(targets, outputs):
-        return jax.nn.one_hot(targets, outputs.shape[-1], dtype=outputs.dtype)
-    return targets.astype(outputs.dtype) if targets.dtype == jnp.bool_ else targets
+        values = jax.nn.one_hot(targets, outputs.shape[-1], dtype=outputs.dtype)
+    else:
+        values = targets.astype(outputs.dtype) if targets.dtype == jnp.bool_ else targets
+    return values if there is None else jnp.where(there[..., None], values, outputs)
+
+
+def graded(targets: Array) -> Array | None:
+    """Which time steps of targets are graded, (B, T): of class indices those that are not -1, of values, (B, T, n),
+    those that are not nan. None for targets without a time axis."""
+    if jnp.issubdtype(targets.dtype, jnp.signedinteger) and targets.ndim > 1:
+        return targets != -1
+    if jnp.issubdtype(targets.dtype, jnp.floating) and targets.ndim > 2:
+        return ~jnp.isnan(targets).all(-1)
+    return None
 
 
 def as_array(values: Any) -> Array:
@@ -99,11 +115,18 @@ def are_classes(targets: Array, outputs: Array) -> bool:
 
 def _advice(targets: Array, outputs: Array) -> str:
     """What to do about targets that are neither class indices nor values."""
+    axes, places = targets.ndim - (not is_integer(targets)), outputs.ndim - 1  # examples, and time steps
     if targets.shape == outputs.shape:
         return ". Convert values to floats: y.astype(float)"
     if targets.shape == outputs.shape[:-1]:
         return ". Give values a last axis: y[..., None]" if outputs.shape[-1] == 1 else (
             ". Convert class indices to integers: y.astype(int)")  # fmt: skip
+    if axes == 1 < places:
+        return ". The outputs have a time axis and the targets have none: use the last output, as in rnn(readout=last)"
+    if places == 1 < axes and targets.shape[1] > 1:
+        return ". The targets have a time axis and the outputs have none: use all outputs, as in rnn(readout=every)"
+    if places == axes > 1 and targets.shape[1] != outputs.shape[1]:
+        return f". The outputs have {outputs.shape[1]} time steps and the targets {targets.shape[1]}"
     return ". Reshape the targets, or give the network another number of outputs"
 
 
@@ -113,13 +136,15 @@ def is_integer(targets: Any) -> bool:
 
 
 def check_range(labels: Array, outputs: Array) -> None:
-    """Raises ValueError for labels outside 0..n-1, of n outputs, where they are concrete."""
+    """Raises ValueError for labels outside 0..n-1, of n outputs, where they are concrete. In time, -1 is not graded."""
     if isinstance(labels, Tracer) or not labels.size or not getattr(labels, "is_fully_addressable", True):
         return
     values, n = np.asarray(jax.device_get(labels)), outputs.shape[-1]  # jnp would be traced, where a step is
     low, high = int(values.min()), int(values.max())
-    if low < 0 or high >= n:
+    lowest = -1 if labels.ndim > 1 else 0
+    unless = ", or -1 where a step is not graded" * (lowest < 0)
+    if low < lowest or high >= n:
         raise ValueError(
-            f"label {low if low < 0 else high} has no output: with {n} output{'s' * (n > 1)} labels must be in "
-            f"0..{n - 1}; number the classes from 0, and give the network an output for each"
+            f"label {low if low < lowest else high} has no output: with {n} output{'s' * (n > 1)} labels must be in "
+            f"0..{n - 1}{unless}; number the classes from 0, and give the network an output for each"
         )

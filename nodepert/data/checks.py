@@ -9,6 +9,8 @@ import numpy as np
 from nodepert.data import targets
 from nodepert.errors import UserError
 
+MOST = 1 << 24  # tokens that float32 tells apart
+
 
 class DataError(UserError):
     """Data are missing, corrupt or invalid. The message, one line, says which and what to do."""
@@ -37,11 +39,24 @@ def check_arrays(arrays: Arrays, classes: int, source: str, task: str) -> None:
     y, other = arrays.train_y, arrays.test_y
     if (y.dtype.kind == "f") != (other.dtype.kind == "f"):
         raise DataError(f"{source}: training targets are {y.dtype} but test targets {other.dtype}")
+    if task in targets.IN_TIME and y.shape[1] != other.shape[1]:
+        raise DataError(f"{source}: training targets have {y.shape[1]} time steps but test targets {other.shape[1]}")
     x, other = arrays.train_x, arrays.test_x
     if x.shape[1:] != other.shape[1:]:
         raise DataError(f"{source}: training inputs are {x.shape[1:]} but test inputs {other.shape[1:]}")
     if (x.dtype == np.uint8) != (other.dtype == np.uint8):
         raise DataError(f"{source}: training inputs are {x.dtype} but test inputs {other.dtype}")
+
+
+def as_tokens(source: str, arrays: Arrays) -> Arrays:
+    """With inputs that are tokens, uint8, or float32 where these are more than 256. Raises DataError for others."""
+    inputs = arrays.train_x, arrays.test_x
+    for x in inputs:
+        if x.ndim != 2 or (x < 0).any() or (x % 1).any() or x.max() >= MOST:
+            raise DataError(f"{source}: tokens are whole numbers (N, T) from 0 to {MOST - 1:,}; got {x.dtype} {x.shape}"
+                            f" from {x.min()} to {x.max()}")  # fmt: skip
+    train, test = (x.astype(np.uint8 if max(map(np.max, inputs)) < 256 else np.float32) for x in inputs)
+    return arrays._replace(train_x=train, test_x=test)
 
 
 def _check_split(split: str, x: np.ndarray, y: np.ndarray, classes: int, source: str, task: str) -> None:

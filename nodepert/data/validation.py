@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from nodepert.data import targets, wide
-from nodepert.data.dataset import Dataset, is_wide, statistics
+from nodepert.data.dataset import Dataset, is_wide
+from nodepert.data.statistics import statistics
 from nodepert.errors import UserError
 
 SEED = 0  # of the choice of examples; one for all runs, so that they are compared on the same ones
@@ -33,7 +34,7 @@ def held_out(data: Dataset, validation: float) -> Dataset:
     order = np.random.RandomState(SEED).permutation(n)  # a stream that numpy keeps as it is
     held, left = np.sort(order[:count]), np.sort(order[count:])
     x, y = data.train_x[left], data.train_y[left]
-    mean, std = wide.statistics(x) if is_wide(data.mean) else statistics(x)
+    mean, std = wide.statistics(x) if is_wide(data.mean) else statistics(x, data.tokens)
     target_mean, target_std = targets.statistics(y, data.task)
     return data._replace(train_x=x, train_y=y, val_x=data.train_x[held], val_y=data.train_y[held], whole=data,
                          mean=mean, std=std, target_mean=target_mean, target_std=target_std)  # fmt: skip

@@ -21,5 +21,8 @@ def bias_of(facts: dict[str, str], inner: Iterable[str | None]) -> str | None:
 
 
 def bias_of_spec(spec: Spec) -> str | None:
-    """The same, of a spec: exact, unbiased, biased, or None where it declares nothing."""
-    return bias_of(registry.facts("rule", spec.name), map(bias_of_spec, registry.inner("rule", spec)))
+    """The same, of a spec: exact, unbiased, biased, or None where it declares nothing; the weaker claim of a rule and
+    of the credit that it is given."""
+    found = bias_of(registry.facts("rule", spec.name), map(bias_of_spec, registry.inner("rule", spec)))
+    credit = [bias_of(registry.facts("credit", v.name), ()) for k, v in spec.kwargs if k == "credit"]
+    return max((b for b in (found, *credit) if b), key=BIASES.index) if found else None

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nodepert import registry
-from nodepert.core import Array, Key, Loss, Model, Params, node_params, node_shapes, per_example
+from nodepert.core import Array, Key, Loss, Model, Params, in_parts, node_params, node_shapes, per_example
 from nodepert.diagnostics.result import Row
 from nodepert.registry.spec import Spec
 from nodepert.rules.directional import directional, loss_along
@@ -59,7 +59,10 @@ def step_study(key: Key, spec: Spec, model: Model, loss: Loss, params: Params, b
 
 
 def slopes(model: Model, loss: Loss, rule: str, noise: str, key: Key, params: Params, batch: Any, sigmas: Array):
-    """For every kind of pass the rule makes, over draws: exact slopes (K, B), measured (K, differences, sigmas, B)."""
+    """For every kind of pass the rule makes, over draws: exact slopes (K, B), measured (K, differences, sigmas, B).
+
+    Of a loss in parts, (B, T) in place of B.
+    """
     x, y = batch
     noise = "rademacher" if noise == "orthogonal" else noise  # what one of its draws is
     if rule == "wp":
@@ -68,7 +71,7 @@ def slopes(model: Model, loss: Loss, rule: str, noise: str, key: Key, params: Pa
     else:
         f, shapes = loss_along(model, loss, params, batch), node_shapes(model, params, x)
         passes = [(f, {n: s}) for n, s in shapes.items()] if rule == "inp" else [(f, shapes)]
-    clean = per_example(loss, model.apply(params, x), y)
+    clean = (per_example if rule == "wp" else in_parts)(loss, model.apply(params, x), y)
     found = []
     for i, (f, shapes) in enumerate(passes):
         own = jax.random.fold_in(key, i)

@@ -41,7 +41,8 @@ Row: TypeAlias = dict[str, Any]  # str, int or float (nan: no value); all rows o
 Part: TypeAlias = dict[str, Any]  # {column: value}, which identify a part of an experiment
 Load: TypeAlias = Callable[[str], Dataset]
 Scale = Literal["smoke", "small", "paper"]
-SPECS = {"rule": "rule", "rules": "rule", "dataset": "dataset", "network": "network", "loss": "loss",
+SPECS = {"rule": "rule", "rules": "rule", "dataset": "dataset", "datasets": "dataset",
+         "network": "network", "loss": "loss",
          "optimizer": "optimizer", "optimizers": "optimizer"}  # fmt: skip
 
 

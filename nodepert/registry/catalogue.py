@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+from nodepert.registry.cost import node_perturbation, perturbation
 from nodepert.registry.spec import BY_NODE
 
 Passes = int | Callable[..., int | None] | None
@@ -24,6 +25,8 @@ TASKS = {
     "probabilities": Task("probabilities of classes", "cross-entropy"),
     "multilabel": Task("several labels per example", "sigmoid-cross-entropy"),
     "values": Task("values", "linear-mse"),
+    "steps": Task("a class for every time step", "cross-entropy"),
+    "series": Task("values for every time step", "linear-mse"),
     "": Task("known once they are loaded", "by-target"),
 }
 
@@ -40,6 +43,7 @@ class Entry:
     examples: int | None = None  # data sets only: training examples
     shape: tuple[int, ...] = ()  # data sets only: of one input, if known without loading
     outputs: int = 0  # data sets only: classes, or values per example
+    steps: int = 0  # data sets only: time steps of the targets; 0 where there is one target per example
     task: str = "classes"  # data sets only: one of TASKS
     tasks: tuple[str, ...] = ()  # losses only: the tasks that it fits; () for all
     later: tuple[str, ...] = ()  # arguments of a later version: at their defaults they do not change a run's identity
@@ -56,20 +60,6 @@ class Entry:
 def ours(target: str, about: str, **declared: Any) -> Entry:
     """The line of a built-in; `target` is "module:attribute" within this package."""
     return Entry(f"nodepert.{target}", about, **declared)
-
-
-def perturbation(passes: int, *, samples: int, difference: str, **_: Any) -> int | None:
-    """Forward passes of a rule that takes `passes` with one draw; each further draw, and central, adds one."""
-    central = difference == "central"
-    return None if central and samples > 1 else passes + samples - 1 + central
-
-
-def node_perturbation(*, baseline: str, presynaptic: str, replay: bool, samples: int, **options: Any) -> int | None:
-    """Forward passes of np: a clean and a noisy pass, and the weight gradients; with a running baseline no clean one
-    unless its activity is used."""
-    if baseline == "running":
-        return None if samples > 1 else 3 if presynaptic == "clean" else 2
-    return None if replay or presynaptic == "noisy" else perturbation(3, samples=samples, **options)
 
 
 BUILT_IN: dict[str, dict[str, Entry]] = {
@@ -134,17 +124,17 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
     },
     "loss": {
         "mse": ours("training.losses:mse", "Squared error of sigmoid(outputs), averaged over the outputs.",
-             tasks=("classes", "probabilities", "multilabel")),
+             tasks=("classes", "probabilities", "multilabel", "steps")),
         "linear-mse": ours("training.losses:linear_mse", "Squared error of the outputs, averaged over them.",
-             tasks=("classes", "probabilities", "multilabel", "values")),
+             tasks=("classes", "probabilities", "multilabel", "values", "steps", "series")),
         "cross-entropy": ours("training.losses:cross_entropy", "Softmax cross-entropy, in nats.",
-             tasks=("classes", "probabilities")),
+             tasks=("classes", "probabilities", "steps")),
         "sigmoid-cross-entropy": ours("training.losses:sigmoid_cross_entropy",
              "Cross-entropy of each output's sigmoid, in nats, averaged over the outputs.",
-             tasks=("classes", "probabilities", "multilabel")),
+             tasks=("classes", "probabilities", "multilabel", "steps")),
         "by-target": ours("training.losses:by_target",
              "Cross-entropy for class indices, linear-mse for values: the default where only the data tell.",
-             tasks=("classes", "values")),
+             tasks=("classes", "values", "steps", "series")),
     },
     "dataset": {
         "mnist": ours("data.images:mnist", "Handwritten digits, 28x28, 60,000 + 10,000, 10 classes.",
@@ -176,6 +166,13 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "dnms": ours("data.trials:dnms",
              "Delayed non-match to sample: whether the second of two stimuli, with a delay between, is another one.",
              examples=400, shape=(50, 2), outputs=2),
+        "copying": ours("data.sequences:copying", "In time: recall symbols.", examples=2000, task="steps"),
+        "adding": ours("data.sequences:adding", "In time: the sum of two marked numbers, one value at the end.",
+             examples=5000, task="values"),
+        "mackey-glass": ours("data.sequences:mackey_glass", "In time: a chaotic series, 15 steps ahead.",
+             examples=50, task="series"),
+        "sequential": ours("data.pixels:sequential", "In time: the pixels of images, as in sequential(digits)."),
+        "text": ours("data.text:text", "In time: the next character, of Python's library or a file.", task="steps"),
         "table": ours("data.columns:table",
              "A CSV or Parquet file: a column of classes, or columns of values, from all other columns.", task=""),
     },
@@ -191,8 +188,7 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
              "Another optimizer with weight normalisation after each step, as in normalise(sgd)."),
     },
     "experiment": {
-        "adam": ours("experiments.questions.adam:Adam",
-             "Accuracy against the learning rate, with and without Adam."),
+        "adam": ours("experiments.questions.adam:Adam", "Accuracy against the learning rate, with and without Adam."),
         "linesearch": ours("experiments.questions.linesearch:Linesearch",
              "The step size that lowers the loss most, for node perturbation and backpropagation."),
         "crash-timing": ours("experiments.questions.crash_timing:CrashTiming",
@@ -217,6 +213,7 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
              "Learning time against the width of the hidden layer."),
         "dnms": ours("experiments.questions.dnms:Dnms",
              "A recurrent network that learns delayed non-match to sample from reward alone."),
+        "np-in-rnn": ours("experiments.questions.np_in_rnn:NpInRnn", "Which losses answer for noise in time."),
         "rules": ours("experiments.questions.rules:Rules",
              "All learning rules on one task: accuracy and cost."),
         "published": ours("experiments.questions.published:PublishedTable", "Tables of papers: their errors and ours."),

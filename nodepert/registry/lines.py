@@ -69,8 +69,8 @@ def _optimizer(given: Any, declared: dict[str, Any]) -> Entry:
 
 def _dataset(given: Any, declared: dict[str, Any]) -> Entry:
     data = imported("nodepert.data.given:dataset_of")(given)
-    return Entry("", examples=len(data.train_y), shape=data.train_x.shape[1:], outputs=data.outputs, task=data.task,
-                 given=data, factory=lambda data_dir: data)  # fmt: skip
+    return Entry("", examples=len(data.train_y), shape=data.train_x.shape[1:], outputs=data.outputs,
+                 steps=data.steps, task=data.task, given=data, factory=lambda data_dir: data)  # fmt: skip
 
 
 _OBJECTS: dict[str, Callable[[Any, dict[str, Any]], Entry]] = {

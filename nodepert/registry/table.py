@@ -119,7 +119,7 @@ def register(
         passes: Forward passes per step of a rule, for `nodepert list` and reports: a number, or a function of the
             spec's arguments. Default: unknown.
         task: What the targets of a data set are, which decides the default loss: "classes", "probabilities",
-            "multilabel" or "values".
+            "multilabel", "values", "steps" or "series".
 
     Raises:
         UserError: The kind or the task is unknown, the name is invalid or taken, or `factory` is no such function or

@@ -25,7 +25,10 @@ Credit = Callable[[Array, Any], Array]  # (change of the loss in parts (B, S...)
 
 
 def trial() -> Credit:
-    """Every part of an example's loss answers for all of its noise: unbiased whatever the network."""
+    """Every part of an example's loss answers for all of its noise.
+
+    Bias: unbiased, whatever the network.
+    """
     return lambda change, noise: total(change)
 
 
@@ -36,6 +39,8 @@ def total(parts: Array) -> Array:
 
 def future(*, gamma: float = 1.0) -> Credit:
     """The parts at the same time step and later answer for the noise of a step; in other nodes, all parts.
+
+    Bias: unbiased for a causal network and gamma=1.
 
     Args:
         gamma: Discount of each further step, in [0, 1]; below 1 biased where an activity matters for long.
@@ -66,7 +71,10 @@ def future(*, gamma: float = 1.0) -> Credit:
 
 
 def own() -> Credit:
-    """The part at the same place answers alone: exact where parts do not interact, as patches; biased in time."""
+    """The part at the same place answers alone.
+
+    Bias: biased, except where parts do not interact, as patches.
+    """
 
     def credit(change: Array, noise: Any) -> Array:
         return change.sum(tuple(range(1 + shared_axes(change, noise), change.ndim)))

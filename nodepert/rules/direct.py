@@ -84,7 +84,8 @@ def direct_feedback_alignment(
         if error == "loss":
             e = jax.grad(lambda o: per_example(loss, o, y).sum())(cut.outputs)
         else:
-            e = ERRORS[error](cut.outputs) - as_values(y, cut.outputs)
+            predicted = ERRORS[error](cut.outputs)
+            e = predicted - as_values(y, predicted)
         e = e / batchsize(x)
 
         def signal(name):

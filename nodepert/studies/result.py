@@ -126,7 +126,7 @@ class Result:
 
         Returns:
             By the task of the training data: class indices, (N,); values in their own units, (N,) or (N, n); labels, 0
-            or 1, (N, n).
+            or 1, (N, n). In time, for every step: class indices, (N, T); values, (N, T) or (N, T, n).
 
         Raises:
             UserError: For another shape or dtype, and where no network is saved.

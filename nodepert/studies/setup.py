@@ -108,24 +108,26 @@ def check_runs(runs: Sequence[Run]) -> None:
             _rehearse([runs[i] for i in group], *shape)
 
 
-def known_shape(run: Run) -> tuple[tuple[int, ...], int, str] | None:
+def known_shape(run: Run) -> tuple[tuple[int, ...], int, str, int] | None:
     """`shape_of` a run's data by the registry; None where only the data tell."""
     names = within("dataset", run.specs["dataset"])
     lines = [entry("dataset", name) for name in names]
-    return (lines[0].shape, lines[0].outputs, lines[0].task) if len(lines) == 1 and lines[0].shape else None
+    if len(lines) > 1 or not lines[0].shape:
+        return None
+    return lines[0].shape, lines[0].outputs, lines[0].task, lines[0].steps
 
 
-def shape_of(data: Dataset) -> tuple[tuple[int, ...], int, str]:
-    """Input shape, number of outputs, and task."""
-    return data.train_x.shape[1:], data.outputs, data.task
+def shape_of(data: Dataset) -> tuple[tuple[int, ...], int, str, int]:
+    """Input shape, number of outputs, task, and time steps of the targets."""
+    return data.train_x.shape[1:], data.outputs, data.task, data.steps
 
 
-def _rehearse(runs: Sequence[Run], shape: tuple[int, ...], outputs: int, task: str) -> int:
+def _rehearse(runs: Sequence[Run], shape: tuple[int, ...], outputs: int, task: str, steps: int) -> int:
     run = runs[0]
     check_loss(run.specs["loss"], task, run.specs["dataset"])
     model, loss = make_model(run.specs["network"], shape, outputs), make_loss(run.specs["loss"])
     of = f" (network {run.network}, rule {run.rule}, loss {run.loss}, inputs of shape {shape})"
-    return rehearse(model, loss, [hyper_of(run) for run in runs], shape, of, outputs, task)
+    return rehearse(model, loss, [hyper_of(run) for run in runs], shape, of, outputs, task, steps)
 
 
 def _built(

@@ -81,7 +81,7 @@ def summary(
     """
     if isinstance(network, Run):
         run = network
-        shape, classes, _ = known_shape(run) or shape_of(load_dataset(run.specs["dataset"], data_dir))
+        shape, classes, *_ = known_shape(run) or shape_of(load_dataset(run.specs["dataset"], data_dir))
         model = make_model(run.specs["network"], shape, classes)
     elif input_shape is None:
         raise UserError("summary needs the shape of one input, as in npt.summary(model, (28, 28, 1)); a Run has one")

@@ -1,4 +1,8 @@
-"""Losses: (outputs, targets) -> losses, (B,), one per example and never averaged over the batch."""
+"""Losses: (outputs, targets) -> losses, (B,), one per example and never averaged over the batch.
+
+Of outputs (B, T, n) they have a part for every time step, (B, T), with class indices (B, T) or values (B, T, n) as
+targets. It is 0 where a step is not graded: its class is -1, or its values are nan.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nodepert.contract.losses import are_classes, as_array
+from nodepert.contract.losses import are_classes, as_array, graded
 from nodepert.core import Array, as_values
 
 
@@ -85,7 +89,9 @@ def sigmoid_cross_entropy(outputs: Array, targets: Array) -> Array:
         >>> npt.make_loss("sigmoid-cross-entropy")(jnp.array([[0.0, 2.0]]), jnp.array([[1.0, 1.0]])).shape
         (1,)
     """
-    return optax.sigmoid_binary_cross_entropy(outputs, as_values(targets, outputs)).mean(-1)
+    losses = optax.sigmoid_binary_cross_entropy(outputs, as_values(targets, outputs)).mean(-1)
+    there = graded(as_array(targets))
+    return losses if there is None else jnp.where(there, losses, 0)
 
 
 def by_target(outputs: Array, targets: Array) -> Array:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 class Metric(NamedTuple):
     """A number that training measures each epoch.
 
-    It is a mean over the examples of a split (`example`), a mean over the updates of the epoch (`update`), or, where
-    it has neither, measured by the trainer itself.
+    It is a mean over the examples of a split, in time over all steps that are graded (`example`), a mean over the
+    updates of the epoch (`update`), or, where it has neither, measured by the trainer itself.
     """
 
     label: str  # in a sentence or on an axis
@@ -21,8 +21,8 @@ class Metric(NamedTuple):
     form: str = ".4g"  # of a single value in a table
     chart: str = ""  # "group/series": series of one group are drawn in one chart
     split: str = ""  # of `example`: "train", "val" or "test"
-    example: Callable[[Any, Any, Any], Any] | None = None  # (outputs, targets, losses (B,)) -> (B,)
-    of_mean: Callable[[Any, Any], Any] | None = None  # (mean, units) -> (); of an `example` with n values, (B, n)
+    example: Callable[[Any, Any, Any], Any] | None = None  # (outputs, targets, losses (B,)) -> (B,), or (B, T)
+    of_mean: Callable[[Any, Any], Any] | None = None  # (mean, units) -> (); of an `example` with n values, (B, ..., n)
     update: Callable[[Any], Any] | None = None  # training.updates.Update -> `shape`
     shape: tuple[int, ...] = ()  # of what `update` returns; with a shape, `of_mean` gives the metric
     node: str = ""  # of `update`: measured at this node alone
@@ -48,8 +48,9 @@ class Metric(NamedTuple):
 
 
 def correct(outputs: Any, targets: Any, losses: Any) -> Any:
-    """Whether the largest output is the target class, or the most probable one, (B,)."""
-    return (outputs.argmax(-1) == (targets.argmax(-1) if targets.ndim > 1 else targets)).astype("float32")
+    """Whether the largest output is the target class, or the most probable one, (B,); for class indices in time,
+    (B, T), where a step that is not graded, -1, counts as wrong."""
+    return (outputs.argmax(-1) == (targets.argmax(-1) if targets.dtype.kind == "f" else targets)).astype("float32")
 
 
 def loss_of(outputs: Any, targets: Any, losses: Any) -> Any:
@@ -71,12 +72,14 @@ def f1(outputs: Any, targets: Any, losses: Any) -> Any:
 
 
 def squared_error(outputs: Any, targets: Any, losses: Any) -> Any:
-    """The squared error of each standardised value, (B, n)."""
-    return (outputs - targets) ** 2
+    """The squared error of each standardised value, (B, n); in time (B, T, n), 0 where a step is not graded."""
+    return absolute_error(outputs, targets, losses) ** 2
 
 
 def absolute_error(outputs: Any, targets: Any, losses: Any) -> Any:
-    return abs(outputs - targets)
+    from nodepert.core import as_values
+
+    return abs(outputs - as_values(targets, outputs))
 
 
 def r2(mean: Any, units: Any) -> Any:

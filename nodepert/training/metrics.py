@@ -33,7 +33,7 @@ from nodepert.training.measures import (
 
 Row: TypeAlias = dict[str, Any]
 SAMPLED = 20  # updates per epoch in which an expensive metric is measured, about
-CLASSES, LABELS, VALUES = ("classes", "probabilities"), ("multilabel",), ("values",)
+CLASSES, LABELS, VALUES = ("classes", "probabilities", "steps"), ("multilabel",), ("values", "series")
 
 
 def _with_validation(metrics: Mapping[str, Metric]) -> dict[str, Metric]:

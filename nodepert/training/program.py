@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nodepert.contract.losses import graded
 from nodepert.core import Array, Info, Loss, Model, Params, Rule, differentiate, node_params, per_example
 from nodepert.data.dataset import Dataset, is_wide, standardise
 from nodepert.data.targets import units
@@ -48,7 +49,7 @@ class Program:
     """Pure functions of one training task, not yet compiled.
 
     `data` is what `task_data` gives, on a device. `spread` is applied to every batch, to divide its examples among
-    devices. Accuracies are in per cent, losses are means over a whole split.
+    devices. Accuracies are in per cent, losses are means over a whole split, in time over its graded steps.
     """
 
     model: Model
@@ -163,6 +164,7 @@ class Program:
     def evaluate(self, params: Params, hyper: Hyper, data: Any) -> dict[str, Array]:
         """The metrics that examples have, over all splits that the data have."""
         network = self._network(hyper, data)
+        several = {name for name, metric in self.of_examples.items() if metric.of_mean}
         found = {}
         for split in (split for split in SPLITS if split in data):
             measures = {name: m.example for name, m in self.of_examples.items() if m.example and m.split == split}
@@ -171,14 +173,14 @@ class Program:
                 pixels, labels = self.spread(batch)
                 outputs = network.apply(params, standardised(data, pixels))
                 losses = per_example(self.loss, outputs, labels)
-                return {
-                    name: sums[name] + measure(outputs, labels, losses).sum(0) for name, measure in measures.items()
-                }
+                each = {name: measure(outputs, labels, losses) for name, measure in measures.items()}
+                return {name: sums[name] + e.sum(tuple(range(e.ndim - (name in several)))) for name, e in each.items()}
 
-            values = data[split][1].shape[1:]
-            start = {name: jnp.zeros(values if self.metrics[name].of_mean else ()) for name in measures}
+            targets = data[split][1]
+            start = {name: jnp.zeros(targets.shape[-1:] if name in several else ()) for name in measures}
             sums = over_batches(add, start, data[split], EVALUATION_BATCH)
-            n, units = len(data[split][1]), data["units"].get(split)
+            steps = graded(targets)
+            n, units = len(targets) if steps is None else steps.sum(), data["units"].get(split)
             for name, total in sums.items():
                 metric = self.metrics[name]
                 found[name] = metric.of_mean(total / n, units) if metric.of_mean else metric.scale * total / n
@@ -218,7 +220,7 @@ def task_data(data: Dataset) -> dict[str, Any]:
     if is_wide(mean):  # only the host has the precision
         splits = {split: (data.standardised(x), y) for split, (x, y) in splits.items()}
         mean, std = np.zeros(mean.shape, np.float32), np.ones(std.shape, np.float32)
-    own = {split: units(y, data.target_std) for split, (_, y) in splits.items()} if data.task == "values" else {}
+    own = {split: units(y, data.target_std) for split, (_, y) in splits.items()} if data.target_std is not None else {}
     return {**splits, "mean": mean, "std": std, "units": own}
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from nodepert.contract.mixing import check_network
 from nodepert.core import Loss, Model, node_shapes, per_example
+from nodepert.data.targets import two
 from nodepert.errors import UserError, first_line
 from nodepert.registry import make
 from nodepert.registry.build import own
@@ -25,6 +26,7 @@ def rehearse(
     of: str = "",
     classes: int = 1,
     task: str = "classes",
+    steps: int = 0,
 ) -> int:
     """Trace one step of replicas of one structure, on inputs of this shape, without computing it.
 
@@ -36,6 +38,7 @@ def rehearse(
         of: What the step belongs to, for the message; by default the shape of its inputs.
         classes: Number of classes of the data, where labels are in 0..classes-1; of other tasks, numbers per target.
         task: What the targets are.
+        steps: How many time steps they have; 0 for one target per example.
 
     Returns:
         The bytes of the parameters of one replica.
@@ -47,8 +50,7 @@ def rehearse(
         optimizer = make("optimizer", hyper.optimizer, hyper.lr, 1)
         rule = make("rule", hyper.rule, model, loss)
 
-    # concrete, so that a label without an output is found
-    targets = jnp.array([0, classes - 1]) if task == "classes" else jnp.zeros((2, classes))
+    targets = jnp.asarray(two(task, classes, steps))  # concrete, so that a label without an output is found
 
     def step(key, x, y):
         key, weights = jax.random.split(key)

@@ -20,7 +20,7 @@ from PIL import Image
 
 import nodepert as npt
 from nodepert import registry
-from nodepert.data import DataError, dataset, download, files, formats, load_dataset
+from nodepert.data import DataError, dataset, download, files, formats, load_dataset, statistics
 from nodepert.data.stored import all_stored
 from nodepert.errors import UserError
 from nodepert.registry.table import OWN
@@ -513,10 +513,10 @@ def test_subset(tmp_path):
 
 
 def test_statistics(monkeypatch):
-    monkeypatch.setattr(dataset, "_BLOCK", 1000)  # several blocks, the last one short
+    monkeypatch.setattr(statistics, "BLOCK", 1000)  # several blocks, the last one short
     x = np.random.default_rng(0).integers(0, 256, (17, 5, 6, 3), np.uint8)
     x[..., 1] = 9
-    mean, std = dataset.statistics(x)
+    mean, std = statistics.statistics(x)
     np.testing.assert_allclose(mean, x.astype(np.float64).mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(std[[0, 2]], x.astype(np.float64).std((0, 1, 2))[[0, 2]], rtol=1e-6)
     assert std[1] == 1 and mean.dtype == std.dtype == np.float32

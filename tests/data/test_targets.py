@@ -7,6 +7,7 @@ import pytest
 
 import nodepert as npt
 from nodepert.data.dataset import fingerprint, sound
+from nodepert.data.validation import held_out
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(60, 4))
@@ -100,3 +101,72 @@ def test_class_labels_as_floats_are_remarked_on(caplog):
     assert not caplog.records
     assert made((np.arange(60) % 3).astype(float)).task == "values"
     assert "are taken as values; class labels are integers: y.astype(int)" in caplog.text
+
+
+TIMES = RANDOM.normal(size=(60, 5, 3))
+CLASSES = np.where(TIMES[..., 0] > 1, -1, TIMES[..., 1] > 0)
+PARTLY = np.ma.masked_where(TIMES > 1, TIMES)
+
+
+@pytest.mark.parametrize(
+    ("y", "outputs", "shape", "dtype"),
+    [
+        (CLASSES, 2, (40, 5), np.int32),
+        (np.ma.masked_equal(CLASSES, -1), 2, (40, 5), np.int32),
+        (TIMES, 3, (40, 5, 3), np.float64),
+        (TIMES[..., 0].astype(np.float32), 1, (40, 5, 1), np.float32),
+        (np.ma.masked_where(CLASSES < 0, TIMES[..., 0]), 1, (40, 5, 1), np.float64),
+    ],
+    ids=["classes", "masked classes", "values", "one value", "masked values"],
+)
+def test_targets_of_time_steps_have_an_axis_of_time(y, outputs, shape, dtype):
+    data = sound(npt.make_dataset(X[:40], y[:40], X[40:], y[40:], task="steps" if dtype is np.int32 else "series"))
+    assert (data.outputs, data.train_y.shape, data.train_y.dtype, data.steps) == (outputs, shape, dtype, 5)
+    seen = data.targets(data.train_y)
+    if dtype is np.int32:
+        np.testing.assert_array_equal(seen, CLASSES[:40])
+    else:
+        assert not np.ma.isMaskedArray(seen)
+        np.testing.assert_array_equal(np.isnan(seen), np.ma.getmaskarray(data.train_y))
+        np.testing.assert_allclose(np.nanmean(seen, (0, 1)), 0, atol=1e-6)
+        np.testing.assert_allclose(np.nanstd(seen, (0, 1)), 1, rtol=1e-5)
+        assert fingerprint(data) != fingerprint(data._replace(train_y=np.ma.masked_less(data.train_y, 0)))
+
+
+WRONG_STEPS = {
+    "one axis": (CLASSES[:, 0], "steps", "train targets must be of shape (N, T), with T time steps; got (40,)"),
+    "fractions": (TIMES[..., 0], "steps", "train labels must be whole numbers"),
+    "another sign": (CLASSES - 1, "steps", "train labels from -2 to 0; they must be in 0..0, or -1 where a step is"),
+    "none graded": (np.full((60, 5), -1), "steps", "no time step of the train targets is graded"),
+    "all masked": (np.ma.masked_all((60, 5, 3)), "series", "no time step of the train targets is graded"),
+    "nan": (np.where(TIMES > 1, np.nan, TIMES), "series", "nan or inf: example 1, output 3, 0; mask the steps"),
+    "partly masked": (PARTLY, "series", "mask all values of a time step, or none: example 1, time step 3"),
+    "no task": (PARTLY, None, "or give task='steps' or task='series', where masked steps are not graded"),
+    "no task of classes": (CLASSES, None, "give a class for every time step with task='steps'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_STEPS)
+def test_targets_that_are_not_those_of_time_steps_are_one_line(name):
+    y, task, says = WRONG_STEPS[name]
+    with pytest.raises(npt.DataError, match=re.escape(says)) as error:
+        npt.make_dataset(X[:40], y[:40], X[40:], y[40:], task=task)
+    assert "\n" not in str(error.value)
+
+
+def test_both_splits_have_the_same_time_steps():
+    with pytest.raises(npt.DataError, match="training targets have 5 time steps but test targets 4"):
+        npt.make_dataset(X[:40], CLASSES[:40], X[40:], CLASSES[40:, 1:], task="steps")
+
+
+def test_tokens_are_not_standardised():
+    x = np.arange(300).reshape(60, 5)
+    for tokens, dtype in ((x % 7, np.uint8), (x, np.float32)):
+        data = sound(npt.make_dataset(tokens[:40], CLASSES[:40], tokens[40:], CLASSES[40:], task="steps", tokens=True))
+        held = held_out(data, 0.2)
+        assert data.train_x.dtype == data.test_x.dtype == dtype
+        np.testing.assert_array_equal(data.standardised(data.test_x), tokens[40:])
+        np.testing.assert_array_equal(held.standardised(held.test_x), tokens[40:])
+    for wrong in (x - 1, x + 0.5, x[..., None]):
+        with pytest.raises(npt.DataError, match=r"tokens are whole numbers \(N, T\) from 0"):
+            npt.make_dataset(wrong[:40], CLASSES[:40], wrong[40:], CLASSES[40:], task="steps", tokens=True)

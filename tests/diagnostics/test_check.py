@@ -126,6 +126,8 @@ def test_a_rule_is_what_it_is_declared_to_be(name):
         ("sgd; out=exact", "exact"),
         ("np; fc*=dfa; out=exact", "biased"),
         ("decorrelate('np; out=exact')", "unbiased"),
+        ("np(credit=own)", "biased"),
+        ("decorrelate(np(credit=future))", "unbiased"),
     ],
 )
 def test_a_combinator_declares_the_weakest_claim_of_what_it_wraps(spec, declared):

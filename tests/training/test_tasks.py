@@ -8,7 +8,7 @@ from small import own as own
 
 import nodepert as npt
 from nodepert.cli import app as cli
-from nodepert.cli.check import examples
+from nodepert.cli.measuring import Setting
 from nodepert.registry.tasks import fitting
 from nodepert.studies.trackers.tracker import charted
 from nodepert.training.metrics import measured, score_of, scores
@@ -120,7 +120,7 @@ def test_scores_follow_the_rows():
 
 def test_check_takes_values_as_training_does_and_curves_have_a_panel_of_r2(capsys):
     data = npt.load_dataset(VALUES.dataset)
-    x, y = examples(data, 300, 0)
+    x, y = Setting(None, None, data, data.standardised).examples(300, 0)
     np.testing.assert_allclose(y.std(0), 1, rtol=1e-5)
     model = npt.make_model(VALUES.network, x.shape[1:], data.outputs)
     assert npt.check(model, "sgd", npt.make_loss("linear-mse"), (x, y), study=False).verdict

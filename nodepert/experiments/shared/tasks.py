@@ -36,10 +36,13 @@ class Task(NamedTuple):
     batchsize: int
 
 
-def make_task(load: Load, dataset: str, network: str, loss: str = "mse", batchsize: int = 100) -> Task:
-    """Build what the specs name. Raises UserError, also for a data set without classes."""
+def make_task(
+    load: Load, dataset: str, network: str, loss: str = "mse", batchsize: int = 100, any_target: bool = False
+) -> Task:
+    """Build what the specs name. Raises UserError, also for a data set without classes, unless with `any_target`."""
     data = load(dataset)
-    check_classes(data)
+    if not any_target:
+        check_classes(data)
     return Task(make("network", network, data.train_x.shape[1:], data.classes), make_loss(loss), data, batchsize)
 
 
@@ -63,7 +66,8 @@ def _rows(epoch: Epoch) -> list[tuple[int, Row]]:
 def train(task: Task, hypers: Sequence[Hyper], epochs: int, found: Callable[[Epoch], Any] = _rows) -> Iterator[Any]:
     """`found(epoch)` of replicas, by default their rows, before training and after every epoch (`replicas.fit_all`):
     plain values and arrays, in lists and dictionaries. A loop that can be stopped and resumed (session.py)."""
-    rehearse(task.model, task.loss, hypers, task.data.train_x.shape[1:], classes=task.data.classes)  # complain now
+    data = task.data
+    rehearse(task.model, task.loss, hypers, data.train_x.shape[1:], "", data.outputs, data.task, data.steps)
     loop, status, states = begin("epoch", epochs), np.zeros(len(hypers), np.int8), []
     if loop.leaves:
         like = blank_state(task, hypers[0], epochs)
