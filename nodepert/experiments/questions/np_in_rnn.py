@@ -54,7 +54,8 @@ class NpInRnn(Experiment):
     """
 
     rules: tuple[str, ...] = ("np(credit=own)", "np(credit=trial)", "np(credit=future)", "decorrelate(np(credit=own))",
-                              "decorrelate(np(credit=future))", GUIDED, "sgd")  # fmt: skip
+                              "decorrelate(np(credit=future))",
+                              "np(samples=8, credit=future, guide=feedback, head=evaluated)", "sgd")  # fmt: skip
     datasets: tuple[str, ...] = ("copying(length=3, delay=2, symbols=6, train=1000)", "mackey-glass")
     network: str = "rnn(width=50, readout=every)"
     optimizer: str = "adam"
