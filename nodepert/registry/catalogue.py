@@ -72,6 +72,11 @@ def node_perturbation(*, baseline: str, presynaptic: str, replay: bool, samples:
     return None if replay or presynaptic == "noisy" else perturbation(3, samples=samples, **options)
 
 
+def momentum_feedback(*, difference: str, **_: Any) -> int:
+    """Forward passes of opzo: a clean and a noisy pass, and the weight gradients."""
+    return 3 + {"single": -1, "central": 1}.get(difference, 0)
+
+
 BUILT_IN: dict[str, dict[str, Entry]] = {
     "rule": {
         "sgd": ours("core:backprop", "Backpropagation: the exact gradient (also called bp).", passes=3, lr=0.006),
@@ -91,6 +96,9 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
              "Feedback alignment: backpropagation through fixed random weights.", passes=3, lr=0.015),
         "dfa": ours("rules.direct:direct_feedback_alignment",
              "Direct feedback alignment: the output error through a fixed random matrix per node.", passes=2, lr=0.015),
+        "opzo": ours("rules.momentum:momentum_feedback",
+             "Momentum feedback: the output error through matrices that learn what noise does to the outputs.",
+             passes=momentum_feedback, lr=0.005),
         "usf": ours("rules.feedback:sign_symmetry",
              "Sign-symmetric feedback: backpropagation through the signs of the weights.", passes=3, lr=0.008),
         "kp": ours("rules.feedback:kolen_pollack",

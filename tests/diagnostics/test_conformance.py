@@ -53,6 +53,7 @@ OTHER_CODE = {  # forms that are other code than the default ones
     "np(baseline=running)": {},
     "wp(rank=2)": {"draws": 4000},
     "dfa(error=softmax)": {"derivative": False},
+    "opzo(difference=single)": {},
     "decorrelate('dfa; out=np')": {},
 }
 OTHER_CODE_SLOW = {
