@@ -84,7 +84,7 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
              lr=0.006),
         "np": ours("rules.node:node_perturbation",
              "Node perturbation: noise on every pre-activation, credited by the change in each example's loss.",
-             passes=node_perturbation, lr=0.004, later=("active", "head", "guide", "credit")),
+             passes=node_perturbation, lr=0.004, later=("active", "head", "guide", "credit", "estimate")),
         "inp": ours("rules.activity:layerwise_perturbation", "Layer-wise node perturbation: one node at a time.",
              lr=0.003, later=("credit",)),
         "anp": ours("rules.activity:activity_perturbation",
