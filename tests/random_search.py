@@ -228,8 +228,8 @@ def rule(rng):
         f"np(presynaptic=noisy, samples={samples}, noise={noise})", f"np(baseline=running, samples={samples})",
         f"np({common}, replay=True)", f"inp({common})", f"anp(difference={difference})",
         f"wp({common}, sharing={shared})", f"wp({common}, rank={rng.choice((1, 2))})",
-        "sgd", "exact", "fa", "dfa", "dfa(error=softmax)", "usf", "kp", "dtp", "decorrelate(np)", "decorrelate(sgd)",
-        "np; b=exact", "np; out=exact", f"fa; out=np(samples={samples})",
+        "sgd", "exact", "fa", "dfa", "dfa(error=softmax)", "opzo", "usf", "kp", "dtp", "decorrelate(np)",
+        "decorrelate(sgd)", "np; b=exact", "np; out=exact", f"fa; out=np(samples={samples})",
     ))  # fmt: skip
 
 

@@ -33,6 +33,7 @@ PAGES = {  # page: its rule, and what it is compared with beside backpropagation
     "wp": ["wp", "np"],
     "fa": ["fa"],
     "dfa": ["dfa", "fa"],
+    "opzo": ["opzo", "dfa"],
     "usf": ["usf", "fa"],
     "kp": ["kp", "fa"],
     "dtp": ["dtp"],

@@ -11,9 +11,14 @@ from nodepert.registry.spec import Spec
 BIASES = ("exact", "unbiased", "biased")  # from the strongest claim to the weakest
 
 
-def bias_of(facts: dict[str, str], inner: Iterable[str | None]) -> str | None:
-    """The first word of "Bias: ..."; where that is "as", of a combinator, the weakest claim of the rules it wraps."""
-    word = re.split(r"\W", facts.get("Bias", ""))[0]
+def bias_of(facts: dict[str, str], inner: Iterable[str | None], form: Spec | None = None) -> str | None:
+    """The first word of "Bias: ..."; biased, if the form has an argument of which it says "biased with name=value";
+    where the word is "as", of a combinator, the weakest claim of the rules it wraps."""
+    text = " ".join(facts.get("Bias", "").split())
+    given = {f"{name}={value}" for name, value in form.kwargs} if form else set()
+    if given & set(re.findall(r"biased with (\w+=\w+)", text)):
+        return "biased"
+    word = re.split(r"\W", text)[0]
     if word == "as":
         inner = list(inner)
         return max((b for b in inner if b), key=BIASES.index) if inner and all(inner) else None
@@ -23,6 +28,6 @@ def bias_of(facts: dict[str, str], inner: Iterable[str | None]) -> str | None:
 def bias_of_spec(spec: Spec) -> str | None:
     """The same, of a spec: exact, unbiased, biased, or None where it declares nothing; the weaker claim of a rule and
     of the credit that it is given."""
-    found = bias_of(registry.facts("rule", spec.name), map(bias_of_spec, registry.inner("rule", spec)))
+    found = bias_of(registry.facts("rule", spec.name), map(bias_of_spec, registry.inner("rule", spec)), spec)
     credit = [bias_of(registry.facts("credit", v.name), ()) for k, v in spec.kwargs if k == "credit"]
     return max((b for b in (found, *credit) if b), key=BIASES.index) if found else None

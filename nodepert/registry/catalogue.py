@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from nodepert.registry.cost import node_perturbation, perturbation
+from nodepert.registry.cost import momentum_feedback, node_perturbation, perturbation
 from nodepert.registry.spec import BY_NODE
 
 Passes = int | Callable[..., int | None] | None
@@ -69,7 +69,7 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
              lr=0.006),
         "np": ours("rules.node:node_perturbation",
              "Node perturbation: noise on every pre-activation, credited by the change in each example's loss.",
-             passes=node_perturbation, lr=0.004, later=("active", "head", "guide", "credit")),
+             passes=node_perturbation, lr=0.004, later=("active", "head", "guide", "credit", "estimate")),
         "inp": ours("rules.activity:layerwise_perturbation", "Layer-wise node perturbation: one node at a time.",
              lr=0.003, later=("credit",)),
         "anp": ours("rules.activity:activity_perturbation",
@@ -82,6 +82,9 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "dfa": ours("rules.direct:direct_feedback_alignment",
              "Direct feedback alignment: the output error through a fixed random matrix per node.", passes=2, lr=0.015,
              later=("active",)),
+        "opzo": ours("rules.momentum:momentum_feedback",
+             "Momentum feedback: the output error through matrices that learn what noise does to the outputs.",
+             passes=momentum_feedback, lr=0.005),
         "usf": ours("rules.feedback:sign_symmetry",
              "Sign-symmetric feedback: backpropagation through the signs of the weights.", passes=3, lr=0.008),
         "kp": ours("rules.feedback:kolen_pollack",

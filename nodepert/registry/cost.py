@@ -17,3 +17,8 @@ def node_perturbation(*, baseline: str, presynaptic: str, replay: bool, samples:
     if baseline == "running":
         return None if samples > 1 else 3 if presynaptic == "clean" else 2
     return None if replay or presynaptic == "noisy" else perturbation(3, samples=samples, **options)
+
+
+def momentum_feedback(*, difference: str, **_: Any) -> int:
+    """Forward passes of opzo: a clean and a noisy pass, and the weight gradients."""
+    return 3 + {"single": -1, "central": 1}.get(difference, 0)

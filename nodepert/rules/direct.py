@@ -68,13 +68,10 @@ def direct_feedback_alignment(
 
     def init(key, params, x):
         key = jax.random.fold_in(key, seed)
-        outputs, shapes = jax.eval_shape(lambda p, x: observed(model, p, x), params, x)
         drawn = {}
-        for i, (name, s) in enumerate(shapes.items()):
-            axes = common(outputs, s)
-            shape = (prod(outputs.shape[axes:]), *s.shape[axes:])
-            deviation = (2 / (shape[0] + prod(s.shape[axes:]))) ** 0.5
-            drawn[name] = scale * deviation * jax.random.normal(jax.random.fold_in(key, i), shape, s.dtype)
+        for i, (name, s) in enumerate(matrix_shapes(model, params, x).items()):
+            deviation = (2 / (s.shape[0] + prod(s.shape[1:]))) ** 0.5
+            drawn[name] = scale * deviation * jax.random.normal(jax.random.fold_in(key, i), s.shape, s.dtype)
         return drawn
 
     def grads(key, feedback, params, batch):
@@ -87,23 +84,34 @@ def direct_feedback_alignment(
             predicted = ERRORS[error](cut.outputs)
             e = predicted - as_values(y, predicted)
         e = e / batchsize(x)
-
-        def signal(name):
-            axes = common(e, cut.a[name])
-            return jnp.tensordot(e.reshape(*e.shape[:axes], -1), feedback[name], 1)
-
         exact = cut.back({}, e)
         gates = active_units(cut) if active else {}
-        signals = {n: exact[n] if n in cut.last else signal(n) * gates.get(n, 1) for n in cut.a}
+        signals = {n: exact[n] if n in cut.last else sent(e, feedback[n], cut.a[n]) * gates.get(n, 1) for n in cut.a}
         return pullback(model, params, x, signals), feedback, Info(losses, cut.outputs)
 
     return Rule(init, grads)
 
 
-def observed(model: Model, params: Params, x: Array) -> tuple[Array, dict[str, Array]]:
-    """(outputs, {node: pre-activation}) of one clean pass."""
-    a: dict[str, Array] = {}
-    return model.apply(params, x, recording(a)), a
+def matrix_shapes(model: Model, params: Params, x: Array) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of each node's feedback matrix, (outputs, *units), both of a step where both have time."""
+
+    def observed(params, x):
+        a: dict[str, Array] = {}
+        return model.apply(params, x, recording(a)), a
+
+    outputs, shapes = jax.eval_shape(observed, params, x)
+
+    def matrix(a):
+        axes = common(outputs, a)
+        return jax.ShapeDtypeStruct((prod(outputs.shape[axes:]), *a.shape[axes:]), a.dtype)
+
+    return {name: matrix(a) for name, a in shapes.items()}
+
+
+def sent(error: Array, feedback: Array, a: Array) -> Array:
+    """The output error through a node's feedback matrix, shaped as its pre-activation."""
+    axes = common(error, a)
+    return jnp.tensordot(error.reshape(*error.shape[:axes], -1), feedback, 1)
 
 
 def common(outputs: Any, a: Any) -> int:

@@ -34,6 +34,7 @@ from nodepert.rules.directional import (
 )
 from nodepert.rules.guided import guided
 from nodepert.rules.prediction import reward_prediction
+from nodepert.rules.projected import Estimate, projected
 from nodepert.rules.replay import replayed
 
 Sharing = Literal["example", "batch"]
@@ -57,6 +58,7 @@ def node_perturbation(
     head: Head = "perturbed",
     guide: Spec | str = "none",
     credit: Spec | str = "trial",
+    estimate: Estimate = "mean",
 ) -> Rule:
     """Node perturbation: perturb all pre-activations at once, and credit the change in each example's loss.
 
@@ -72,7 +74,8 @@ def node_perturbation(
 
     Cost: a clean and a noisy forward pass, the weight gradients; each further draw, and central, adds 1; running
     makes no clean pass.
-    Bias: unbiased as sigma -> 0, with an error of O(sigma^2) where the network is smooth; with jvp at any sigma.
+    Bias: unbiased as sigma -> 0, with an error of O(sigma^2) where the network is smooth; with jvp at any sigma;
+        biased with estimate=projected, in length only.
     Derivative of the loss: not needed, except by jvp.
 
     The variance grows with the number n of perturbed units: the squared norm of one example's estimate is about n
@@ -106,6 +109,9 @@ def node_perturbation(
         credit: With a loss in parts, (B, T), which parts answer for the noise of a step: trial (all), future (the same
             step and later ones; future(gamma=0.9) discounts these), or own (see rules/credit.py). trial is unbiased;
             future too, with smaller variance, where no step acts on an earlier one; own where no part acts on another.
+        estimate: mean: of the draws. projected: the shortest signals that have all K measured slopes, of which the mean
+            is K/n of the true ones: biased in length, not in direction. rescaled: those times n/K, unbiased, with a
+            variance of n/K - 1 in place of (n + 1)/K (see rules/projected.py). Both need Gaussian noise.
 
     Returns:
         The `Rule`; its state is empty, except with baseline=running or a guide.
@@ -138,6 +144,11 @@ def node_perturbation(
                          "presynaptic")  # fmt: skip
     if guide.name != "none" and head != "evaluated":
         raise ValueError("a guide needs head=evaluated: it predicts from the error of the outputs")
+    if estimate != "mean":
+        if reduced or replay or noisy or (noise, baseline, parts.name) != ("gaussian", "clean", "trial"):
+            raise ValueError(f"estimate={estimate} needs noise=gaussian and a clean pass: leave out active, head, "
+                             "guide, credit, replay, baseline and presynaptic")  # fmt: skip
+        return projected(model, loss, sigma, samples, difference, sharing == "batch", estimate == "rescaled")
     credited = make("credit", parts)
     if reduced:
         return guided(model, loss, make("guide", guide, model), sigma=sigma, samples=samples, noise=noise,

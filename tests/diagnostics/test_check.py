@@ -123,6 +123,9 @@ def test_a_rule_is_what_it_is_declared_to_be(name):
     [
         ("decorrelate(anp)", "biased"),
         ("np; out=exact", "unbiased"),
+        ("np(estimate=projected)", "biased"),
+        ("decorrelate(np(estimate=projected))", "biased"),
+        ("np(estimate=rescaled)", "unbiased"),
         ("sgd; out=exact", "exact"),
         ("np; fc*=dfa; out=exact", "biased"),
         ("decorrelate('np; out=exact')", "unbiased"),

@@ -58,11 +58,13 @@ OTHER_CODE = {  # forms that are other code than the default ones
     "np(baseline=running)": {},
     "wp(rank=2)": {"draws": 4000},
     "dfa(error=softmax)": {"derivative": False},
+    "opzo(difference=single)": {},
     "decorrelate('dfa; out=np')": {},
 }
 OTHER_CODE_SLOW = {
     "np(sharing=batch, noise=rademacher)": {},
     "np(presynaptic=noisy)": {},
+    "np(samples=2, estimate=projected)": {},
     "wp(sharing=example)": {},
     "np(noise=sphere, samples=3, difference=central)": {},
     "np(baseline=running, presynaptic=clean)": {},
@@ -92,6 +94,7 @@ FORMS = [  # every option of the unbiased rules, together with others of its kin
     "np(samples=3)",
     "np(replay=True, samples=2)",
     "np(noise=orthogonal, samples=4)",
+    "np(samples=2, estimate=rescaled)",
     "np(active=True)",
     "np(head=evaluated, difference=central)",
     "np(active=True, head=evaluated, guide=feedback, difference=jvp)",

@@ -138,7 +138,7 @@ def _(primals, tangents):
 NO_DERIVATIVE = [
     "np", "np(difference=central)", "np(baseline=running)", "np(presynaptic=noisy)", "inp", "anp", "wp",
     "wp(rank=1, sharing=example, difference=central)", "dfa(error=softmax)", "dfa(error=sigmoid)", "decorrelate(np)",
-    "np; out=dfa(error=linear)",
+    "np; out=dfa(error=linear)", "opzo(difference=jvp)", "opzo(difference=single)",
 ]  # fmt: skip
 
 

@@ -80,7 +80,8 @@ def subject_of(rule: str | Spec | Callable[..., Rule]) -> Subject:
 
 def declared_bias(subject: Subject) -> str:
     """exact, unbiased or biased, by the docstring. Raises AssertionError where it does not say."""
-    bias = bias_of(subject.facts, map(declared_bias, subject.around))
+    form = subject.numbers if isinstance(subject.numbers, Spec) else None
+    bias = bias_of(subject.facts, map(declared_bias, subject.around), form)
     how = "begin a paragraph of its docstring with 'Bias: exact', 'Bias: unbiased' or 'Bias: biased', or give bias="
     require(bias, f"rule '{subject.name}'", f"it does not declare its bias; {how}")
     return str(bias)
