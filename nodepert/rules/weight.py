@@ -24,8 +24,8 @@ from nodepert.core import (
 from nodepert.errors import UserError
 from nodepert.models.layers import Affine
 from nodepert.registry.ranges import at_least, positive
-from nodepert.rules.directional import Difference, Independent, directional, mean_over
-from nodepert.rules.noise import draw
+from nodepert.rules.directional import Difference, Noise, directional, mean_over
+from nodepert.rules.synapses import active_inputs, factors
 
 
 def weight_perturbation(
@@ -34,10 +34,11 @@ def weight_perturbation(
     *,
     sigma: float = 1e-3,
     samples: int = 1,
-    noise: Independent = "gaussian",
+    noise: Noise = "gaussian",
     difference: Difference = "forward",
     sharing: Literal["batch", "example"] = "batch",
     rank: int = 0,
+    active: bool = False,
 ) -> Rule:
     """Weight perturbation: perturb all weights at once, and credit the noise with the change in the loss.
 
@@ -47,7 +48,7 @@ def weight_perturbation(
     W + sigma Psi_b, computed by `difference` (see `node_perturbation`; central is SPSA, jvp the "forward gradient").
 
     With one draw (jvp, gaussian), E||g||^2 = (d + 2) ||gradient||^2 for d weights; at rank 1, for the m n weights of a
-    single layer, (m + 2)(n + 2) ||gradient||^2.
+    single layer, (m + 2)(n + 2) ||gradient||^2, and with orthogonal factors m n ||gradient||^2.
 
     Cost: a clean and a noisy forward pass, no weight gradients, and noise for every weight; each further draw, and
     central, adds 1.
@@ -59,7 +60,9 @@ def weight_perturbation(
         loss: (outputs, targets) -> losses, (B,).
         sigma: Standard deviation of the noise, in units of the weights.
         samples: Draws per step; the variance is divided by their number.
-        noise: gaussian, rademacher (signs), or sphere (uniform on the sphere of radius sqrt(size) for every leaf).
+        noise: gaussian, rademacher (signs), sphere (uniform on the sphere of radius sqrt(size) for every leaf), or
+            orthogonal: the columns of A are orthogonal to each other, of length sqrt(m) and uniformly random, those of
+            B too, of length sqrt(n); needs rank, at most m and n. Biases then have signs.
         difference: forward, central or jvp.
         sharing: batch: one Psi for the batch, multiplied by the batch-mean loss difference. example: independent Psi_b
             for every example, B times the memory and noise of the weights.
@@ -67,14 +70,18 @@ def weight_perturbation(
             A (m, r) and B (n, r) of unit variance, for m inputs (of a patch) and n outputs. The noisy pre-activation is
             a + sigma (z A) B^T / sqrt(r): the matrix is never formed, which makes sharing=example cheap. Biases have
             noise of full rank.
+        active: Credit the noise on a weight with the loss of the examples whose input to it is not 0; the loss of the
+            others does not depend on it. Of dense layers and convolutions. The d weights in the variance of an example
+            are then those of its active inputs.
 
     Returns:
         The `Rule`, without state.
 
     Raises:
-        ValueError: sigma is not positive and finite, samples < 1, rank < 0, or, at the first step, the loss is not per
-            example.
-        UserError: At the first step, rank > 0 and a node's operator is neither `dense` nor `conv2d`.
+        ValueError: sigma is not positive and finite, samples < 1, rank < 0, noise=orthogonal without rank, or, at the
+            first step, the loss is not per example.
+        UserError: At the first step, rank > 0 and a node's operator is neither `dense` nor `conv2d`, or it has fewer
+            inputs or outputs than the rank of orthogonal factors.
 
     Examples:
         >>> import nodepert as npt
@@ -87,6 +94,8 @@ def weight_perturbation(
     positive("sigma", sigma)
     at_least("samples", samples, 1)
     at_least("rank", rank, 0)
+    if noise == "orthogonal" and not rank:
+        raise ValueError("noise=orthogonal needs rank: it is the factors of low-rank noise that are orthogonal")
 
     def grads(key, state, params, batch):
         x, y = batch
@@ -95,18 +104,18 @@ def weight_perturbation(
         weights, place = jax.vjp(lambda p: node_params(model, p, x), params)
         draws = batchsize(x) if sharing == "example" else 1
         left, right = noise_shapes(weights, affine(model, params, x) if rank else (), draws, rank)
+        gates = active_inputs(model, params, x) if active else {}
 
         def one_draw(key):
             scaled_key, fixed_key = jax.random.split(key)
-            fixed = draw(fixed_key, right, noise)
+            fixed = factors(fixed_key, right, noise, tuple(right))
 
             def perturbed(psi):
                 return per_example(loss, model.apply(params, x, noisy_weights(psi, fixed)), y)
 
-            psi = draw(scaled_key, left, noise)
-            gain = directional(difference, perturbed, clean, left, sigma)(psi)
-            gain = gain / batchsize(x) if draws > 1 else gain.mean(keepdims=True)  # (draws,)
-            return place(credited(gain, psi, fixed, weights))[0]
+            psi = factors(scaled_key, left, noise, tuple(right))
+            gain = directional(difference, perturbed, clean, left, sigma)(psi) / batchsize(x)
+            return place(credited(gain, psi, fixed, weights, gates))[0]
 
         return mean_over(one_draw, key, samples), state, Info(clean, outputs)
 
@@ -169,15 +178,18 @@ def each(f: Any, noise: Any, h: Array) -> Array:
     return jax.vmap(lambda n, h: f(n, h[None])[0])(noise, h)
 
 
-def credited(gain: Array, psi: dict[str, Array], right: dict[str, Array], weights: dict[str, Any]) -> dict[str, Any]:
-    """sum_d gain[d] Psi[d], node by node, in the shape of `weights`; a low-rank Psi enters by its factors."""
+def credited(
+    gain: Array, psi: dict[str, Array], right: dict[str, Array], weights: dict[str, Any], gates: dict[str, Array]
+) -> dict[str, Any]:
+    """sum_b gain[b] gate[b] Psi[b], node by node, in the shape of `weights`; a low-rank Psi enters by its factors."""
 
     def leaf(name):
         n = psi[name]
-        c = gain.astype(n.dtype)
+        c = expand(gain, n) * gates.get(name, 1)  # (B, ...)
+        n = (c if len(n) > 1 else c.sum(0, keepdims=True)) * n
         if name not in right:
-            return jnp.tensordot(c, n, 1)
-        return jnp.tensordot(expand(c, n) * n, right[name], ((0, -1), (0, -1))) / n.shape[-1] ** 0.5
+            return n.sum(0)
+        return jnp.tensordot(n, right[name], ((0, -1), (0, -1))) / n.shape[-1] ** 0.5
 
     return {
         node: jax.tree.unflatten(jax.tree.structure(tree), [leaf(node + path) for path, _ in leaves(tree)])

@@ -107,6 +107,9 @@ FORMS = [  # every option of the unbiased rules, together with others of its kin
       for (s, r), d in zip(product(("batch", "example"), (0, 1)), cycle(DIFFERENCES))),
     "wp(noise=rademacher, rank=3)",
     "wp(noise=sphere)",
+    "wp(active=True)",
+    "wp(active=True, rank=2, sharing=example, noise=orthogonal)",
+    "wp(rank=3, noise=orthogonal)",
     "wp(samples=3)",
 ]  # fmt: skip
 ALL_FORMS = [
