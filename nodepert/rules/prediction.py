@@ -105,7 +105,9 @@ def bits(a: Array) -> Array:
 def updated(table: Array, slot: Array, losses: Array) -> Array:
     """Move expectations towards the newest losses; examples that share a slot use their mean."""
     order = jnp.sort(slot)
-    sharing = jnp.searchsorted(order, slot, side="right") - jnp.searchsorted(order, slot, side="left")
-    old = jnp.where(jnp.isinf(table[slot]), losses, table[slot])
-    new = old + RATE * (losses - old)
-    return table.at[slot].set(0).at[slot].add(new / sharing.astype(new.dtype))
+    first, last = (
+        jnp.searchsorted(order, slot, side=side) for side in ("left", "right")
+    )  # a slot's place in the batch
+    mean = jnp.zeros_like(losses).at[first].add(losses)[first] / (last - first).astype(losses.dtype)
+    old = jnp.where(jnp.isinf(table[slot]), mean, table[slot])
+    return table.at[slot].set(old + RATE * (mean - old))

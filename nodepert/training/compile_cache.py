@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import warnings
 import zlib
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def keep_programs() -> Path | None:
     """
     if not jax.config.values["jax_enable_compilation_cache"]:
         return None
+    # an entry that another process is writing is compiled again: nobody needs to know
+    warnings.filterwarnings("ignore", r"Error (reading|writing) persistent compilation cache entry", UserWarning)
     if chosen := jax.config.values["jax_compilation_cache_dir"]:
         return Path(chosen)
     folder = Path(platformdirs.user_cache_dir("nodepert"), "xla", processor())

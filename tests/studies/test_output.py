@@ -171,15 +171,18 @@ def test_a_worker_whose_log_is_full_trains_its_runs(monkeypatch, tmp_path):
 
 def test_a_closed_terminal_stops_after_the_epoch_however_often_it_is_signalled(tmp_path):
     """The system and the shell both send SIGHUP."""
-    run = replace(RUN, epochs=3)
+    run, before = replace(RUN, epochs=3), signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup
 
     def closed(run, row):
         if row["epoch"] == 1:
             signal.raise_signal(signal.SIGHUP)
             signal.raise_signal(signal.SIGHUP)
 
-    with Stopping(after_epoch(print)).listening() as stopping, pytest.raises(Stopped, match="resumes"):
-        npt.train(run, name="n", out=tmp_path, callbacks=[Told(closed)], stop=stopping)
+    try:
+        with Stopping(after_epoch(print)).listening() as stopping, pytest.raises(Stopped, match="resumes"):
+            npt.train(run, name="n", out=tmp_path, callbacks=[Told(closed)], stop=stopping)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert stopping.count == 1
     folder = tmp_path / "n" / run.id
     assert json.loads((folder / "config.json").read_text())["status"] == "interrupted"

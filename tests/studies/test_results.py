@@ -177,7 +177,7 @@ def test_arguments_that_equal_their_defaults_are_left_out(kind, spec, expected):
 @pytest.mark.parametrize("kind", ["rule", "network", "loss", "dataset", "optimizer"])
 def test_a_name_with_every_default_written_out_is_the_name(kind):
     around = {"decorrelate": "(np)", "local": "(np)", "heads": "(fc)", "precision": "(conv)", "normalise": "(sgd)",
-              "clip": "(sgd)"}  # fmt: skip
+              "clip": "(sgd)", "sequential": "(mnist)"}  # fmt: skip
     for name in names(kind):
         text = f"{name}{around.get(name, '')}"
         if name not in ("by-node", "exact"):
