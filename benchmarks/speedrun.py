@@ -29,6 +29,7 @@ class Row(NamedTuple):
     lr: float = 1e-3
     epochs: int = 15
     batchsize: int = 100
+    wd: float = 0.0
 
 
 REDUCED = "noise=orthogonal, active=True, head=evaluated"
@@ -41,6 +42,7 @@ ROWS = {
     "np, 8 draws, feedback": Row(f"np(samples=8, {REDUCED}, guide=feedback)", 1e-3, 6),
     "np, 16 draws, chain, 5 epochs": Row(f"np(samples=16, {REDUCED}, guide=chain(rate=1e-3))", 1e-3, 5),
     "np, 16 draws, chain": Row(f"np(samples=16, {REDUCED}, guide=chain(rate=1e-3))", 1e-3, 20),
+    "np, 16 draws, chain, decay": Row(f"np(samples=16, {REDUCED}, guide=chain(rate=1e-3))", 1e-3, 25, wd=5e-5),
 }
 TARGETS = {"mnist": (90.0, 95.0, 97.0, 97.5, 98.0, 98.4), "fmnist": (85.0, 88.0, 89.0, 90.0),
            "cifar10": (40.0, 50.0, 60.0, 70.0)}  # fmt: skip
@@ -73,7 +75,7 @@ def measure(name: str, options: Options, data: npt.Dataset) -> dict[str, Any]:
     found = []
     for seed in range(options.seeds):  # one after another: each has the whole machine
         run = npt.Run(dataset=options.dataset, network=options.network, loss="cross-entropy", rule=setting.rule,
-                      lr=setting.lr, epochs=epochs, batchsize=setting.batchsize, seed=seed)  # fmt: skip
+                      lr=setting.lr, epochs=epochs, batchsize=setting.batchsize, wd=setting.wd, seed=seed)  # fmt: skip
         found.append(npt.train(run, data=data).rows)
     final = [rows[-1]["test_acc"] for rows in found]
     seconds = [sum(row["epoch_time"] for row in rows) for rows in found]
