@@ -42,6 +42,8 @@ ROWS = {
     "np, 8 draws, feedback": Row(f"np(samples=8, {REDUCED}, guide=feedback)", 1e-3, 6),
     "np, 16 draws, chain, 5 epochs": Row(f"np(samples=16, {REDUCED}, guide=chain(rate=1e-3))", 1e-3, 5),
     "np, 16 draws, chain": Row(f"np(samples=16, {REDUCED}, guide=chain(rate=1e-3))", 1e-3, 20),
+    "np, 4 draws, chain": Row(f"np(samples=4, {REDUCED}, guide=chain(rate=1e-3))", 1e-3, 8),
+    "np, 4 draws, kp": Row(f"np(samples=4, {REDUCED}, guide=kp)", 1e-3, 8),
     "np, 16 draws, chain, decay": Row(f"np(samples=16, {REDUCED}, guide=chain(rate=1e-3))", 1e-3, 25, wd=5e-5),
 }
 TARGETS = {"mnist": (90.0, 95.0, 97.0, 97.5, 98.0, 98.4), "fmnist": (85.0, 88.0, 89.0, 90.0),

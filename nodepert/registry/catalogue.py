@@ -103,6 +103,7 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "feedback": ours("rules.guides.feedback:feedback",
              "Learned direct feedback: the output error through one matrix per node."),
         "chain": ours("rules.guides.chain:chain", "Learned feedback through the layers, in place of the weights."),
+        "kp": ours("rules.guides.chain:kolen_pollack", "Feedback by weights that get the forward weights' updates."),
         "dfa": ours("rules.guides.feedback:dfa", "Fixed random direct feedback."),
         "last": ours("rules.guides.last:last", "The running mean of the signals."),
     },
@@ -225,8 +226,7 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
     "tracker": {
         "tensorboard": ours("studies.trackers.tensorboard:tensorboard",
              "TensorBoard's event files, one folder per run: tensorboard --logdir runs/NAME/tensorboard."),
-        "wandb": ours("studies.trackers.wandb:wandb",
-             "Weights & Biases, one W&B run per run; offline with WANDB_MODE=offline."),
+        "wandb": ours("studies.trackers.wandb:wandb", "Weights & Biases; offline with WANDB_MODE=offline."),
     },
     "launcher": {
         "local": ours("studies.sweep.launchers.local:local", "Worker processes on this machine."),

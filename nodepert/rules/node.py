@@ -104,8 +104,9 @@ def node_perturbation(
             is 0. The variance falls by their share.
         head: perturbed: the outputs too. evaluated: the error of the outputs is computed from the loss alone, by
             changing each output (see rules/guided.py), and the output node is not perturbed.
-        guide: A prediction of the signals, subtracted as a control variate: none, feedback, chain, dfa or last
-            (`nodepert list guides`; see rules/guides/guide.py). Unbiased whatever it predicts. Needs head=evaluated.
+        guide: A prediction of the signals, subtracted as a control variate: none, feedback, chain, kp, dfa or
+            last (`nodepert list guides`; see rules/guides/guide.py). Unbiased whatever it predicts. Needs
+            head=evaluated.
         credit: With a loss in parts, (B, T), which parts answer for the noise of a step: trial (all), future (the same
             step and later ones; future(gamma=0.9) discounts these), or own (see rules/credit.py). trial is unbiased;
             future too, with smaller variance, where no step acts on an earlier one; own where no part acts on another.

@@ -1,4 +1,4 @@
-"""Feedback through the layers as a guide: the backward pass of feedback alignment, whose weights learn from noise."""
+"""Feedback through the layers as a guide: the backward pass of feedback alignment, whose weights learn."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from nodepert.contract.loops import at_step, get_opaque_trace_state, keep
-from nodepert.core import Array, Model, Params, node_params, recording
-from nodepert.registry.ranges import positive
+from nodepert.core import Array, Model, Params, Signals, node_params, recording
+from nodepert.registry.ranges import fraction, positive
 from nodepert.rules.feedback import random_like, swapped
 from nodepert.rules.guides.guide import Clean, Guide
 from nodepert.rules.update import started, updated
@@ -45,16 +45,7 @@ def chain(model: Model, *, rate: float = 3e-4) -> Guide:
         return weights, started(optimizer, weights)
 
     def signals(state, clean):
-        back = node_params(model, state[0], clean.x)
-
-        def outputs(eps):
-            def node(name, op, params, h):
-                a: Array = swapped(op, params, back[name], h)
-                return a + at_step(eps[name])
-
-            return model.apply(clean.params, clean.x, recording({}, node))
-
-        return jax.vjp(outputs, jax.tree.map(jnp.zeros_like, clean.cut.a))[1](clean.error)[0]
+        return sent_back(model, state[0], clean)
 
     def learn(state, clean, predicted, residual):
         weights, adam = state
@@ -65,6 +56,53 @@ def chain(model: Model, *, rate: float = 3e-4) -> Guide:
         return weights, adam
 
     return Guide(init, signals, learn)
+
+
+def kolen_pollack(model: Model, *, decay: float = 1e-3) -> Guide:
+    """Feedback through the layers by weights B that receive the updates of W, and decay with them (Kolen-Pollack).
+
+        d_l = J_l^T B_{l+1}^T d_{l+1},    from the output error,    B - W <- (1 - decay) (B - W)
+
+    An update of W is presynaptic activity times error signal; the synapse back, between the same two units, has both at
+    hand. Equal updates leave B - W as it is, and decay removes it: B comes to be W^T within a few times 1/decay steps,
+    whatever the noise. (Of W itself, decay is the run's `wd`; without it B approaches W at the same rate.)
+
+    Args:
+        model: The network.
+        decay: Share of B - W that each step removes, at least 0 and below 1.
+
+    Returns:
+        The `Guide`; its state is B - W, shaped as the parameters.
+
+    References:
+        Kolen and Pollack 1994; Akrout et al. 2019.
+    """
+    fraction("decay", decay)
+
+    def init(key, clean):
+        return jax.tree.map(jnp.subtract, random_like(key, clean.params, START), clean.params)
+
+    def signals(difference, clean):
+        return sent_back(model, jax.tree.map(jnp.add, clean.params, difference), clean)
+
+    def learn(difference, clean, predicted, residual):
+        return jax.tree.map(lambda d: ((1 - decay) * d).astype(d.dtype), difference)
+
+    return Guide(init, signals, learn)
+
+
+def sent_back(model: Model, weights: Params, clean: Clean) -> Signals:
+    """The error signals of all nodes, were these the weights on the way back."""
+    back = node_params(model, weights, clean.x)
+
+    def outputs(eps):
+        def node(name, op, params, h):
+            a: Array = swapped(op, params, back[name], h)
+            return a + at_step(eps[name])
+
+        return model.apply(clean.params, clean.x, recording({}, node))
+
+    return jax.vjp(outputs, jax.tree.map(jnp.zeros_like, clean.cut.a))[1](clean.error)[0]
 
 
 def passed(model: Model, weights: Params, clean: Clean, changes: dict[str, Array]) -> dict[str, Array]:
