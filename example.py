@@ -4,6 +4,8 @@ Node perturbation adds noise to every pre-activation, measures the change in eac
 lowered it. It never differentiates the loss. Each rule has its own hyperparameters, given below.
 """
 
+from dataclasses import replace
+
 import nodepert as npt
 
 try:
@@ -14,21 +16,19 @@ except npt.DataNotFound as missing:
     print(f"{note}\n({missing})\n")
 
 EPOCHS = 10 if data.name == "mnist" else 40  # mnist5k has fewer updates per epoch
-TASK = {"dataset": data.name, "network": "fc(width=500, depth=2)", "loss": "cross-entropy"}  # 784-500-500-10, ReLU
-ADAM = {"optimizer": "adam(schedule=cosine)"}
-RUNS = {
-    # four random sign patterns per example and step
-    "node perturbation": npt.Run(**TASK, **ADAM, rule="np(samples=4, noise=rademacher)", lr=5e-4, epochs=EPOCHS),
-    # noise on active units only, around a prediction of the error signals that is learned from the noise
-    "node perturbation, guided": npt.Run(
-        **TASK,
-        **ADAM,
-        rule="np(samples=4, noise=orthogonal, active=True, head=evaluated, guide=feedback)",
-        lr=1e-3,
-        epochs=EPOCHS,
-    ),
-    "SGD (backpropagation)": npt.Run(**TASK, rule="sgd", optimizer="sgd", lr=0.1, epochs=EPOCHS // 2),
-}
+NP = npt.Run(
+    dataset=data.name,
+    network="fc(width=500, depth=2)",  # 784-500-500-10, ReLU
+    loss="cross-entropy",
+    rule="np(samples=4, noise=rademacher)",  # four random sign patterns per example and step
+    optimizer="adam(schedule=cosine)",
+    lr=5e-4,
+    epochs=EPOCHS,
+)
+# On active units only, around a prediction of the error signals that is learned from the noise:
+GUIDED = replace(NP, rule="np(samples=4, noise=orthogonal, active=True, head=evaluated, guide=feedback)", lr=1e-3)
+SGD = replace(NP, rule="sgd", optimizer="sgd", lr=0.1, epochs=EPOCHS // 2)
+RUNS = {"node perturbation": NP, "node perturbation, guided": GUIDED, "SGD (backpropagation)": SGD}
 
 
 class Show(npt.Callback):
