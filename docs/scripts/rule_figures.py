@@ -34,6 +34,7 @@ PAGES = {  # page: its rule, and what it is compared with beside backpropagation
     "fa": ["fa"],
     "dfa": ["dfa", "fa"],
     "opzo": ["opzo", "dfa"],
+    "guess": ["guess", "guess(guide=kp)", "dfa"],
     "usf": ["usf", "fa"],
     "kp": ["kp", "fa"],
     "dtp": ["dtp"],

@@ -10,7 +10,7 @@ import numpy as np
 
 from nodepert.data.dataset import Dataset, is_wide, standardise
 from nodepert.errors import UserError
-from nodepert.registry.catalogue import TASKS
+from nodepert.registry.entry import TASKS
 
 WIDE = "longdouble"  # its name and size depend on the platform
 log = logging.getLogger("nodepert")

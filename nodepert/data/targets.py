@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nodepert.data import wide
-from nodepert.registry.catalogue import TASKS
+from nodepert.registry.entry import TASKS
 
 IN_TIME = ("steps", "series")  # tasks with a target for every time step
 SCALED = ("values", "series")  # tasks whose targets are standardised

@@ -10,8 +10,9 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from nodepert.errors import UserError
-from nodepert.registry.catalogue import ALIASES, Entry
+from nodepert.registry.catalogue import ALIASES
 from nodepert.registry.describe import expressible
+from nodepert.registry.entry import Entry
 from nodepert.registry.lines import imported, line_of
 from nodepert.registry.spec import Spec, parse
 from nodepert.registry.table import GIVEN, OWN, entry, table

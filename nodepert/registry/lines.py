@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nodepert.errors import UserError
-from nodepert.registry.catalogue import CONTEXT, Entry
+from nodepert.registry.catalogue import CONTEXT
+from nodepert.registry.entry import Entry
 from nodepert.registry.signatures import described
 
 TAKES = {

@@ -13,7 +13,8 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from nodepert.errors import UserError, did_you_mean
-from nodepert.registry.catalogue import ALIASES, BUILT_IN, CONTEXT, TASKS, Entry, Passes
+from nodepert.registry.catalogue import ALIASES, BUILT_IN, CONTEXT
+from nodepert.registry.entry import TASKS, Entry, Passes
 from nodepert.registry.lines import imported, line_of
 from nodepert.registry.spec import Spec, parse
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nodepert.errors import UserError
-from nodepert.registry.catalogue import TASKS
+from nodepert.registry.entry import TASKS
 from nodepert.registry.spec import Spec
 from nodepert.registry.table import entry, resolve, table
 

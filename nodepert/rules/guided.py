@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from nodepert.core import (
     Array,
     Info,
+    Key,
     Loss,
     Model,
     Params,
@@ -20,6 +21,7 @@ from nodepert.core import (
     batchsize,
     expand,
     in_parts,
+    node_shapes,
     pullback,
 )
 from nodepert.rules.between import Between, active, between
@@ -61,9 +63,8 @@ def guided(
     """
 
     def init(key, params, x):
-        cut = between(model, params, x[:1])
-        clean = Clean(params, x[:1], cut, jnp.zeros_like(cut.outputs))
-        return Guided(guide.init(key, clean), {name: jnp.zeros(2) for name in cut.a})
+        before = unlearned(guide, model, key, params, x)
+        return Guided(before, {name: jnp.zeros(2) for name in node_shapes(model, params, x)})
 
     def grads(key, state, params, batch):
         x, _ = batch
@@ -90,6 +91,12 @@ def guided(
         return grads, state, Info(total(losses), cut.outputs)
 
     return Rule(init, grads)
+
+
+def unlearned(guide: Guide, model: Model, key: Key, params: Params, x: Array) -> Any:
+    """The state of a guide before the first step."""
+    cut = between(model, params, x[:1])
+    return guide.init(key, Clean(params, x[:1], cut, jnp.zeros_like(cut.outputs)))
 
 
 def clean_pass(

@@ -24,7 +24,7 @@ from nodepert.registry import (
     spec_of,
     to_float,
 )
-from nodepert.registry.catalogue import Entry
+from nodepert.registry.entry import Entry
 from nodepert.registry.ranges import check_numbers
 from nodepert.registry.spec import Spec
 

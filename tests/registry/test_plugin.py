@@ -11,7 +11,7 @@ import pytest
 import nodepert as npt
 from nodepert import registry
 from nodepert.registry import table
-from nodepert.registry.catalogue import Entry
+from nodepert.registry.entry import Entry
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from nodepert.errors import UserError
 from nodepert.experiments.experiment import Load, Row
 from nodepert.experiments.session import begin
 from nodepert.registry import full, make, make_loss
-from nodepert.registry.catalogue import TASKS
+from nodepert.registry.entry import TASKS
 from nodepert.registry.ranges import check_numbers
 from nodepert.training.hyper import Hyper, stacked
 from nodepert.training.metrics import diverged

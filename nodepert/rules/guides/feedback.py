@@ -68,12 +68,11 @@ def dfa(model: Model, *, scale: float = 1.0) -> Guide:
     positive("scale", scale)
 
     def init(key, clean):
-        def matrix(key, h):
+        def matrix(i, h):
             shape = matrix_shape(clean.error, h)
-            return scale / shape[1] ** 0.5 * jax.random.normal(key, shape, h.dtype)
+            return scale / shape[1] ** 0.5 * jax.random.normal(jax.random.fold_in(key, i), shape, h.dtype)
 
-        keys = jax.random.split(key, len(clean.cut.h))
-        return {name: matrix(k, h) for k, (name, h) in zip(keys, clean.cut.h.items(), strict=True)}
+        return {name: matrix(i, h) for i, (name, h) in enumerate(clean.cut.h.items())}
 
     return Guide(init, direct, lambda state, clean, predicted, residual: state)
 
