@@ -1,4 +1,5 @@
-"""Run by test_replicas.py on several devices: train five replicas, and one run whose batch is spread over all."""
+"""Run by test_replicas.py on several devices: train five replicas, and one run whose batch is spread over all,
+by gradients and by slopes."""
 
 import json
 import os
@@ -36,6 +37,7 @@ if __name__ == "__main__":
         processes.joined()
     results = npt.train(REPLICAS, **({"name": "study", "out": runs[0]} if runs else {}))
     single = npt.train(REPLICAS[0] if several else CONV, spread_batch=True)
+    slopes = npt.train(REPLICAS[0] if several else CONV, exchange="slopes")
     if several:
         why = refused(Path(out).with_suffix(".way"))
         assert processes.writes() or "the first process" in why, why
@@ -47,6 +49,7 @@ if __name__ == "__main__":
         "local": jax.local_device_count(),
         "replicas": [result.rows for result in results],
         "batch": single.rows,
+        "slopes": slopes.rows,
     }
     if processes.writes():
         Path(out).write_text(json.dumps(found))

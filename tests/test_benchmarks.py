@@ -14,6 +14,7 @@ SMALL = {
     "replicas": "--dataset digits --counts 2 --epochs 1 --repeats 1 --network fc(width=5)",
     "memory": "--depths 1 2 --batches 10 --width 8 --rules sgd np np(replay=True) --repeats 1",
     "rates": "--dataset digits --rules sgd --epochs 1 --trials 4 --networks fc(width=5)",
+    "exchange": "--widths 10 --processes 2 --samples 1 --epochs 2",
     "speedrun": "--dataset digits --rows sgd --epochs 2 --seeds 2 --targets 20 100",
 }
 

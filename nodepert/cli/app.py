@@ -225,8 +225,8 @@ def _execute(asked: Sequence[Run], study: Study, options: Any, distributed: bool
     if distributed:
         processes.joined()
     devices.start(len(asked))
-    if execution.spread_batch and jax.device_count() == 1:
-        print("--spread-batch: no effect, since JAX has one device here")
+    if execution.one_run and jax.device_count() == 1:
+        print(f"{execution.one_run}: no effect, since JAX has one device here")
     named = labels(asked)
     stopping = Stopping(after_epoch(display.console.print))
     with live.progress(dict(zip(asked, named, strict=True))) as show, stopping.listening():

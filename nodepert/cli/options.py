@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, make_dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import tyro
 
@@ -56,11 +56,10 @@ def _argument(f: Field, text: str) -> Any:
         "Path | None": Annotated[Path | None, tyro.conf.arg(metavar="DIR", help=text)],
         "tuple[str, ...]": Annotated[Words, tyro.conf.arg(help=text)],
         "bool": Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help=text)],
-        "float": Annotated[float, tyro.conf.arg(help=text)],
         "int | None": Annotated[int | None, tyro.conf.arg(metavar="INT", help=text)],
         "float | None": Annotated[float | None, tyro.conf.arg(metavar=f.metadata.get("metavar", "FLOAT"), help=text)],
     }
-    return kinds[str(f.type)]
+    return kinds.get(str(f.type)) or Annotated[get_type_hints(Execution)[f.name], tyro.conf.arg(help=text)]
 
 
 def docstrings(cls: type) -> dict[str, str]:

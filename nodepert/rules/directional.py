@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nodepert.core import Array, Key, Loss, Model, Params, adding, in_parts
+from nodepert.rules.exchange import measured
 from nodepert.rules.noise import draw
 
 Difference = Literal["forward", "central", "jvp"]
@@ -22,8 +23,12 @@ ROWS_AT_ONCE = 16384  # draws x examples in one pass, which bounds the memory of
 
 def loss_along(model: Model, loss: Loss, params: Params, batch: tuple[Array, Array]) -> Callable[[Any], Array]:
     """The function eps -> losses, in parts, with eps[name] added to the pre-activation of every node in eps."""
-    x, y = batch
-    return lambda eps: in_parts(loss, model.apply(params, x, adding(eps)), y)
+
+    def losses(batch, eps):
+        x, y = batch
+        return in_parts(loss, model.apply(params, x, adding(eps)), y)
+
+    return partial(measured, losses, batch)
 
 
 def directional(difference: Difference, f: Callable[[Any], Any], clean: Any, shapes: Any, sigma: float):

@@ -25,6 +25,7 @@ from nodepert.errors import UserError
 from nodepert.models.layers import Affine
 from nodepert.registry.ranges import at_least, positive
 from nodepert.rules.directional import Difference, Noise, directional, mean_over
+from nodepert.rules.exchange import measured
 from nodepert.rules.synapses import active_inputs, factors
 
 
@@ -99,19 +100,22 @@ def weight_perturbation(
 
     def grads(key, state, params, batch):
         x, y = batch
-        outputs = model.apply(params, x)
+        outputs = measured(lambda x, _: model.apply(params, x), x, ())
         clean = per_example(loss, outputs, y)
         weights, place = jax.vjp(lambda p: node_params(model, p, x), params)
         draws = batchsize(x) if sharing == "example" else 1
         left, right = noise_shapes(weights, affine(model, params, x) if rank else (), draws, rank)
         gates = active_inputs(model, params, x) if active else {}
 
+        def losses(batch, psi_and_right):
+            return per_example(loss, model.apply(params, batch[0], noisy_weights(*psi_and_right)), batch[1])
+
         def one_draw(key):
             scaled_key, fixed_key = jax.random.split(key)
             fixed = factors(fixed_key, right, noise, tuple(right))
 
             def perturbed(psi):
-                return per_example(loss, model.apply(params, x, noisy_weights(psi, fixed)), y)
+                return measured(losses, batch, (psi, fixed))
 
             psi = factors(scaled_key, left, noise, tuple(right))
             gain = directional(difference, perturbed, clean, left, sigma)(psi) / batchsize(x)

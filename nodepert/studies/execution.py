@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from nodepert.errors import UserError, did_you_mean
 from nodepert.registry import check, plain
 from nodepert.training.metrics import measured
+
+Exchange: TypeAlias = Literal["gradients", "slopes"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class Execution:
     """Bytes for one program on each device, as in 8e9; by default what is free."""
     spread_batch: bool = False
     """For one large run: spread each batch over all devices. (Several runs are spread over them anyway.)"""
+    exchange: Exchange = "gradients"
+    """What the devices of one large run send each other: gradients, or slopes, which do not grow with the network: each
+    device sends the noisy losses of its own examples, and computes the whole update."""
 
     def __post_init__(self):
         for f in fields(self):
@@ -51,14 +56,21 @@ class Execution:
             raise UserError(f"lanes must be at least 1; got {self.lanes}")
         if self.memory is not None and not 0 < self.memory < math.inf:
             raise UserError(f"memory is in bytes, finite and above 0; got {self.memory}")
+        if self.exchange not in get_args(Exchange):
+            raise UserError(f"exchange must be gradients or slopes; got {self.exchange!r}")
         for spec in self.log:
             check("tracker", spec)
         measured(self.metrics)
 
+    @property
+    def one_run(self) -> str:
+        """The option by which a single run is spread over all devices, or nothing."""
+        return "exchange=slopes" if self.exchange == "slopes" else "spread_batch" if self.spread_batch else ""
+
     def check_runs(self, runs: Sequence[Any]) -> None:
         """Raise UserError where these runs cannot be executed so."""
-        if self.spread_batch and len(runs) > 1:
-            raise UserError(f"spread_batch needs a single run; got {len(runs)} (several runs are spread over the "
+        if self.one_run and len(runs) > 1:
+            raise UserError(f"{self.one_run} needs a single run; got {len(runs)} (several runs are spread over the "
                             "devices anyway)")  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:

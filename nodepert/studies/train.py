@@ -77,7 +77,7 @@ def train(
         skip: Skip runs locked by another process (their status says so) instead of raising an error.
         stop: Called after every epoch; if it returns True, checkpoints are saved and `Stopped` is raised.
         execution: An `Execution`; its fields are keywords as well:
-        **options: data_dir, checkpoint_every, log, metrics, lanes, memory, spread_batch.
+        **options: data_dir, checkpoint_every, log, metrics, lanes, memory, spread_batch, exchange.
 
     Returns:
         A `Result`, or a list of them in the order of the runs.
@@ -203,7 +203,8 @@ class _Work:
         metrics = group.metrics(how.metrics)
         return fit_all(group.model, group.loss, group.data, group.hypers, batchsize=run.batchsize, epochs=run.epochs,
                        lanes=how.lanes, memory=how.memory, metrics=metrics,
-                       on=jax.devices() if how.spread_batch else None, on_batches=report, **more)  # fmt: skip
+                       on=jax.devices() if how.one_run else None, exchange=how.exchange, on_batches=report,
+                       **more)  # fmt: skip
 
     def follow(self, group: Group, recorder: Recorder, found: dict[int, Checkpoint]) -> None:
         """Train runs together, and write each epoch as it comes."""

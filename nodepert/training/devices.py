@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nodepert.errors import UserError, refuse_fork
+from nodepert.rules.exchange import measuring, over_devices
 from nodepert.training import configuration
 
 try:
@@ -25,7 +26,7 @@ except ImportError:  # jax 0.6
 
     shard_map = functools.partial(shard_map, check_rep=False)
 
-REPLICAS, BATCH = "replicas", "batch"  # what a mesh is spread over
+REPLICAS, BATCH, SLOPES = "replicas", "batch", "slopes"  # what a mesh is spread over
 CORES = 16  # each CPU device has a copy of the data
 
 
@@ -74,14 +75,15 @@ def device_name() -> str:
     return f"{jax.default_backend()} ({jax.devices()[0].device_kind})"
 
 
-def mesh(replicas: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """Replicas spread over the devices; a single run's batch, where `devices` are given, over these.
+def mesh(replicas: int, devices: Sequence[Any] | None = None, single: str = BATCH) -> Mesh:
+    """Replicas spread over the devices; a single run's batch, or the noisy passes of its examples (`single`), over
+    `devices` where they are given.
 
     Without `devices` replicas take all (no more than one each), and a single run takes one.
     """
     needed = replicas if jax.process_count() == 1 else None  # every process takes part
     chosen = list(jax.devices()[:needed] if devices is None else devices)
-    return Mesh(np.array(chosen), (BATCH if replicas == 1 and len(chosen) > 1 else REPLICAS,))
+    return Mesh(np.array(chosen), (single if replicas == 1 and len(chosen) > 1 else REPLICAS,))
 
 
 def over_replicas(f: Callable[..., Any], on: Mesh, lanes: int) -> Callable[[Any, Any], Any]:
@@ -93,8 +95,14 @@ def over_replicas(f: Callable[..., Any], on: Mesh, lanes: int) -> Callable[[Any,
     def share(stacked, shared):
         return jax.lax.map(lambda one: f(*one, shared), stacked, batch_size=lanes if lanes > 1 else None)
 
+    def measured_apart(stacked, shared):
+        with measuring(over_devices(SLOPES, on.size)):
+            return share(stacked, shared)
+
     if on.axis_names == (BATCH,) or on.size == 1 or eager():
         return share
+    if on.axis_names == (SLOPES,):  # everything on every device, but for what is measured
+        return shard_map(measured_apart, mesh=on, in_specs=PartitionSpec(), out_specs=PartitionSpec())
     each = PartitionSpec(REPLICAS)
     return shard_map(share, mesh=on, in_specs=(each, PartitionSpec()), out_specs=each)
 

@@ -22,6 +22,7 @@ from nodepert.core import Array, Info, Loss, Model, Params, Rule, differentiate,
 from nodepert.data.dataset import Dataset, is_wide, standardise
 from nodepert.data.targets import units
 from nodepert.registry import make
+from nodepert.rules.exchange import measured as apart
 from nodepert.rules.noise import key_of
 from nodepert.rules.update import started, updated
 from nodepert.training.hyper import Hyper
@@ -171,7 +172,7 @@ class Program:
 
             def add(sums, batch, measures=measures):
                 pixels, labels = self.spread(batch)
-                outputs = network.apply(params, standardised(data, pixels))
+                outputs = apart(lambda x, _: network.apply(params, standardised(data, x)), pixels, ())
                 losses = per_example(self.loss, outputs, labels)
                 each = {name: measure(outputs, labels, losses) for name, measure in measures.items()}
                 return {name: sums[name] + e.sum(tuple(range(e.ndim - (name in several)))) for name, e in each.items()}

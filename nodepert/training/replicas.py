@@ -9,19 +9,22 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from nodepert.core import Loss, Model
 from nodepert.data.dataset import Dataset
 from nodepert.errors import UserError
 from nodepert.registry import inner
+from nodepert.rules.exchange import measures
 from nodepert.training import devices, processes
 from nodepert.training.group import Epoch, Group, OnBatches
 from nodepert.training.hyper import Hyper, structure
 from nodepert.training.metrics import Metric, measured
-from nodepert.training.program import Program, State
+from nodepert.training.program import Program, State, task_data
 
 SPARE = 0.1  # of the free memory, left alone
 log = logging.getLogger("nodepert")
@@ -37,6 +40,7 @@ def fit_all(
     epochs: int,
     lanes: int | None = None,
     on: Sequence[Any] | None = None,
+    exchange: str = "gradients",
     memory: float | None = None,
     metrics: Mapping[str, Metric] | None = None,
     begin: int = 0,
@@ -54,6 +58,7 @@ def fit_all(
         lanes: Replicas that are vectorised on each device; those follow one another. Chosen by the backend by default.
         on: The devices. By default replicas are spread over all, and a single run takes one (given several, it
             spreads each batch over them).
+        exchange: What the devices of a single run send each other: gradients, or slopes alone (see rules/exchange.py).
         memory: Bytes for one program on each device, by default what is free. A group that needs more is trained in
             parts, with a warning.
         metrics: What a row has beside `epoch`, by default what is always measured. `epoch_time` is in seconds of
@@ -62,7 +67,8 @@ def fit_all(
             would have had without the break.
 
     Raises:
-        UserError: For a batch size above the number of training examples.
+        UserError: For a batch size above the number of training examples; for exchange="slopes", a rule that measures
+            none.
         ValueError: For replicas of different structure.
     """
     check_task(data, hypers, batchsize)
@@ -70,9 +76,11 @@ def fit_all(
 
     def trained(numbers: Sequence[int]) -> Iterator[Epoch]:
         limit = processes.least(devices.memory_free() * (1 - SPARE) if memory is None else memory)
-        mesh = devices.mesh(len(numbers), on)
+        mesh = devices.mesh(len(numbers), on, devices.SLOPES if exchange == "slopes" else devices.BATCH)
         task = Program(model, loss, batchsize, epochs, devices.over_batch(mesh), metrics)
         chosen = [hypers[i] for i in numbers]
+        if exchange == "slopes" and not measures(partial(one_step, task, chosen[0]), task_data(data)):
+            raise UserError(f"exchange=slopes needs a rule that measures slopes, as np and wp do; got {hypers[0].rule}")
         width = lanes or (1 if replays(chosen[0].rule) else side_by_side(len(chosen)))
         with devices.one_line_if_full():
             group = Group(task, data, chosen, mesh, width)
@@ -90,6 +98,11 @@ def fit_all(
             yield from trained(numbers[start : start + size])
 
     return trained(range(len(hypers)))
+
+
+def one_step(task: Program, hyper: Hyper, data: Any) -> Any:
+    """The first update."""
+    return task.step(task.init(hyper, data), hyper, data, jnp.arange(task.batchsize))
 
 
 def check_task(data: Dataset, hypers: Sequence[Hyper], batchsize: int) -> None:

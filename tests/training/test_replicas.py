@@ -320,7 +320,7 @@ def test_eight_devices_find_what_one_finds(tmp_path, one_device):
     eight, (replicas, conv) = json.loads(out.read_text()), one_device
     assert eight["devices"] == 8
     agree(replicas, eight["replicas"])
-    agree([conv], [eight["batch"]])
+    agree([conv, conv], [eight["batch"], eight["slopes"]])
 
 
 def test_two_processes_find_what_one_finds(tmp_path, one_device):
@@ -337,7 +337,7 @@ def test_two_processes_find_what_one_finds(tmp_path, one_device):
     assert not outs[1].exists()  # one process writes
     assert (found["devices"], found["local"]) == (4, 2)
     agree(one_device[0], found["replicas"])
-    agree(one_device[0][:1], [found["batch"]])
+    agree(one_device[0][:1] * 2, [found["batch"], found["slopes"]])
     folders = [path.parent for path in (tmp_path / "runs").glob("*/*/metrics.csv")]
     assert len(folders) == 5
     saved = [npt.load(folder) for folder in folders]  # with the trained networks
