@@ -40,7 +40,7 @@ def total(parts: Array) -> Array:
 def future(*, gamma: float = 1.0) -> Credit:
     """The parts at the same time step and later answer for the noise of a step; in other nodes, all parts.
 
-    Bias: unbiased for a causal network and gamma=1.
+    Bias: unbiased for a causal network; biased unless gamma=1.
 
     Args:
         gamma: Discount of each further step, in [0, 1]; below 1 biased where an activity matters for long.

@@ -131,6 +131,8 @@ def test_a_rule_is_what_it_is_declared_to_be(name):
         ("decorrelate('np; out=exact')", "unbiased"),
         ("np(credit=own)", "biased"),
         ("decorrelate(np(credit=future))", "unbiased"),
+        ("np(credit=future(gamma=1))", "unbiased"),
+        ("np(credit=future(gamma=0.5))", "biased"),
     ],
 )
 def test_a_combinator_declares_the_weakest_claim_of_what_it_wraps(spec, declared):

@@ -25,33 +25,51 @@ def setting(name, steps):
     return model, jax.jit(model.init)(jax.random.key(1)), (x, y)
 
 
-def estimates(rule, model, params, batch, draws):
-    rule = npt.make_rule(rule, model, LOSS)
-    return drawn(rule, params, batch, draws, rule.init(jax.random.key(1), params, batch[0]))
+def estimates(rule, model, params, batch, draws, loss=LOSS):
+    rule, rows = npt.make_rule(rule, model, loss), batch[1].size
+    state = rule.init(jax.random.key(1), params, batch[0])
+    return drawn(rule, params, batch, draws, state, per_pass=min(1000, 16_384 // rows))  # as in conformance/mean.py
 
 
 def exact(model, params, batch):
     return jax.jit(lambda: differentiate(model, LOSS, params, batch)[0])()
 
 
-QUICK = [("rnn", 3), ("gru", 1), ("transformer", 3)]
-ALL = [(name, steps) for name in NETWORKS for steps in (1, 3, 20)]
-CASES = [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow) for case in ALL]
-
-
-@pytest.mark.parametrize(("name", "steps"), CASES)
+@pytest.mark.parametrize(("name", "steps"), [("rnn", 3), ("gru", 1), ("transformer", 3)])
 @pytest.mark.parametrize("rule", ["np(noise=rademacher, credit=future)", "np(noise=rademacher, credit=trial)"])
 def test_np_is_unbiased_in_time(name, steps, rule):
     model, params, batch = setting(name, steps)
-    check_expected(estimates(rule, model, params, batch, 8000 if steps < 20 else 60_000), exact(model, params, batch))
+    check_expected(estimates(rule, model, params, batch, 8000), exact(model, params, batch))
+
+
+DRAWS = {1: 20_000, 3: 20_000, 20: 60_000}  # by the number of steps
+Z = 1.3  # limit of the rms z-score: 1 but for chance, of 25 numbers or more
+EXACT = "difference=jvp, noise=rademacher"  # signs are few: the rounding of finite differences would be a bias
+RULES = [f"np({EXACT}, credit=future)", f"np({EXACT}, credit=trial)", f"inp({EXACT}, credit=future)",
+         f"inp({EXACT}, credit=trial)", f"wp({EXACT})"]  # fmt: skip
+MUTANTS = {"own": (f"np({EXACT}, credit=own)", LOSS),
+           "shifted": (RULES[0], lambda outputs, y: jnp.roll(LOSS(outputs, y), -1, 1)),  # lacks the loss of the step
+           "flipped": (RULES[0], lambda outputs, y: -LOSS(outputs, y))}  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "steps"), ALL)
-@pytest.mark.parametrize("rule", ["wp(difference=jvp, noise=rademacher)", "inp(difference=jvp, credit=future)"])
-def test_other_rules_are_unbiased_in_time(name, steps, rule):
+@pytest.mark.parametrize("steps", DRAWS)
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("rule", RULES)
+def test_z_scores_in_time(name, steps, rule):
     model, params, batch = setting(name, steps)
-    check_expected(estimates(rule, model, params, batch, 60_000), exact(model, params, batch))
+    found, expected = estimates(rule, model, params, batch, DRAWS[steps]), exact(model, params, batch)
+    check_expected(found, expected)
+    assert rms_z(found, expected) < Z
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mutant", "steps"), [(m, t) for m in MUTANTS for t in DRAWS if t > 1 or m == "flipped"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_mutants_have_larger_z_scores(name, steps, mutant):
+    model, params, batch = setting(name, steps)
+    assert rms_z(estimates(MUTANTS[mutant][0], model, params, batch, DRAWS[steps], MUTANTS[mutant][1]),
+                 exact(model, params, batch)) > Z  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["rnn", "transformer"])
@@ -64,11 +82,15 @@ def test_own_is_biased_in_time(name):
 def test_check_tells_the_credits_apart():
     model, params, batch = setting("rnn", 3)
 
-    def verdict(credit):
+    def found(credit):
         rule = f"np(difference=jvp, noise=rademacher, credit={credit})"
-        return npt.check(model, rule, LOSS, batch, params=params, draws=4000, study=False).verdict
+        return npt.check(model, rule, LOSS, batch, params=params, draws=2000, study=False)
 
-    assert [verdict(credit) for credit in ("future", "trial", "own")] == ["unbiased", "unbiased", "biased"]
+    future, trial, own = map(found, ("future", "trial", "own"))
+    assert [r.verdict for r in (future, trial, own)] == ["unbiased", "unbiased", "biased"]
+    assert future.rows[-1]["variance"] < trial.rows[-1]["variance"]
+    assert "credit=own): biased (at cell)" in str(own)
+    assert all("WARNING" not in str(r) for r in (future, trial, own))
 
 
 def test_one_step_of_rnn_is_fc_with_a_state_of_zeros():
