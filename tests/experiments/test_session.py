@@ -41,6 +41,7 @@ CASES = {  # options, and after how many steps the stop comes
     "crash-dynamics": ({**TINY, "rule": "np", "epochs": 3, "every": 2, "large": 50, "seeds": 1}, 5),
     "alignment": ({"rules": ("np",), "width": 4, "depths": (1,), "draws": 2, "axis_draws": 2, "estimates": 16,
                    "batchsize": 5}, 2),
+    "credit-in-time": ({"draws": 1024}, 2),
 }  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def stopped(path, compute, after):
     return unfinished.read(path, {})[1]
 
 
-ALIKE = ("stabilise", "linear-theory", "width-scaling", "delta-loss", "alignment")  # in their loops, as the others
+ALIKE = {"stabilise", "linear-theory", "width-scaling", "delta-loss", "alignment", "credit-in-time"}  # in their loops
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ALIKE)) for n in CASES])
@@ -77,7 +78,7 @@ def test_what_is_stopped_within_a_part_ends_with_the_bits_of_what_was_not(name, 
     assert any(steps.done for steps in seen if steps.seconds is None)  # not from the start
 
 
-TRAINING = {"rules", "published", "dnms", "np-in-rnn"}  # which train as adam does
+TRAINING = {"rules", "published", "dnms", "np-in-rnn", "char-lm"}  # which train as adam does
 
 
 def without_time(rows):

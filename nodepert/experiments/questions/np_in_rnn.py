@@ -9,7 +9,7 @@ from typing import Any
 
 from nodepert.experiments.drawing import Picture, legend, mean_curve, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Part, Row
-from nodepert.experiments.shared.tables import means, where
+from nodepert.experiments.shared.tables import best_rate, means, where
 from nodepert.experiments.shared.tasks import curves, make_hyper, make_task
 from nodepert.registry.spec import parse
 
@@ -82,9 +82,7 @@ class NpInRnn(Experiment):
     def best(self, rows: Sequence[Row], dataset: str, rule: str) -> list[Row]:
         """The rows of a rule at the learning rate at which most runs end, with the lowest mean training loss."""
         own = where(rows, dataset=dataset, rule=rule)
-        ends = {lr: where(own, lr=lr, epoch=self.epochs) for lr in self.lrs}
-        lr = min(ends, key=lambda lr: (-len(ends[lr]), sum(r["train_loss"] for r in ends[lr])))
-        return where(own, lr=lr)
+        return where(own, lr=best_rate(own, "train_loss", epoch=self.epochs))
 
     def draw(self, figure: Any, rows: Sequence[Row]) -> None:
         panels = figure.subplots(1, len(self.datasets), squeeze=False)[0]

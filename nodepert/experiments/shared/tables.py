@@ -31,3 +31,10 @@ def gathered(rows: Sequence[Row], by: str, of: str) -> dict[Any, list[float]]:
 def means(rows: Sequence[Row], by: str, of: str) -> dict[Any, tuple[float, float]]:
     """{value of the column `by`: mean and standard error of the finite values of the column `of`}."""
     return {key: mean_error(values) for key, values in gathered(rows, by, of).items()}
+
+
+def best_rate(rows: Sequence[Row], of: str, **at: Any) -> float:
+    """The learning rate of the rows with the lowest mean of the column `of`, where the rows have the values `at`; those
+    at which most of them are finite come first."""
+    found = {lr: finite(where(rows, lr=lr, **at), of) for lr in dict.fromkeys(row["lr"] for row in rows)}
+    return min(found, key=lambda lr: (-len(found[lr]), sum(found[lr])))
