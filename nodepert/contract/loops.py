@@ -26,6 +26,7 @@ except ImportError:  # jax 0.6.0
 
 Array: TypeAlias = jax.Array
 _current: ContextVar[Frame | None] = ContextVar("frame", default=None)
+_horizon: ContextVar[int] = ContextVar("horizon", default=0)
 
 
 class Frame:
@@ -128,6 +129,16 @@ def stacked_shape(a: Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((a.shape[0], *(frame.lengths() if frame else ()), *a.shape[1:]), a.dtype)
 
 
+@contextmanager
+def truncated(steps: int) -> Iterator[None]:
+    """Within it, derivatives through `scan` end at every so many steps; 0: nowhere."""
+    token = _horizon.set(steps)
+    try:
+        yield
+    finally:
+        _horizon.reset(token)
+
+
 def scan(
     step: Callable[..., Any], node: Callable[..., Array], carry: Any, xs: Any = None, length: int | None = None
 ) -> tuple[Any, Any]:
@@ -150,8 +161,7 @@ def scan(
         (carry after the last step, outputs (B, T, ...)).
 
     Raises:
-        ValueError: There are neither inputs nor a length, two nodes of a step have one name, or a node is called under
-            another transformation.
+        ValueError: Neither inputs nor a length, two nodes of one name, or a node under another transformation.
 
     Examples:
         >>> import jax, jax.numpy as jnp, nodepert as npt
@@ -170,7 +180,7 @@ def scan(
     if not leaves and length is None:
         raise ValueError("scan needs inputs, arrays (B, T, ...), or length=T")
     steps = leaves[0].shape[1] if leaves else length
-    frame = Frame(steps)
+    frame, horizon = Frame(steps), _horizon.get()
 
     def one(carry: Any, x: Any, slices: dict[int, Array], number: Any) -> tuple[Any, Any, dict[str, Any]]:
         with frame.entered(slices, number):
@@ -183,6 +193,8 @@ def scan(
 
     def body(state: Any, inputs: Any) -> tuple[Any, Any]:
         carry, sums = state
+        if horizon:
+            carry = jax.tree.map(lambda c: jnp.where(inputs[2] % horizon != 0, c, jax.lax.stop_gradient(c)), carry)
         carry, y, kept = one(carry, *inputs)
         return (carry, jax.tree.map(jnp.add, sums, kept["summed"])), (y, kept["stacked"])
 

@@ -13,7 +13,7 @@ from nodepert.training.losses import cross_entropy, mse
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "strict_dtypes")
 
 KEY = jax.random.key
-NETWORKS = {"fc(width=9, depth=3)": (7,), "conv": (8, 8, 3)}
+NETWORKS = {"fc(width=9, depth=3)": (7,), "conv": (8, 8, 3), "gru(width=6)": (5, 3)}
 
 
 def task(network, loss=mse):
@@ -45,6 +45,18 @@ def test_with_feedback_weights_equal_to_the_weights_fa_and_kp_are_backpropagatio
     other = grads(rule, compiled(rule.init)(KEY(3), params, batch[0]), params, batch)
     assert same(other["out"], exact["out"])  # nothing has travelled back yet
     assert not same(other, exact, rtol=0.1)
+
+
+def test_dfa_in_time_sends_each_step_its_own_error():
+    model, loss = npt.make_model("rnn(width=6, readout=every)", (5, 3), 2), npt.make_loss("linear-mse")
+    params, x, y = model.init(KEY(0)), jax.random.normal(KEY(1), (4, 5, 3)), jax.random.normal(KEY(2), (4, 5, 2))
+    rule = npt.make_rule("dfa(error=linear)", model, loss)
+    feedback = rule.init(KEY(3), params, x)
+    h = np.tanh(preactivations(model, params, x)["cell"])
+    z = np.concatenate([x, np.pad(h, ((0, 0), (1, 0), (0, 0)))[:, :-1]], -1)
+    signals = (model.apply(params, x) - y) @ feedback["cell"] / 4  # e_t B: nothing passes between steps
+    expected = {"w": np.einsum("bti,btj->ij", z, signals), "b": signals.sum((0, 1))}
+    assert same(grads(rule, feedback, params, (x, y))["cell"], expected, 1e-5)
 
 
 def by_hand(params, feedback, x, y):
