@@ -11,12 +11,12 @@ import numpy as np
 
 from nodepert.data.dataset import Dataset
 from nodepert.errors import UserError
-from nodepert.experiments.drawing import Picture, legend, mean_curve, tidy
+from nodepert.experiments.drawing import Picture, decades, legend, mean_curve, tidy
 from nodepert.experiments.experiment import Experiment, Finding, Part, Row, combinations
 from nodepert.experiments.shared.tables import best_rate, finite, where
 from nodepert.experiments.shared.tasks import curves, make_hyper, make_task
 from nodepert.registry import check, make, make_loss
-from nodepert.training.metrics import mean_error
+from nodepert.training.metrics import mean_error, with_error
 
 BACKPROP: Part = {"rule": "sgd", "draws": 0}
 NEAR = 10  # per cent of the gain of backpropagation
@@ -124,7 +124,8 @@ class CharLm(Experiment):
             tidy(axes, xlabel="draws per token", xscale="log")
             axes.set_xticks(self.draws, map(str, self.draws), minor=False)
             axes.minorticks_off()
-        right.set_yticks([NEAR, 20, 50, 100], ["10", "20", "50", "100"])
+        ticks = decades(*right.get_ylim())
+        right.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         legend(figure, left, columns=1)
 
     def findings(self, rows: Sequence[Row]) -> list[Finding]:
@@ -136,10 +137,11 @@ class CharLm(Experiment):
             return found
         near = []
         for rule in self.rules:
-            gaps = {k: self.gap(rows, rule=rule, draws=k)[0] for k in sorted(self.draws)}
-            near += [f"{k} draws of {rule}" for k, gap in gaps.items() if gap <= NEAR][:1]
-            says = f"{rule}: of this gain {gaps[few]:.0f} % is missing with {few} draw{'s' * (few > 1)}"
-            found.append(Finding(f"{says}, {gaps[many]:.2g} % with {many}", gaps[many] < gaps[few] or few == many))
+            gaps = {k: self.gap(rows, rule=rule, draws=k) for k in sorted(self.draws)}
+            near += [f"{k} draws of {rule}" for k, (gap, _) in gaps.items() if gap <= NEAR][:1]
+            says = f"{rule}: of this gain {with_error(*gaps[few])} % is missing with {few} draw{'s' * (few > 1)}"
+            fewer = gaps[many][0] < gaps[few][0] or few == many
+            found.append(Finding(f"{says}, {with_error(*gaps[many])} % with {many}", fewer))
         reached = ", ".join(near) or f"none with up to {many} draws"
         return [*found, Finding(f"within {NEAR} % of the gain of backpropagation: {reached}", bool(near))]
 
