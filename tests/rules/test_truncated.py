@@ -1,5 +1,7 @@
 """Truncated backpropagation through time: its exact limits, and its windows, by a loop in Python."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +22,14 @@ X = jnp.asarray(RANDOM.normal(size=(3, T, 2)), jnp.float32)
 Y = jnp.asarray(RANDOM.integers(0, 3, size=(3, T)), jnp.int32)
 
 
+@functools.cache
 def gradient(rule, model):
     rule = npt.make_rule(rule, model, LOSS) if isinstance(rule, str) else rule
     return jax.jit(lambda: rule.grads(jax.random.key(0), (), model.init(jax.random.key(1)), (X, Y))[0])()
+
+
+RNN = npt.make_model("rnn(width=4, leak=0.5, readout=every)", (T, 2), 3)
+GRU = npt.make_model("gru(width=3, readout=every)", (T, 2), 3)
 
 
 def same(a, b):
@@ -46,16 +53,14 @@ def in_windows(model, steps):
 
 @pytest.mark.parametrize("steps", [1, 4, T])
 def test_errors_stay_within_a_window(steps):
-    model = npt.make_model("rnn(width=4, leak=0.5, readout=every)", (T, 2), 3)
-    found = gradient(f"bptt(steps={steps})", model)
-    assert same(found, gradient(in_windows(model, steps), model))
-    assert same(found, gradient("sgd", model)) == (steps == T)
+    found = gradient(f"bptt(steps={steps})", RNN)
+    assert same(found, gradient(in_windows(RNN, steps), RNN))
+    assert same(found, gradient("sgd", RNN)) == (steps == T)
 
 
 @pytest.mark.parametrize("rule", ["bptt", f"bptt(steps={T})"])
 def test_windows_as_long_as_the_sequence_give_the_gradient(rule):
-    model = npt.make_model("gru(width=3, readout=every)", (T, 2), 3)
-    assert same(gradient(rule, model), gradient("sgd", model))
+    assert same(gradient(rule, GRU), gradient("sgd", GRU))
 
 
 def test_a_network_without_a_loop_has_its_gradient():
@@ -73,4 +78,4 @@ def test_it_declares_a_bias_where_it_cuts():
 
 def test_windows_of_negative_length_are_refused():
     with pytest.raises((UserError, ValueError), match="steps must be at least 0"):
-        npt.make_rule("bptt(steps=-1)", npt.make_model("rnn", (T, 2), 3), LOSS)
+        npt.make_rule("bptt(steps=-1)", RNN, LOSS)
