@@ -63,12 +63,14 @@ def predict(
     """Predict with a trained network: a row per example, with its index and the predicted class.
 
     Inputs are in the units of the training data (pixels from 0 to 255 of images), and are standardised as in training.
+    Columns of a table with a heading are those of the same names in the training data, if these were a table.
 
     Example: nodepert predict digits.npz new.npy --to predictions.csv
 
     Args:
         run: A run's folder or its id, or a file that Result.save wrote.
-        file: Inputs: .npy, .npz (its only array, or x), .csv (an example per row), an image or a folder of images.
+        file: Inputs: .npy, .npz (its only array, or x), .csv or .parquet (an example per row), an image or a folder of
+            images.
         to: The table, .csv, in an existing directory. Default: print it.
         outputs: Add the outputs of the network.
         out: Directory of all results, where an id is looked up.
@@ -80,11 +82,13 @@ def predict(
     if to:
         check_target(to, ".csv")
     result = _loaded(run, out, data_dir)
-    x, names = read_examples(file, result.input_shape)
+    signature = result.signature
+    x, names = read_examples(file, signature.shape, signature.columns)
+    found = result.outputs(x)
+    predictions = signature.predictions(found)
     columns = {"index": range(len(x)), **({"file": names} if names else {})}
-    columns |= _columns("prediction", result.predict(x))
-    if outputs:
-        columns |= _columns("output", result.outputs(x))
+    columns |= _columns("prediction", signature.classes[predictions] if signature.has_classes else predictions)
+    columns |= _columns("output", found) if outputs else {}
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)

@@ -1,7 +1,10 @@
-"""`table`: a CSV or Parquet file as a data set, column by column."""
+"""`table`: a CSV or Parquet file as a data set."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,10 +13,11 @@ import numpy as np
 from nodepert.data import files, formats
 from nodepert.data.checks import Arrays, DataError
 from nodepert.data.dataset import Dataset, build
+from nodepert.data.schema import Column, check_filled, checked_kind, columns_of, kind, no_column, quoted
 from nodepert.data.tables import split
-from nodepert.errors import did_you_mean
 
-MOST = 100  # different texts of a column of inputs: each becomes an input
+DROP = ": drop='{name}'"
+log = logging.getLogger("nodepert")
 
 
 def table(
@@ -36,7 +40,7 @@ def table(
         seed: Seed of the split.
 
     Returns:
-        The `Dataset`; `names` are those of its classes.
+        The `Dataset`; `names` are those of its classes, and `columns` those of the file.
 
     Raises:
         DataError: The file or a column is missing, a cell is empty, or a column is neither numbers nor texts.
@@ -59,21 +63,28 @@ def table(
     for place, part in parts:
         needed = [*targets, *listed(drop), *([] if part is frame else frame.columns)]
         if missing := [name for name in needed if name not in part]:
-            hint = did_you_mean(missing[0], part.columns)
-            raise DataError(f"{place}: no column '{missing[0]}'{hint}; there are: {', '.join(map(str, part.columns))}")
-        check_cells(place, part.drop(columns=listed(drop)))
+            raise no_column(str(place), missing[0], list(part.columns))
+        left = part.drop(columns=listed(drop))
+        check_filled(str(place), left, DROP)
+        for name in left:
+            checked_kind(str(place), name, left[name], DROP)
     whole = pd.concat([part for _, part in parts], ignore_index=True)
     kept = [name for name in frame.columns if name not in (*targets, *listed(drop))]
     if not kept:
         raise DataError(f"{source}: no column is left for the inputs")
+    for name in (name for name in kept if quoted(name) != f"'{name}'"):
+        log.warning("%s: %s is an input; to leave it out give drop='%s'", source, quoted(name), name)
     y, names = outputs(source, whole, targets, task)
-    x = np.hstack([inputs(source, name, whole[name]) for name in kept])
+    columns = columns_of(str(source), whole[kept], DROP)
+    x = columns.encoded(str(source), whole[kept]).astype(np.float64)
+    columns = replace(columns, targets=tuple(Column(name, kind(whole[name])) for name in targets))
     if test_path:
         arrays = Arrays(x[: len(frame)], y[: len(frame)], x[len(frame) :], y[len(frame) :])
     else:
         arrays = split(x, y, min(max(1, round(test * len(y))), len(y) - 1), seed)
     found = "classes" if names else "values"
-    return build("table", arrays, len(names) or y.shape[1], str(source), task=found)._replace(names=names)
+    data = build("table", arrays, len(names) or y.shape[1], str(source), task=found)
+    return data._replace(names=names, columns=columns)
 
 
 def listed(text: str) -> list[str]:
@@ -92,76 +103,41 @@ def located(text: str, data_dir: str | None) -> Path:
     return found
 
 
-def read(path: Path) -> Any:
-    """The rows of a file. Raises DataError."""
+def read(path: Path, fewest: int = 2, texts: Sequence[str] = ()) -> Any:
+    """The rows of a file, those of some columns as texts. Raises DataError."""
     import pandas as pd
 
     try:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
         else:
-            with formats.opened(path) as file:
-                header = file.readline(1 << 20).decode()
-            frame = pd.read_csv(path, sep=max(",;\t", key=header.count), skipinitialspace=True)
+            sep = separator(heading(path))
+            frame = pd.read_csv(path, sep=sep, skipinitialspace=True, dtype=dict.fromkeys(texts, str))
     except ImportError:
         raise DataError(f'{path}: Parquet needs pyarrow: pip install "nodepert[parquet]"') from None
     except Exception as error:  # of a parser
         raise DataError(f"{path}: not a readable table: {' '.join(str(error).split())}") from error
-    if len(frame) < 2:
+    if len(frame) < fewest:
         raise DataError(f"{path}: {len(frame)} rows are too few")
     return frame.rename(columns=str)
 
 
-def check_cells(path: Path, frame: Any) -> None:
-    """Raises DataError for an empty cell, and for a column that is neither numbers nor texts."""
-    missing = frame.isna().to_numpy()
-    if missing.any():
-        row, column = np.argwhere(missing)[0]
-        name = frame.columns[column]
-        raise DataError(f"{path}: an empty cell in row {row + 1}, column '{name}' ({missing.sum():,} in all); fill it, "
-                        f"leave out the row, or the column: drop='{name}'")  # fmt: skip
-    for name in frame:
-        kind(path, name, frame[name])
+def heading(path: Path) -> str:
+    """The first line of a text file, gzipped or not."""
+    with formats.opened(path) as file:
+        return file.readline(1 << 20).decode("utf-8-sig")
 
 
-def kind(path: Path, name: str, column: Any) -> str:
-    """Whether a column has "numbers", "whole" ones, "flags" or "texts". Raises DataError for anything else."""
-    import pandas as pd
-
-    types = pd.api.types
-    if types.is_bool_dtype(column):
-        return "flags"
-    if types.is_integer_dtype(column):
-        return "whole"
-    if types.is_float_dtype(column):
-        return "numbers"
-    if not (types.is_string_dtype(column) or isinstance(column.dtype, pd.CategoricalDtype)):
-        raise DataError(
-            f"{path}: column '{name}' is {column.dtype}, not numbers or texts; convert it, or drop='{name}'"
-        )
-    odd = np.isnan(np.asarray(pd.to_numeric(column.astype(str), errors="coerce"), np.float64))
-    if 0 < odd.sum() < len(odd) / 2:
-        row = int(odd.argmax())
-        raise DataError(f"{path}: column '{name}' has numbers, but '{column.iloc[row]}' in row {row + 1}")
-    return "texts"
-
-
-def inputs(path: Path, name: str, column: Any) -> np.ndarray:
-    """A column as inputs, (N, 1), or (N, texts) of 0 and 1. Raises DataError."""
-    if kind(path, name, column) != "texts":
-        return column.to_numpy(np.float64)[:, None]
-    texts, index = np.unique(column.astype(str).to_numpy(str), return_inverse=True)
-    if len(texts) > MOST:
-        raise DataError(f"{path}: column '{name}' has {len(texts):,} different texts, each of which would be an input; "
-                        f"leave it out: drop='{name}'")  # fmt: skip
-    return (index[:, None] == np.arange(len(texts))).astype(np.float64)
+def separator(line: str) -> str:
+    """What separates the cells of a line."""
+    return max(",;\t", key=line.count)
 
 
 def outputs(path: Path, frame: Any, targets: list[str], task: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Class indices, (N,), and the names of the classes; or values, (N, n), and no names. Raises DataError."""
     if not targets:
         raise DataError(f"{path}: target needs the name of a column")
-    kinds = {name: kind(path, name, frame[name]) for name in targets}
+    kinds = {name: kind(frame[name]) for name in targets}
     first = targets[0]
     if task == "auto" and len(targets) == 1 and kinds[first] == "whole":
         raise DataError(f"{path}: target '{first}' has whole numbers: give task=classes or task=values")

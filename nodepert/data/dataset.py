@@ -14,6 +14,7 @@ from nodepert.data.checks import Arrays as Arrays
 from nodepert.data.checks import DataError as DataError
 from nodepert.data.checks import DataNotFound as DataNotFound
 from nodepert.data.checks import as_tokens, check_arrays
+from nodepert.data.schema import Columns, columns_of, frame_of
 from nodepert.data.statistics import statistics
 from nodepert.errors import UserError
 from nodepert.registry.spec import Spec
@@ -40,6 +41,7 @@ class Dataset(NamedTuple):
     val_y: np.ndarray | None = None
     whole: Dataset | None = None  # before they were held out
     tokens: bool = False  # inputs are class indices (N, T), which are not standardised: mean 0, std 1
+    columns: Columns | None = None  # of the table that the inputs were
 
     @property
     def outputs(self) -> int:
@@ -125,12 +127,13 @@ def make_dataset(
 
     Args:
         train_x: Training inputs, (N, ..., C), such as images (N, H, W, C). uint8 stays uint8; others become float32,
-            unless that would lose the spread of a feature (a Unix time).
+            unless that would lose the spread of a feature (a Unix time). A DataFrame has columns of numbers, or of
+            texts, each of which is an input of 0 and 1 per text; others are matched with it by the names of columns.
         train_y: Training targets: labels, integers from 0, (N,); values, floats (N,) or (N, ...), which are
             standardised; several labels per example, 0 or 1, integers (N, n); probabilities, floats (N, n); with
             task="steps" a class for every time step, integers (N, T); with task="series" values for every time step,
             floats (N, T, n). A step that is masked (np.ma), or whose class is -1, is not graded.
-        test_x: Test inputs, shaped as the training inputs.
+        test_x: Test inputs, as the training inputs.
         test_y: Test targets.
         name: Name in messages and records.
         classes: Number of classes. Default: the largest label + 1, with a warning if a class has no example.
@@ -151,7 +154,10 @@ def make_dataset(
         >>> npt.make_dataset(x[:15], y[:15], x[15:], y[15:]).classes
         3
     """
-    source = f"arrays of '{name}'"
+    source, columns = f"arrays of '{name}'", None
+    if (frame := frame_of(train_x)) is not None:
+        columns = columns_of(source, frame)
+        train_x, test_x = (x if (one := frame_of(x)) is None else columns.encoded(source, one) for x in (frame, test_x))
     arrays = _arrays(source, Arrays(train_x, train_y, test_x, test_y), task in targets.IN_TIME)
     task = targets.implied(arrays.train_y, arrays.test_y) if task is None else task
     if classes is not None and not (isinstance(classes, int | np.integer) and 0 < classes < 2**31):
@@ -168,7 +174,7 @@ def make_dataset(
     data = build(name, arrays, outputs, source, task=task, tokens=tokens)
     remarks.remark_inputs(source, data.train_x)
     remarks.remark_targets(source, data.train_y, data.test_y, task, 0 if classes else outputs)
-    return data
+    return data._replace(columns=columns)
 
 
 def _arrays(source: str, given: Arrays, in_time: bool) -> Arrays:

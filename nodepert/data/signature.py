@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nodepert.data import schema
 from nodepert.data.dataset import Dataset, is_wide, standardise
 from nodepert.errors import UserError
 from nodepert.registry.entry import TASKS
@@ -28,20 +29,37 @@ class Signature(NamedTuple):
     target_mean: np.ndarray | None = None  # as in the `Dataset`
     target_std: np.ndarray | None = None
     names: tuple[str, ...] = ()  # of the classes
+    columns: schema.Columns | None = None  # of the table of the training data
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether targets are class indices."""
+        return self.task in ("classes", "steps")
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The labels of the classes in their order, as the training data have them."""
+        labels = np.array(self.names if len(self.names) == self.outputs else range(self.outputs))
+        kind = self.columns.targets[0].kind if self.columns and self.columns.targets else ""
+        return labels == "True" if kind == "flags" else labels.astype(int) if kind == "whole" else labels
 
     def standardised(self, x: np.ndarray) -> np.ndarray:
         """Inputs as the network receives them, float32."""
         return np.asarray(standardise(self.inputs(x), self.mean, self.std), np.float32)
 
     def inputs(self, x: Any) -> np.ndarray:
-        """Examples in the units of the training inputs, checked: uint8, float32, or wider if the mean is. Raises
-        UserError for another shape or dtype, and for values that are not finite."""
+        """Examples in the units of the training inputs, checked: uint8, float32, or wider if the mean is; the columns
+        of a DataFrame are matched by name. Raises UserError for another shape, dtype or column, and for values that are
+        not finite."""
+        if self.columns and (frame := schema.frame_of(x)) is not None:
+            x = self.columns.encoded("inputs", frame)
         try:
             x = np.asarray(x)
         except ValueError:  # rows of several lengths
             raise UserError(f"inputs must be an array of shape (N, {self._shape})") from None
         if x.dtype.kind not in "fiu":
-            raise UserError(f"inputs must be real numbers; got {x.dtype}")
+            named = "; give a DataFrame, whose columns are matched by name" if self.columns else ""
+            raise UserError(f"inputs must be real numbers; got {x.dtype}{named}")
         if x.shape[1:] != self.shape or not x.ndim:
             hint = "; for one example give x[None]" if x.shape == self.shape else ""
             raise UserError(f"inputs must be of shape (N, {self._shape}); got {x.shape}{hint}")
@@ -61,9 +79,8 @@ class Signature(NamedTuple):
             raise UserError(f"inputs of {data.name} are {data.train_x.shape[1:]}; this network takes {self.shape}")
         if data.task != self.task:
             raise UserError(f"targets of {data.name} are {data.task}; this network was trained on {self.task}")
-        classes = self.task in ("classes", "steps")
-        if data.outputs > self.outputs or (data.outputs < self.outputs and not classes):
-            what = "classes" if classes else "targets per example"
+        if data.outputs > self.outputs or (data.outputs < self.outputs and not self.has_classes):
+            what = "classes" if self.has_classes else "targets per example"
             raise UserError(f"{data.name} has {data.outputs} {what}; this network has {self.outputs} outputs")
 
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
@@ -84,7 +101,8 @@ class Signature(NamedTuple):
         targets: dict[str, Any] = {"kind": self.task, "outputs": self.outputs}
         if self.target_mean is not None and self.target_std is not None:
             targets |= {"mean": _plain(self.target_mean), "std": _plain(self.target_std)}
-        return {"inputs": inputs, "targets": targets | ({"names": [*self.names]} if self.names else {})}
+        named = {"columns": self.columns.to_json()} if self.columns else {}
+        return {"inputs": inputs, "targets": targets | ({"names": [*self.names]} if self.names else {})} | named
 
     @property
     def _shape(self) -> str:
@@ -94,7 +112,7 @@ class Signature(NamedTuple):
 def signature_of(data: Dataset) -> Signature:
     """The signature of a data set."""
     return Signature(data.train_x.shape[1:], data.train_x.dtype.name, data.mean, data.std, data.outputs, data.task,
-                     data.target_mean, data.target_std, data.names)  # fmt: skip
+                     data.target_mean, data.target_std, data.names, data.columns)  # fmt: skip
 
 
 def from_json(record: Mapping[str, Any]) -> Signature:
@@ -112,9 +130,11 @@ def from_json(record: Mapping[str, Any]) -> Signature:
     if [a.shape for a in own.values() if a is not None] not in ([], 2 * [(outputs,)]):
         raise ValueError("mean and std of the targets must be one number for each output")
     names = tuple(map(str, targets.get("names", ())))
-    return Signature(
-        shape, str(inputs["dtype"]), mean, std, outputs, str(targets["kind"]), own["mean"], own["std"], names
-    )
+    columns = schema.from_json(record["columns"]) if "columns" in record else None
+    if columns and (columns.size,) != shape:
+        raise ValueError("the columns are not those of the inputs")
+    return Signature(shape, str(inputs["dtype"]), mean, std, outputs, str(targets["kind"]), own["mean"], own["std"],
+                     names, columns)  # fmt: skip
 
 
 def _plain(array: np.ndarray) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +12,10 @@ import numpy as np
 
 from nodepert.core import Model, Params
 from nodepert.data import Dataset, load_dataset
-from nodepert.data.dataset import fingerprint
-from nodepert.data.validation import held_out
+from nodepert.data.signature import Signature
 from nodepert.errors import UserError
 from nodepert.registry import short
+from nodepert.studies.own_data import own_data
 from nodepert.studies.run import Run, from_config
 from nodepert.studies.store import network_file
 from nodepert.studies.store.records import check_target
@@ -28,7 +27,6 @@ from nodepert.training.predictor import Trained
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-log = logging.getLogger("nodepert")
 SHOWN = 20  # results in the repr of a list
 
 
@@ -114,22 +112,37 @@ class Result:
                         "that writes files")  # fmt: skip
 
     @property
+    def signature(self) -> Signature:
+        """What the network takes and gives, by its training data."""
+        return self._trained.predictor.signature
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input."""
-        return self._trained.predictor.signature.shape
+        return self.signature.shape
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The labels of the classes, in the order of the outputs: those of the target column of a table, else 0, 1, 2,
+        ... Raises UserError for a network that predicts no classes."""
+        if not self.signature.has_classes:
+            raise UserError(f"this network predicts no classes: its targets are {self.signature.task}")
+        return self.signature.classes
 
     def predict(self, x: Any) -> np.ndarray:
         """Predict the targets of examples.
 
         Args:
-            x: Inputs, (N, ...), in the units of the training data: they are standardised as in training. Any N.
+            x: Inputs, (N, ...), in the units of the training data: they are standardised as in training. Any N. Where
+                these were a table, also a DataFrame, whose columns are matched by name.
 
         Returns:
-            By the task of the training data: class indices, (N,); values in their own units, (N,) or (N, n); labels, 0
-            or 1, (N, n). In time, for every step: class indices, (N, T); values, (N, T) or (N, T, n).
+            By the task of the training data: class indices, (N,), whose labels are `result.classes[indices]`; values in
+            their own units, (N,) or (N, n); labels, 0 or 1, (N, n). In time, for every step: class indices, (N, T);
+            values, (N, T) or (N, T, n).
 
         Raises:
-            UserError: For another shape or dtype, and where no network is saved.
+            UserError: For another shape, dtype or column, and where no network is saved.
         """
         return self._trained.predictor.predict(self._trained.params, x)
 
@@ -145,7 +158,8 @@ class Result:
 
         Args:
             data: A `Dataset`, a spec such as "mnist(test=1000)", or a pair (x, y), which counts as a test split.
-                Default: the data set of the run.
+                Default: the data set of the run. Columns and labels of a table are matched by name, also those of a
+                pair; where labels are texts, y may be class indices.
             data_dir: Folder of the data files.
 
         Returns:
@@ -153,15 +167,14 @@ class Result:
             of this `epoch`; of a pair, those of the test split.
 
         Raises:
-            UserError: For data that the network does not fit, and where no network is saved.
+            UserError: For data that the network does not fit, where no network is saved, and where the data set of the
+                run is not the one of its training any more.
         """
         predictor, params = self._trained
-        if data is None or isinstance(data, str):
-            own = data is None
-            data = load_dataset(data or self.config["dataset"], data_dir)
-            if own and self._facts.get("data") not in (None, fingerprint(data)):
-                log.warning("the data set %s here is not the one of the training", self.config["dataset"])
-            data = held_out(data, self.config.get("validation", 0.0)) if own else data
+        if data is None:
+            data = own_data(self.config, self._facts.get("data"), data_dir)
+        elif isinstance(data, str):
+            data = load_dataset(data, data_dir)
         if isinstance(data, Dataset):
             return predictor.evaluate(params, data)
         if isinstance(data, tuple | list) and len(data) == 2:
@@ -170,7 +183,7 @@ class Result:
 
     def standardised(self, x: Any) -> np.ndarray:
         """Inputs as the network receives them, float32; `x` as for `predict`."""
-        return self._trained.predictor.signature.standardised(x)
+        return self.signature.standardised(x)
 
     def module(self) -> Any:
         """A Flax or Equinox network with the trained parameters: the variables of a linen module, an nnx module, an

@@ -12,6 +12,7 @@ import jax
 from nodepert.core import Loss, Model, node_shapes
 from nodepert.data import Dataset, load_dataset
 from nodepert.data.dataset import sound
+from nodepert.data.signature import signature_of
 from nodepert.data.validation import held_out
 from nodepert.errors import UserError
 from nodepert.registry import check_loss, entry, make_loss, make_model, within
@@ -21,6 +22,7 @@ from nodepert.studies.run import Run
 from nodepert.training import devices, processes
 from nodepert.training.hyper import Hyper, structure
 from nodepert.training.metrics import Metric, measured
+from nodepert.training.predictor import Predictor
 from nodepert.training.rehearsal import rehearse
 from nodepert.training.rounding import warn_of_rounding
 
@@ -41,6 +43,11 @@ class Group(NamedTuple):
         params = jax.eval_shape(self.model.init, key_of(0))
         nodes = list(node_shapes(self.model, params, inputs))
         return measured(requested, self.data.task, self.runs[0].validation > 0, nodes)
+
+    def predictors(self) -> list[Predictor]:
+        """What predicts with the network of each run."""
+        signature = signature_of(self.data)
+        return [Predictor.of(run.specs, signature, self.model, self.loss) for run in self.runs]
 
     def part(self, numbers: list[int]) -> Group:
         """The runs of this group that have these numbers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from nodepert.data import Dataset
+from nodepert.data.dataset import fingerprint
 from nodepert.errors import UserError
 from nodepert.registry.generator import pinned
 from nodepert.studies import notebook
@@ -35,7 +36,7 @@ from nodepert.studies.trackers.tracker import called_in
 from nodepert.training import devices, processes
 from nodepert.training.compile_cache import keep_programs
 from nodepert.training.metrics import Row
-from nodepert.training.predictor import Predictor, Trained
+from nodepert.training.predictor import Trained
 from nodepert.training.program import State
 from nodepert.training.replicas import Epoch, fit_all
 
@@ -119,8 +120,10 @@ class _Work:
                  stop: Callable[[], bool]):  # fmt: skip
         self.runs, self.groups, self.execution, self.callbacks, self.stop = runs, groups, execution, callbacks, stop
         self.results: dict[int, Result] = {}
-        self.predictors = {i: Predictor.of(run.specs, group.data, group.model, group.loss)
-                           for group in groups for i, run in zip(group.numbers, group.runs, strict=True)}  # fmt: skip
+        self.sets = {group.runs[0].dataset: group.data for group in groups}
+        self.print = cache(lambda spec: fingerprint(self.sets[spec]))
+        self.predictors = {i: predictor for group in groups
+                           for i, predictor in zip(group.numbers, group.predictors(), strict=True)}  # fmt: skip
 
     @guarded()
     def results_of_all(self, name: str | None, out: str | Path, skip: bool) -> list[Result]:
@@ -139,8 +142,7 @@ class _Work:
 
     def open_folders(self, stack: ExitStack, name: str, out: str | Path, skip: bool) -> dict[int, RunFolder]:
         """The runs' folders, in the process that writes. Runs that need no training get their results."""
-        sets = {group.runs[0].dataset: group.data for group in self.groups}
-        opened = partial(open_folders, stack, self.runs, sets, self.predictors, name, out, skip)
+        opened = partial(open_folders, stack, self.runs, self.sets, self.predictors, name, out, skip)
         folders = processes.by_first(opened) or {}
         count = range(len(self.runs))
         done = processes.agreed([i in folders and folders[i].done for i in count])
@@ -156,7 +158,7 @@ class _Work:
         """The result of a run that was finished before; its rows are in the process that writes."""
         rows, status = (folder.rows(), folder.status) if folder else ([], FINISHED)
         source = partial(trained_in, folder.path, self.predictors[i]) if folder else None
-        self.results[i] = _result(run, rows, status, source, folder)
+        self.results[i] = self.result(run, rows, status, source, folder)
         self.callbacks.on_begin(run, folder and folder.path)
         for row in rows:
             self.callbacks.on_epoch(run, row, StateOf())
@@ -234,11 +236,11 @@ class _Work:
     def set_result(self, i: int, course: Course, state: State, folder: RunFolder | None) -> None:
         params = jax.tree.map(jnp.asarray, jax.device_get(course.params(state)))  # not bound to devices of the group
         trained = Trained(self.predictors[i], params)
-        self.results[i] = _result(course.run, course.rows, str(course.status), trained, folder)
+        self.results[i] = self.result(course.run, course.rows, str(course.status), trained, folder)
 
-
-def _result(run: Run, rows: list[Row], status: str, trained: Any, folder: RunFolder | None) -> Result:
-    return Result(run, rows, status, trained, folder and folder.path, folder and facts_of(folder.record))
+    def result(self, run: Run, rows: list[Row], status: str, trained: Any, folder: RunFolder | None) -> Result:
+        facts = facts_of(folder.record) if folder else {"data": self.print(run.dataset)}
+        return Result(run, rows, status, trained, folder and folder.path, facts)
 
 
 def _copied(state: Callable[[int], State], k: int) -> State:

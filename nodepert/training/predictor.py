@@ -15,7 +15,8 @@ import numpy as np
 from nodepert.core import Loss, Model, Params
 from nodepert.data import targets
 from nodepert.data.dataset import Dataset, is_wide, sound, standardise
-from nodepert.data.signature import Signature, from_json, signature_of
+from nodepert.data.matching import indices, matched
+from nodepert.data.signature import Signature, from_json
 from nodepert.errors import UserError
 from nodepert.models.adapters.anything import model_of
 from nodepert.registry import is_given, make, make_loss, make_model
@@ -39,11 +40,11 @@ class Predictor:
     given: Any = None  # a network in place of the one that the spec names
 
     @classmethod
-    def of(cls, specs: Mapping[str, Spec], data: Dataset, model: Model, loss: Loss) -> Predictor:
-        """The predictor of a run with these specs, whose network, loss and data are built."""
+    def of(cls, specs: Mapping[str, Spec], signature: Signature, model: Model, loss: Loss) -> Predictor:
+        """The predictor of a run with these specs, whose network and loss are built."""
         adapts = make("rule", specs["rule"], model, loss).model
         rule = str(specs["rule"]) if adapts else ""
-        return cls(signature_of(data), str(specs["network"]), str(specs["loss"]), rule, model)
+        return cls(signature, str(specs["network"]), str(specs["loss"]), rule, model)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what cannot be pickled: the network is built again from its spec."""
@@ -167,7 +168,8 @@ class Predictor:
         """The metrics that examples have, on all splits, with the statistics of the training data: the values of a
         run's row. Raises UserError for data that the network does not fit."""
         own = self.signature
-        own.fits(sound(data))
+        data = matched(own, sound(data))
+        own.fits(data)
         data = data._replace(
             mean=own.mean, std=own.std, target_mean=own.target_mean, target_std=own.target_std, classes=own.outputs
         )
@@ -176,7 +178,7 @@ class Predictor:
 
     def evaluate_pair(self, params: Params, x: Any, y: Any) -> dict[str, float]:
         """The metrics of examples and their targets, as of a test split. Raises UserError."""
-        x, y = self.signature.inputs(x), y if np.ma.is_masked(y) else np.asarray(y)
+        x, y = self.signature.inputs(x), indices(self.signature, y)
         if not len(x):
             raise UserError("there are no examples to evaluate")
         own = self.signature

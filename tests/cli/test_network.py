@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from small import RUN
@@ -83,6 +84,29 @@ def test_every_kind_of_file_has_the_same_predictions(file, result, examples, cap
     assert [row.get("file") for row in rows] == [f"{i}.png" if file == "folder" else None for i in range(4)]
     outputs = [[float(row[f"output_{i}"]) for i in range(10)] for row in rows]
     np.testing.assert_array_equal(np.float32(outputs), result.outputs(X))
+
+
+def test_a_network_of_a_table_predicts_its_labels_of_files_of_its_columns(tmp_path, monkeypatch, capsys):
+    fuel = np.array(["gas", "petrol", "diesel"])[np.arange(30) % 3]
+    make = np.array(["b", "a"])[np.arange(30) % 2]
+    cars = pd.DataFrame({"weight": np.linspace(1, 3, 30), "fuel": fuel, "make": make})
+    cars.to_csv("cars.csv", index=False)
+    spec = "table(path='cars.csv', target=make)"
+    made = npt.train(replace(RUN, dataset=spec, batchsize=10), name="n", out=tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    cars[["make", "fuel", "weight"]].to_csv("new.csv", index=False)
+    labels = [*npt.load(made.save("a.npz")).classes[made.predict(cars)]]
+    for network in ("a.npz", str(made.folder)):
+        cli.main(["predict", network, "new.csv", "--to", "p.csv", "--quiet"])
+        assert pd.read_csv("p.csv").prediction.tolist() == labels and {*labels} <= {"a", "b"}
+    cli.main(["predict", "a.npz", "new.csv", "--json"])
+    assert [row["prediction"] for row in json.loads(capsys.readouterr().out)] == labels
+    found = made.evaluate((cars, cars.make))
+    assert found == npt.load("a.npz").evaluate((cars[["fuel", "weight"]], (cars.make == "b").astype(int)))
+    cli.main(["evaluate", "a.npz", "--dataset", "table(path='new.csv', target=make)", "--json"])
+    assert json.loads(capsys.readouterr().out) == pytest.approx(made.evaluate(npt.load_dataset(spec, tmp_path)))
 
 
 def test_without_a_target_the_table_is_printed(result, examples, capsys):

@@ -1,7 +1,9 @@
 """A trained network predicts, is evaluated, saved and drawn, in the process that trained it and in any other."""
 
 import doctest
+import gc
 import json
+import os
 import pickle
 from dataclasses import replace
 from functools import cache
@@ -167,13 +169,43 @@ def test_a_network_predicts_where_its_data_set_is_not_registered(own, tmp_path):
             loaded.run  # noqa: B018
 
 
-def test_data_of_the_name_that_are_others_are_remarked(own, tmp_path, caplog):
+def test_data_of_the_name_that_are_others_are_refused(own, tmp_path):
     npt.register("dataset", "mine", lambda data_dir: DIGITS._replace(name="mine"))
-    result = npt.train(replace(RUN, dataset="mine", epochs=0), name="n", out=tmp_path)
-    assert result.evaluate() == metrics(result) and not caplog.text
+    named = npt.train(replace(RUN, dataset="mine", epochs=0), name="n", out=tmp_path)
+    npt.train(replace(RUN, dataset="mine", epochs=0)).save("a.npz")
+    found = [named, npt.load(named.folder), npt.load("a.npz")]
+    assert all(one.evaluate() == metrics(named) for one in found)
     npt.register("dataset", "mine", lambda data_dir: DIGITS._replace(name="mine", test_y=Y[::-1]))
-    npt.load(result.folder).evaluate()
-    assert "the data set mine here is not the one of the training" in caplog.text
+    for one in found:
+        with pytest.raises(npt.UserError, match=r"^mine is not the data set that this .*: evaluate\(data\), or"):
+            one.evaluate()
+
+
+def test_data_that_were_an_object_are_never_other_data_of_that_name(own):
+    result = npt.train(replace(RUN, dataset=(X, Y), batchsize=10, epochs=0))
+    result.save("a.npz")
+    assert result.evaluate() == npt.load("a.npz").evaluate() == metrics(result)
+    del result
+    gc.collect()
+    loaded = npt.load("a.npz")
+    with pytest.raises(npt.UserError, match=r"trained on the data set own, which was an object.*evaluate\(data\)"):
+        loaded.evaluate()
+    other = replace(RUN, dataset=(X[::-1], Y), batchsize=10)
+    assert other.dataset == loaded.config["dataset"] == "own"
+    with pytest.raises(npt.UserError, match="own is not the data set that this network was trained on"):
+        loaded.evaluate()
+
+
+def test_data_that_are_not_found_elsewhere_are_asked_for(own, tmp_path):
+    (tmp_path / "here").mkdir()
+    np.savetxt("here/a.csv", np.arange(60).reshape(20, 3) % 7 / 7, delimiter=",", header="a,b,c", comments="")
+    os.chdir("here")
+    spec = "table(path='a.csv', target=c)"
+    result = npt.load(npt.train(replace(RUN, dataset=spec, loss="auto", batchsize=10, epochs=0)).save("a.npz"))
+    os.chdir(tmp_path)
+    with pytest.raises(npt.UserError, match=r"no file a\.csv.*; give their folder \(--data-dir, data_dir=\), or give"):
+        result.evaluate()
+    assert result.evaluate(data_dir="here") == metrics(result)
 
 
 def test_a_diverged_network_is_saved_and_predicts_nothing():

@@ -1,0 +1,62 @@
+"""Data as a trained network takes them: columns and classes that have names are matched by name, not by position."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nodepert.data.checks import DataError
+from nodepert.data.dataset import Dataset
+from nodepert.data.schema import shown
+from nodepert.data.signature import Signature
+
+
+def matched(own: Signature, data: Dataset) -> Dataset:
+    """The data set with the columns and the classes of a network, in its order. Raises DataError where a column is
+    missing, or where a text or a label is not in the training data."""
+    xs, ys = ({split: pair[i] for split, pair in data.splits.items()} for i in (0, 1))
+    if own.columns and data.columns:
+        xs = own.columns.converted(data.name, data.columns, xs)
+        if own.task == data.task == "values":
+            order = _order(own, data)
+            ys = {split: y[:, order] for split, y in ys.items()}
+    if own.has_classes and data.task == own.task and data.names and data.names != own.names:
+        ys = {split: _renumbered(own, data.name, data.names, y) for split, y in ys.items()}
+        if data.tokens:  # the classes are the tokens of the next step
+            xs = {split: _renumbered(own, data.name, data.names, x) for split, x in xs.items()}
+        data = data._replace(names=own.names, classes=own.outputs)
+    return data._replace(**{f"{split}_x": x for split, x in xs.items()}, **{f"{split}_y": y for split, y in ys.items()})
+
+
+def indices(own: Signature, y: Any) -> Any:
+    """Targets of a network in which the labels of classes are their indices: texts, and numbers where the training
+    data have a column of numbers as labels. Raises DataError for another label."""
+    y = y if np.ma.is_masked(y) else np.asarray(y)
+    labels = own.classes if own.has_classes else np.array([])
+    numbers = bool(own.names) and labels.dtype.kind in "ib" and y.dtype.kind in "iub"
+    if not own.has_classes or not (numbers or y.dtype.kind in "OUST"):
+        return y
+    names, codes = np.unique(y.astype(str), return_inverse=True)
+    return _renumbered(own, "these examples", names, codes.reshape(y.shape))
+
+
+def _renumbered(own: Signature, source: str, names: Any, codes: np.ndarray) -> np.ndarray:
+    """Codes that number these names, as the network numbers them; -1 stays."""
+    there = [*map(str, own.classes)]
+    number = {name: i for i, name in enumerate(there)}
+    found = np.array([*(number.get(str(name), -2) for name in names), -1])[codes.astype(int)]
+    if (found == -2).any():
+        unknown = names[int(codes[found == -2].flat[0])]
+        raise DataError(f"{source}: the label '{unknown}' is not in the training data, which have: {shown(there)}")
+    return found.astype(codes.dtype)
+
+
+def _order(own: Signature, data: Dataset) -> list[int]:
+    """Where the values of a network are among those of a data set. One value may have another name."""
+    ours, theirs = ([c.name for c in columns.targets] for columns in (own.columns, data.columns) if columns)
+    if not ours or not theirs or len(ours) == len(theirs) == 1:
+        return [*range(data.outputs)]
+    if {*ours} != {*theirs}:
+        raise DataError(f"the targets of {data.name} are {shown(theirs)}; this network was trained on {shown(ours)}")
+    return [theirs.index(name) for name in ours]
