@@ -98,7 +98,7 @@ class _NodePert(BaseEstimator):
         """Outputs of the network, whose batches have one size: no output depends on how many examples there are."""
         check_is_fitted(self)
         X = self._inputs(X, reset=False)
-        filled = np.pad(X, ((0, -len(X) % EVALUATION_BATCH), (0, 0)))
+        filled = np.pad(X, ((0, -len(X) % EVALUATION_BATCH), (0, 0)), "edge")
         return self._predictor.outputs(self.params_, filled)[: len(X)]
 
     def __getstate__(self) -> dict[str, Any]:

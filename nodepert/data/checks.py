@@ -34,8 +34,8 @@ def check_arrays(arrays: Arrays, classes: int, source: str, task: str) -> None:
     for name, array in arrays._asdict().items():
         if not isinstance(array, np.ndarray):
             raise DataError(f"{source}: {name} must be an array; got {type(array).__name__}")
-    _check_split("train", arrays.train_x, arrays.train_y, classes, source, task)
-    _check_split("test", arrays.test_x, arrays.test_y, classes, source, task)
+    check_split("train", arrays.train_x, arrays.train_y, classes, source, task)
+    check_split("test", arrays.test_x, arrays.test_y, classes, source, task)
     y, other = arrays.train_y, arrays.test_y
     if (y.dtype.kind == "f") != (other.dtype.kind == "f"):
         raise DataError(f"{source}: training targets are {y.dtype} but test targets {other.dtype}")
@@ -59,7 +59,7 @@ def as_tokens(source: str, arrays: Arrays) -> Arrays:
     return arrays._replace(train_x=train, test_x=test)
 
 
-def _check_split(split: str, x: np.ndarray, y: np.ndarray, classes: int, source: str, task: str) -> None:
+def check_split(split: str, x: np.ndarray, y: np.ndarray, classes: int, source: str, task: str) -> None:
     """Raises DataError if the inputs and labels of a split are not valid."""
     if x.dtype.kind not in "fiu" or x.ndim < 2:
         raise DataError(f"{source}: {split} inputs must be numbers (N, ..., C); got {x.dtype} {x.shape}")
@@ -69,7 +69,8 @@ def _check_split(split: str, x: np.ndarray, y: np.ndarray, classes: int, source:
         raise DataError(f"{source}: {split} inputs contain nan or inf, or are too large for float32")
     if y.shape[:1] != (len(x),) or (task == "classes" and y.ndim > 1):
         what = "labels" if task == "classes" else "targets"
-        raise DataError(f"{source}: {len(x):,} {split} inputs but {what} of shape {y.shape}")
+        hint = "; the classes of one-hot rows are y.argmax(1)" if y.shape == (len(x), classes) else ""
+        raise DataError(f"{source}: {len(x):,} {split} inputs but {what} of shape {y.shape}{hint}")
     try:
         targets.check(split, y, task, classes)
     except ValueError as error:

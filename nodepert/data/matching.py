@@ -33,10 +33,13 @@ def indices(own: Signature, y: Any) -> Any:
     """Targets of a network in which the labels of classes are their indices: texts, and numbers where the training
     data have a column of numbers as labels. Raises DataError for another label."""
     y = y if np.ma.is_masked(y) else np.asarray(y)
-    labels = own.classes if own.has_classes else np.array([])
-    numbers = bool(own.names) and labels.dtype.kind in "ib" and y.dtype.kind in "iub"
-    if not own.has_classes or not (numbers or y.dtype.kind in "OUST"):
+    if not own.has_classes:
         return y
+    if y.dtype.kind in "fu" and not (y % 1).any():
+        y = y.astype(np.int64)
+    labels = own.names and own.classes.dtype.kind == y.dtype.kind  # numbers or flags, which name the classes
+    if not labels and y.dtype.kind not in "OUST":
+        return y.astype(np.int64) if y.dtype.kind == "b" else y
     names, codes = np.unique(y.astype(str), return_inverse=True)
     return _renumbered(own, "these examples", names, codes.reshape(y.shape))
 

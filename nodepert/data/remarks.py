@@ -1,13 +1,16 @@
-"""What labels and images of the user's own imply: the number of classes, and remarks on what looks like a mistake."""
+"""What data of the user's own imply: the number of classes, and remarks on what looks like a mistake."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 
 FEW = 100  # different values that may be class labels
 MANY = 10_000  # classes that labels may imply, whatever their number
+FAR, SHARE = 2, 0.01  # inputs outside the training range by twice its width are remarked where they are so many
+WIDE = 8  # the least training range whose inputs are not fractions up to 1
 log = logging.getLogger("nodepert")
 
 
@@ -53,3 +56,27 @@ def remark_inputs(name: str, x: np.ndarray) -> None:
     if len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4) and min(shape[1:]) > 4:
         log.warning("%s: inputs of shape %s look like images with the channels first; channels are the last axis, as "
                     "np.moveaxis(x, 1, -1) makes them", name, shape)  # fmt: skip
+
+
+def remark_range(x: np.ndarray, low: np.ndarray, high: np.ndarray, names: Sequence[str]) -> None:
+    """A warning if inputs, (N, ..., C), are in other units than those of the training, from low to high (C,): many are
+    far outside their range, or all are fractions up to 1 of a range that is wider. `names` of the channels, or none."""
+    if not x.size:
+        return
+    low, high, axes = low.astype(np.float64), high.astype(np.float64), tuple(range(x.ndim - 1))
+    margin = np.where(high > low, FAR * (high - low), np.inf)
+    far = ((x > high + margin) | (x < low - margin)).mean(axes)
+    channel = int(far.argmax())
+    scaled = (high >= WIDE).all() and x.min() >= 0 and x.max() <= 1 and (x % 1).any()
+    if far.mean() >= SHARE or scaled:
+        what = f" of column '{names[channel]}'" if names else f" of channel {channel}" * (len(low) > 1)
+        own = x[..., channel]
+        ranges = own.min(), own.max(), low[channel], high[channel]
+        log.warning("inputs%s are from %.4g to %.4g, and those of the training were from %.4g to %.4g: give them in "
+                    "the units of the training data", what, *ranges)  # fmt: skip
+
+
+def remark_constant(y: np.ndarray, split: str) -> None:
+    """A warning that values, (N, ...), have no R2 if they are all equal."""
+    if (y == y[:1]).all():
+        log.warning("R2 of the %s split is nan: its targets are all equal, and R2 is relative to their variance", split)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,11 +9,11 @@ import numpy as np
 
 from nodepert.data import schema
 from nodepert.data.dataset import Dataset, is_wide, standardise
+from nodepert.data.remarks import remark_range
 from nodepert.errors import UserError
 from nodepert.registry.entry import TASKS
 
 WIDE = "longdouble"  # its name and size depend on the platform
-log = logging.getLogger("nodepert")
 
 
 class Signature(NamedTuple):
@@ -30,6 +29,8 @@ class Signature(NamedTuple):
     target_std: np.ndarray | None = None
     names: tuple[str, ...] = ()  # of the classes
     columns: schema.Columns | None = None  # of the table of the training data
+    low: np.ndarray | None = None  # (C,), the range of the training inputs; None where an earlier version saved it
+    high: np.ndarray | None = None
 
     @property
     def has_classes(self) -> bool:
@@ -68,10 +69,13 @@ class Signature(NamedTuple):
                 x = x.astype(np.float32)
         if x.dtype.kind == "f" and not np.isfinite(x).all():
             raise UserError("inputs contain nan or inf, or are too large for float32")
-        if self.dtype == "uint8" and x.dtype.kind == "f" and x.size and 0 < x.max() <= 1 and (x % 1).any():
-            log.warning("these inputs are fractions up to 1, and the network was trained on whole numbers (uint8): "
-                        "give them in the units of the training data")  # fmt: skip
         return x
+
+    def remark(self, x: np.ndarray) -> None:
+        """A warning if inputs, as of the training, seem to be in other units."""
+        names = [c.name for c in self.columns.inputs for _ in range(c.size)] if self.columns else []
+        if self.low is not None and self.high is not None:
+            remark_range(x, self.low, self.high, names)
 
     def fits(self, data: Dataset) -> None:
         """Raise UserError for data of another shape or task, or of more classes than there are outputs."""
@@ -98,6 +102,8 @@ class Signature(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """Plain values, exact."""
         inputs = {"shape": [*self.shape], "dtype": self.dtype, "mean": _plain(self.mean), "std": _plain(self.std)}
+        if self.low is not None and self.high is not None:
+            inputs |= {"low": _plain(self.low), "high": _plain(self.high)}
         targets: dict[str, Any] = {"kind": self.task, "outputs": self.outputs}
         if self.target_mean is not None and self.target_std is not None:
             targets |= {"mean": _plain(self.target_mean), "std": _plain(self.target_std)}
@@ -111,8 +117,11 @@ class Signature(NamedTuple):
 
 def signature_of(data: Dataset) -> Signature:
     """The signature of a data set."""
+    first = data.train_x.min(0), data.train_x.max(0)  # faster than all axes at once
+    axes = tuple(range(first[0].ndim - 1))
+    low, high = first[0].min(axes).astype(data.mean.dtype), first[1].max(axes).astype(data.mean.dtype)
     return Signature(data.train_x.shape[1:], data.train_x.dtype.name, data.mean, data.std, data.outputs, data.task,
-                     data.target_mean, data.target_std, data.names, data.columns)  # fmt: skip
+                     data.target_mean, data.target_std, data.names, data.columns, low, high)  # fmt: skip
 
 
 def from_json(record: Mapping[str, Any]) -> Signature:
@@ -124,8 +133,9 @@ def from_json(record: Mapping[str, Any]) -> Signature:
                         "them")  # fmt: skip
     shape = tuple(map(int, inputs["shape"]))
     mean, std = _array(inputs["mean"]), _array(inputs["std"])
-    if mean.shape != shape[-1:] or std.shape != shape[-1:]:
-        raise ValueError("mean and std must be one number for each channel")
+    low, high = (_array(inputs[name]) if name in inputs else None for name in ("low", "high"))
+    if {array.shape for array in (mean, std, low, high) if array is not None} != {shape[-1:]}:
+        raise ValueError("mean, std, low and high must be one number for each channel")
     outputs, own = int(targets["outputs"]), {n: _array(targets[n]) if n in targets else None for n in ("mean", "std")}
     if [a.shape for a in own.values() if a is not None] not in ([], 2 * [(outputs,)]):
         raise ValueError("mean and std of the targets must be one number for each output")
@@ -134,7 +144,7 @@ def from_json(record: Mapping[str, Any]) -> Signature:
     if columns and (columns.size,) != shape:
         raise ValueError("the columns are not those of the inputs")
     return Signature(shape, str(inputs["dtype"]), mean, std, outputs, str(targets["kind"]), own["mean"], own["std"],
-                     names, columns)  # fmt: skip
+                     names, columns, low, high)  # fmt: skip
 
 
 def _plain(array: np.ndarray) -> dict[str, Any]:

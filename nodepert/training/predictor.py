@@ -14,8 +14,10 @@ import numpy as np
 
 from nodepert.core import Loss, Model, Params
 from nodepert.data import targets
+from nodepert.data.checks import check_split
 from nodepert.data.dataset import Dataset, is_wide, sound, standardise
 from nodepert.data.matching import indices, matched
+from nodepert.data.remarks import remark_constant
 from nodepert.data.signature import Signature, from_json
 from nodepert.errors import UserError
 from nodepert.models.adapters.anything import model_of
@@ -127,6 +129,7 @@ class Predictor:
     def outputs(self, params: Params, x: Any) -> np.ndarray:
         """Outputs of the network, (N, ...), for inputs in the units of the training data. Raises UserError."""
         x = self.signature.inputs(x)
+        self.signature.remark(x)
         starts = range(0, max(len(x), 1), EVALUATION_BATCH)
         return np.concatenate([self._batch(params, x[start : start + EVALUATION_BATCH]) for start in starts])
 
@@ -170,25 +173,36 @@ class Predictor:
         own = self.signature
         data = matched(own, sound(data))
         own.fits(data)
+        own.remark(data.train_x)
+        found = self._evaluated(params, data)
+        for split, (_, y) in data.splits.items() if own.task in targets.SCALED else ():
+            remark_constant(y, split)
+        return found
+
+    def evaluate_pair(self, params: Params, x: Any, y: Any) -> dict[str, float]:
+        """The metrics of examples and their targets, as of a test split. Raises UserError."""
+        own = self.signature
+        x, y = own.inputs(x), indices(own, y)
+        if not len(x):
+            raise UserError("there are no examples to evaluate")
+        check_split("test", x, y, own.outputs, "these examples", own.task)
+        own.remark(x)
+        y = targets.stored(y, own.task)
+        one = int(targets.graded(y, own.task).any(1).argmax()) if own.task in targets.IN_TIME else 0
+        one = slice(one, one + 1)
+        found = self._evaluated(params, Dataset("these examples", x[one], y[one], x, y, own.outputs, own.mean, own.std,
+                                                "", own.task, own.target_mean, own.target_std))  # fmt: skip
+        if own.task in targets.SCALED:
+            remark_constant(y, "test")
+        return {name: value for name, value in found.items() if METRICS[name].split == "test"}
+
+    def _evaluated(self, params: Params, data: Dataset) -> dict[str, float]:
+        own = self.signature
         data = data._replace(
             mean=own.mean, std=own.std, target_mean=own.target_mean, target_std=own.target_std, classes=own.outputs
         )
         found = self._metrics(params, task_data(data))
         return {name: metric.value(float(found[name])) for name, metric in METRICS.items() if name in found}
-
-    def evaluate_pair(self, params: Params, x: Any, y: Any) -> dict[str, float]:
-        """The metrics of examples and their targets, as of a test split. Raises UserError."""
-        x, y = self.signature.inputs(x), indices(self.signature, y)
-        if not len(x):
-            raise UserError("there are no examples to evaluate")
-        own = self.signature
-        y = targets.stored(y, own.task) if len(y) else y
-        one = int(targets.graded(y, own.task).any(1).argmax()) if own.task in targets.IN_TIME and len(y) else 0
-        one = slice(one, one + 1)
-        data = Dataset("these examples", x[one], y[one], x, y, own.outputs, own.mean, own.std, "", own.task,
-                       own.target_mean, own.target_std)  # fmt: skip
-        found = self.evaluate(params, data)
-        return {name: value for name, value in found.items() if METRICS[name].split == "test"}
 
 
 class Trained(NamedTuple):

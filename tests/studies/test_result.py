@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 from flax import linen as nn
 from small import RUN
@@ -108,11 +109,28 @@ def test_wrong_inputs_are_one_line(case):
         trained().predict(x())
 
 
-def test_pixels_scaled_to_fractions_are_remarked(caplog):
-    trained().predict(X / 255)
-    assert "in the units of the training data" in caplog.text
+@pytest.mark.parametrize("act", ["predict", "evaluate", "evaluate data"])
+def test_inputs_in_other_units_are_remarked_once(act, caplog):
+    for scale, says in {1: "", 1 / 255: "from 0 to 0.06275", 16: "from 0 to 240", 0: ""}.items():
+        x = (X * scale).astype(np.float32)
+        data = DIGITS._replace(train_x=x, train_y=Y, test_x=x)
+        caplog.clear()
+        {"predict": lambda x=x: trained().predict(x), "evaluate": lambda x=x: trained().evaluate((x, Y)),
+         "evaluate data": lambda data=data: trained().evaluate(data)}[act]()  # fmt: skip
+        remarks = [record.getMessage() for record in caplog.records]
+        whole = f"inputs are {says}, and those of the training were from 0 to 16: give them in the units of"
+        assert len(remarks) == bool(says) and (not says or whole in remarks[0])
+
+
+def test_the_range_of_inputs_is_that_of_each_column(caplog):
+    rng = np.random.default_rng(0)
+    x = pd.DataFrame({"weight": rng.uniform(1, 3, 40), "doors": rng.integers(2, 6, 40)})
+    made = npt.train(npt.Run(dataset=(x, x.doors % 2), network="fc(width=5)", epochs=0, batchsize=10))
+    npt.load(made.save("a.npz")).predict(x.assign(weight=1000 * x.weight))
+    (remark,) = [record.getMessage() for record in caplog.records]
+    assert remark.startswith("inputs of column 'weight' are from 10") and "were from 1.0" in remark
     caplog.clear()
-    trained().predict(X * 0.0)
+    made.predict(pd.concat([x] * 9).assign(weight=[9] + 359 * [2]))  # a single outlier
     assert not caplog.text
 
 
@@ -123,8 +141,10 @@ def test_pixels_scaled_to_fractions_are_remarked(caplog):
         ("nosuch", "unknown dataset"),
         ("mnist5k(train=1, test=1)", r"mnist5k are \(28, 28, 1\); this network takes \(8, 8, 1\)"),
         ((X[:0], Y[:0]), "no examples"),
-        ((X, Y[:3]), "labels of shape"),
+        ((X, Y[:3]), r"^these examples: 50 test inputs but labels of shape \(3,\)$"),
+        ((X, np.eye(10)[Y]), r"labels of shape \(50, 10\); the classes of one-hot rows are y.argmax\(1\)$"),
         ((X, Y + 5), "must be in 0..9"),
+        ((X, Y + 0.5), "test labels must be whole numbers"),
     ],
 )
 def test_data_that_do_not_fit_are_one_line(data, message):
@@ -134,7 +154,9 @@ def test_data_that_do_not_fit_are_one_line(data, message):
 
 def test_other_data_are_standardised_as_in_training():
     result = trained()
-    assert result.evaluate((X, Y)) == {name: v for name, v in metrics(result).items() if name.startswith("test")}
+    assert result.evaluate((X, Y.astype(float))) == {
+        name: v for name, v in metrics(result).items() if name.startswith("test")
+    }
     other = DIGITS._replace(train_x=X, train_y=Y, mean=DIGITS.mean * 0, std=DIGITS.std * 0 + 9)
     found = result.evaluate(other)
     assert found["test_loss"] == result.evaluate()["test_loss"]
@@ -413,6 +435,20 @@ def test_what_is_not_there_is_one_line(tmp_path):
     (tmp_path / "runs" / "n" / RUN.id / "config.json").write_text("{")
     with pytest.raises(npt.UserError, match=r"config.json is not readable as JSON"):
         npt.load(RUN.id)
+
+
+def test_targets_of_another_width_and_those_without_a_variance_are_named(caplog):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), rng.normal(size=(40, 2))
+    result = npt.train(npt.Run(dataset=(x, y), network="fc(width=5)", epochs=0, batchsize=10))
+    with pytest.raises(npt.UserError, match=r"test targets are 3 numbers per example, of shape \(3,\); expected 2$"):
+        result.evaluate((x, x))
+    assert np.isfinite(result.evaluate((x, y))["test_r2"]) and not caplog.text
+    for one in (x[:1], y[:1]), (x, np.ones((40, 2))):
+        caplog.clear()
+        assert np.isnan(result.evaluate(one)["test_r2"])
+        assert [r.getMessage() for r in caplog.records] == [
+            "R2 of the test split is nan: its targets are all equal, and R2 is relative to their variance"]  # fmt: skip
 
 
 TASKS = {"values": lambda rng, n: rng.normal(50, 9, (n, 2)), "one value": lambda rng, n: rng.normal(50, 9, n),
