@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from nodepert.studies.store.records import write_whole, writing
+from nodepert.studies.store.records import as_path, write_whole, writing
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # Okabe and Ito
 MARKERS = "osD^vPX"
@@ -26,7 +26,7 @@ def tidy(axes: Any, **settings: Any) -> None:
 
 def save_figure(figure: Any, path: str | Path) -> Path:
     """Write a figure atomically, as PNG or SVG by the suffix of the path. Raises UserError."""
-    path, image = Path(path), io.BytesIO()
+    path, image = as_path(path), io.BytesIO()
     figure.savefig(image, dpi=160, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

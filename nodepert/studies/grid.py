@@ -36,7 +36,7 @@ from nodepert.errors import UserError
 from nodepert.registry import names as registered
 from nodepert.registry import plain
 from nodepert.studies.run import Run
-from nodepert.studies.store.records import read_text
+from nodepert.studies.store.records import as_path, read_text
 from nodepert.studies.store.run_folder import checked_name
 
 OPTIONS = [f.name for f in fields(Run)]
@@ -74,7 +74,7 @@ def load_grid(path: str | Path) -> Grid:
         >>> npt.load_grid("grids/first.toml").name  # doctest: +SKIP
         'first'
     """
-    path = Path(path)
+    path = as_path(path)
     try:
         table = tomllib.loads(read_text(path))
     except (tomllib.TOMLDecodeError, RecursionError) as error:

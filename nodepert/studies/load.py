@@ -12,10 +12,11 @@ from nodepert.data import load_dataset
 from nodepert.data.dataset import fingerprint
 from nodepert.data.signature import signature_of
 from nodepert.errors import UserError
+from nodepert.studies.labels import labels
 from nodepert.studies.result import Result
-from nodepert.studies.run import SPECS
+from nodepert.studies.run import SPECS, from_config
 from nodepert.studies.store import checkpoints, network_file
-from nodepert.studies.store.records import Damaged, unsealed
+from nodepert.studies.store.records import Damaged, as_path, unsealed
 from nodepert.studies.store.run_folder import FORMAT, VERSION, RunFolder, has_result
 from nodepert.training.predictor import Predictor, Trained
 
@@ -29,7 +30,8 @@ def load(
     """Load a trained network: it predicts without its training data, and nothing is trained again.
 
     Args:
-        path: A file that `Result.save` wrote, a run's folder, or a run's id, looked up in `out`.
+        path: A file that `Result.save` wrote, a run's folder, or a run's id, looked up in `out`. The folder of a study
+            is its run; of runs that differ in their epochs only, the longest one.
         network: The network, in place of the one that the run names: a Flax or Equinox module, a `Model`, or a factory
             (input_shape, classes) -> Model. Needed where its name is not registered in this process.
         out: Folder of all results.
@@ -48,7 +50,7 @@ def load(
         >>> again.rows == result.rows
         True
     """
-    place = find(Path(path), Path(out))
+    place = find(as_path(path), as_path(out))
     if not place.is_dir():
         record, arrays = network_file.read(place)
         _check(place, record)
@@ -73,15 +75,37 @@ def find(path: Path, out: Path) -> Path:
         found = [path] if (path / "config.json").is_file() else sorted(p.parent for p in path.glob("*/config.json"))
     else:
         found = sorted(p.parent for p in out.glob(f"*/{path.name}/config.json")) if path.name == str(path) else []
-    if len(found) == 1:
-        return found[0]
     if found:
-        some = ", ".join(map(str, found[:5])) + ", ..." * (len(found) > 5)
-        raise UserError(f"{path} is {len(found)} runs; give one of them: {some}")
+        return found[0] if len(found) == 1 else _longest(path, found)
     if path.is_dir():
-        raise UserError(f"there is no run in the folder {path}: it has no config.json")
+        studies = sorted({str(p.parents[1]) for p in path.glob("*/*/config.json")})
+        raise UserError(f"{path} is a folder of studies; give one of them: {_some(studies)}" if studies else
+                        f"there is no run in the folder {path}: it has no config.json")  # fmt: skip
     raise UserError(f"there is no file or run's folder {path}, and no run of this id in {out}; nodepert results NAME "
                     "lists the ids of a study")  # fmt: skip
+
+
+def _longest(path: Path, found: list[Path]) -> Path:
+    """Of runs that differ in their epochs only, the one with the most, of those that have their result. Raises
+    UserError, naming the runs, where they differ in more."""
+    try:
+        records = [record_of(folder) for folder in found]
+        apart = labels([from_config(record["config"]) for record in records], apart=("loss",))
+    except UserError:  # a corrupt record, or a name that is not registered here
+        records, apart = [], [""] * len(found)
+    epochs = [record["config"]["epochs"] for record in records]
+    others = [record["config"] | {"epochs": 0} for record in records]
+    if not records or len({*epochs}) < len(found) or others != others[:1] * len(found):
+        which = [f"{folder} ({label})" if label else str(folder) for folder, label in zip(found, apart, strict=True)]
+        raise UserError(f"{path} is {len(found)} runs; give one of them: {_some(which)}")
+    best = max(range(len(found)), key=lambda i: (has_result(records[i]["status"]), epochs[i]))
+    log.warning("%s has this run with %s epochs; that with %d is used, %s", path,
+                " and ".join(map(str, sorted(epochs))), epochs[best], found[best])  # fmt: skip
+    return found[best]
+
+
+def _some(texts: list[str]) -> str:
+    return ", ".join(texts[:5]) + ", ..." * (len(texts) > 5)
 
 
 def record_of(folder: Path) -> dict[str, Any]:

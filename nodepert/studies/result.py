@@ -18,7 +18,7 @@ from nodepert.registry import short
 from nodepert.studies.own_data import own_data
 from nodepert.studies.run import Run, from_config
 from nodepert.studies.store import network_file
-from nodepert.studies.store.records import check_target
+from nodepert.studies.store.records import as_path, check_target
 from nodepert.studies.store.run_folder import succeeded, versions
 from nodepert.training.configuration import settings
 from nodepert.training.metrics import Row, final, in_words, score_of
@@ -208,7 +208,7 @@ class Result:
         Raises:
             UserError: If it cannot be written, or there is no network.
         """
-        path = Path(path)
+        path = as_path(path)
         check_target(path, ".npz")
         predictor, params = self._trained
         arrays = dict(zip(predictor.names, map(np.asarray, jax.tree.leaves(params)), strict=True))

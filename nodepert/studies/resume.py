@@ -41,8 +41,9 @@ def find_checkpoints(group: Group, folders: dict[int, RunFolder]) -> dict[int, C
         elif source and (checkpoint := checkpoints.latest(source.path, step.state, source.record["data"], best)):
             found[i] = checkpoint
     if other:
-        log.warning("%s has this run with fewer epochs, but its schedule depends on the epochs of a run: training "
-                    "starts at epoch 0%s", other[0], f" (as do {len(other) - 1} more)" * (len(other) > 1))  # fmt: skip
+        more = f" (as do {len(other) - 1} more)" * (len(other) > 1)
+        log.warning("%s has this run with fewer epochs, but its schedule ends with the last one: training starts at "
+                    "epoch 0%s; with schedule=constant it would resume", other[0], more)  # fmt: skip
     return found
 
 

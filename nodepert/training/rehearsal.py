@@ -57,7 +57,11 @@ def rehearse(
         network = rule.model(x) if rule.model else model
         params = network.init(weights)
         node_shapes(network, params, x)  # every node has its own name, and the examples on its first axis
-        per_example(loss, network.apply(params, x), targets)
+        outputs = network.apply(params, x)
+        try:
+            per_example(loss, outputs, targets)
+        except ValueError as error:
+            raise ValueError(_of_time(outputs.shape, steps) or error) from error
         grads = rule.grads(key, rule.init(key, params, x), params, (x, y))[0]
         if own("optimizer", hypers[0].optimizer):
             updated(optimizer, grads, started(optimizer, params), params)
@@ -75,3 +79,17 @@ def rehearse(
     except Exception as error:  # of a network or a rule of the user's own
         what = f"the network, the rule, the loss or the optimizer fails{of or f' on inputs of shape {batch[0].shape}'}"
         raise UserError(f"{what}: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _of_time(outputs: tuple[int, ...], steps: int) -> str:
+    """What is wrong with outputs of this shape for targets with so many time steps; "" if nothing is."""
+    have = outputs[1] if len(outputs) == 3 else 0
+    if steps == have or len(outputs) > 3:
+        return ""
+    if steps and have:
+        return f"the targets have {steps} time steps, and the outputs of this network {have}"
+    if steps:
+        return (f"there is a target for each of {steps} time steps, and this network has one output per example: give "
+                "one with an output for every step, as rnn(readout=every)")  # fmt: skip
+    return (f"there is one target per example, and this network has an output for each of {have} time steps: give one "
+            "with an output after the last step, as rnn(readout=last)")  # fmt: skip

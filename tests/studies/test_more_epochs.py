@@ -41,8 +41,15 @@ def test_replicas_resume_where_each_can(tmp_path):
 def test_a_schedule_that_ends_with_the_run_starts_anew_and_says_so(tmp_path, caplog):
     short = npt.train(replace(SHORT, optimizer="clip(adam(schedule=cosine))"), name="n", out=tmp_path)
     long = npt.train(replace(short.run, epochs=3), name="n", out=tmp_path)
-    assert f"{short.folder} has this run with fewer epochs, but its schedule depends on the epochs" in caplog.text
+    assert f"{short.folder} has this run with fewer epochs, but its schedule ends with the last one" in caplog.text
     assert same_rows(long, npt.train(long.run))
+    for path in (tmp_path / "n", str(tmp_path / "n")):
+        caplog.clear()
+        assert npt.load(path).folder == long.folder
+        assert f"n has this run with 2 and 3 epochs; that with 3 is used, {long.folder}" in caplog.text
+    with pytest.raises(BaseException, match="resumes"):
+        npt.train(replace(long.run, epochs=4), name="n", out=tmp_path, stop=iter([False, True]).__next__)
+    assert npt.load(tmp_path / "n").folder == long.folder  # that with 4 has no result yet
 
 
 def test_a_shorter_run_is_not_looked_for_where_the_study_has_no_other_run(tmp_path, monkeypatch):

@@ -425,10 +425,13 @@ def test_foreign_files_and_later_versions_are_one_line(tmp_path, capsys):
 
 def test_what_is_not_there_is_one_line(tmp_path):
     npt.train([RUN, replace(RUN, seed=1)], name="n", out=tmp_path / "runs")
+    (tmp_path / "runs" / "n" / "empty").mkdir()
     for path, message in {
         "nosuch": "no file or run's folder nosuch, and no run of this id in runs",
-        "runs/n": "is 2 runs; give one of them: runs/n/",
-        "runs": "there is no run in the folder runs",
+        "runs/n": rf"is 2 runs; give one of them: runs/n/{RUN.id} \(np, seed 0\), runs/n/\w+ \(np, seed 1\)$",
+        "runs": "runs is a folder of studies; give one of them: runs/n$",
+        tmp_path / "runs" / "n" / "empty": "there is no run in the folder .*/empty: it has no config.json",
+        3: "^a path is a text or a pathlib.Path; got 3$",
     }.items():
         with pytest.raises(npt.UserError, match=message):
             npt.load(path)

@@ -94,13 +94,15 @@ def test_other_labels_without_an_output_are_refused_in_time_too(label):
         npt.make_loss("mse")(jnp.zeros((1, 2, 3)), jnp.array([[0, label]]))
 
 
+NO_TIME = r"^there is a target for each of 5 time steps, and .* one output per example: .*readout=every\) \(network fc,"
+TIME = r"^there is one target per example, and .* an output for each of 5 time steps: .*readout=last\) \(network leaky"
 MISMATCHES = {
-    "no axis of time": (lambda: made("steps"), "fc", "The targets have a time axis and the outputs have none"),
-    "values": (lambda: made("series"), "fc", "The targets have a time axis and the outputs have none"),
-    "one label": (lambda: (X, SIGNS[:, 4]), leaky, r"the targets have none: use the last output, as in rnn\(readout"),
-    "one value": (lambda: (X, SUM[:, 4]), leaky, r"the targets have none: use the last output, as in rnn\(readout"),
+    "no axis of time": (lambda: made("steps"), "fc", NO_TIME),
+    "values": (lambda: made("series"), "fc", NO_TIME),
+    "one label": (lambda: (X, SIGNS[:, 4]), leaky, TIME),
+    "one value": (lambda: (X, SUM[:, 4]), leaky, TIME),
     "other steps": (lambda: npt.make_dataset(X, SIGNS[:, 1:], X, SIGNS[:, 1:], task="steps"), leaky,
-                    "The outputs have 5 time steps and the targets 4"),
+                    "the targets have 4 time steps, and the outputs of this network 5"),
     "a loss": (lambda: made("series"), leaky, "which are values for every time step; give one of: linear-mse, by-t"),
 }  # fmt: skip
 

@@ -122,6 +122,13 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {reason(error)}; choose another path") from None
 
 
+def as_path(given: Any) -> Path:
+    """A path that a user gave. Raises UserError for what is none."""
+    if not isinstance(given, str | os.PathLike):
+        raise UserError(f"a path is a text or a pathlib.Path; got {given!r}")
+    return Path(given)
+
+
 def check_target(path: Path, *suffixes: str) -> None:
     """Raise UserError for a file whose name has none of these suffixes, or whose folder does not exist (it is not made:
     it is more likely mistyped)."""

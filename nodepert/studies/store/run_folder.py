@@ -23,6 +23,7 @@ from nodepert.studies.store import lock
 from nodepert.studies.store.records import (
     Damaged,
     Foreign,
+    as_path,
     clear_strays,
     digest,
     make_folder,
@@ -223,8 +224,7 @@ def load_run(path: str | Path) -> Run:
         >>> npt.load_run("runs/default/5b0c995b590e").rule  # doctest: +SKIP
         'np(samples=4)'
     """
-    path = Path(path)
-    return from_config(read_record(path / "config.json" if path.is_dir() else path)["config"])
+    return from_config(read_record(path / "config.json" if (path := as_path(path)).is_dir() else path)["config"])
 
 
 def has_result(status: str) -> bool:
