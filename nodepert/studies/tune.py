@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from nodepert.data import Dataset, load_dataset
-from nodepert.data.split import held_out
+from nodepert.data.validation import for_tuning
 from nodepert.errors import UserError
 from nodepert.registry import passes
 from nodepert.studies.execution import Execution, execution_of
@@ -135,7 +135,7 @@ def search(
                         f"{high:g}")  # fmt: skip
     if len({run.dataset for run in runs}) != 1:
         raise UserError("runs that are tuned together share a data set")
-    held = held_out(data or load_dataset(runs[0].dataset, data_dir))
+    held = for_tuning(data or load_dataset(runs[0].dataset, data_dir))
     first = (trials + 1) // 2
     second = (trials - first + 1) // 2
     done: list[dict[float, Result]] = [{} for _ in runs]

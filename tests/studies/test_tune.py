@@ -8,7 +8,7 @@ import pytest
 from small import RUN
 
 import nodepert as npt
-from nodepert.data.split import held_out
+from nodepert.data.validation import for_tuning
 from nodepert.studies import tune as module
 from nodepert.studies.result import Result
 from nodepert.studies.tune import figure_of, search
@@ -66,7 +66,7 @@ def test_rates_that_diverge_are_worst_and_equal_scores_are_told_apart_by_the_los
 
 def test_trials_train_on_nine_tenths_and_are_scored_on_the_rest():
     data = npt.load_dataset(RUN.dataset)
-    held = held_out(data)
+    held = for_tuning(data)
     assert (len(held.train_y), len(held.test_y)) == (180, 20) and held.mean is data.mean
     both = np.concatenate([held.train_x, held.test_x]).reshape(200, -1)
     assert sorted(map(tuple, both)) == sorted(map(tuple, data.train_x.reshape(200, -1)))
