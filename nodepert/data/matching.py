@@ -8,7 +8,7 @@ import numpy as np
 
 from nodepert.data.checks import DataError
 from nodepert.data.dataset import Dataset
-from nodepert.data.schema import shown
+from nodepert.data.schema import frame_of, no_column, shown
 from nodepert.data.signature import Signature
 
 
@@ -29,9 +29,15 @@ def matched(own: Signature, data: Dataset) -> Dataset:
     return data._replace(**{f"{split}_x": x for split, x in xs.items()}, **{f"{split}_y": y for split, y in ys.items()})
 
 
-def indices(own: Signature, y: Any) -> Any:
-    """Targets of a network in which the labels of classes are their indices: texts, and numbers where the training
-    data have a column of numbers as labels. Raises DataError for another label."""
+def matched_targets(own: Signature, y: Any) -> Any:
+    """Targets of a network as arrays: the columns of a DataFrame by name, and the indices of classes in place of labels,
+    which are texts, or numbers where the training data have a column of numbers as labels. Raises DataError for a column
+    that is missing, and for another label."""
+    columns, frame = [c.name for c in own.columns.targets] if own.columns else [], frame_of(y)
+    if columns and frame is not None:
+        if missing := [name for name in columns if name not in frame]:
+            raise no_column("targets", missing[0], list(frame.columns))
+        y = frame[columns] if len(columns) > 1 else frame[columns[0]]
     y = y if np.ma.is_masked(y) else np.asarray(y)
     if not own.has_classes:
         return y

@@ -16,7 +16,7 @@ from nodepert.core import Loss, Model, Params
 from nodepert.data import targets
 from nodepert.data.checks import check_split
 from nodepert.data.dataset import Dataset, is_wide, sound, standardise
-from nodepert.data.matching import indices, matched
+from nodepert.data.matching import matched, matched_targets
 from nodepert.data.remarks import remark_constant
 from nodepert.data.signature import Signature, from_json
 from nodepert.errors import UserError
@@ -182,7 +182,7 @@ class Predictor:
     def evaluate_pair(self, params: Params, x: Any, y: Any) -> dict[str, float]:
         """The metrics of examples and their targets, as of a test split. Raises UserError."""
         own = self.signature
-        x, y = own.inputs(x), indices(own, y)
+        x, y = own.inputs(x), matched_targets(own, y)
         if not len(x):
             raise UserError("there are no examples to evaluate")
         check_split("test", x, y, own.outputs, "these examples", own.task)

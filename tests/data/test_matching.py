@@ -7,7 +7,7 @@ import pytest
 import nodepert as npt
 from nodepert.data import schema
 from nodepert.data.examples import read_examples
-from nodepert.data.matching import indices, matched
+from nodepert.data.matching import matched, matched_targets
 from nodepert.data.signature import from_json, signature_of
 
 N = 60
@@ -147,6 +147,9 @@ def test_another_table_that_does_not_fit_is_one_line(frame, message, own):
 def test_values_are_matched_by_the_names_of_their_columns():
     own, other = signature_of(table(target="mpg,weight", drop="make")), table(target="weight,mpg", drop="make")
     np.testing.assert_array_equal(matched(own, other).train_y, other.train_y[:, ::-1])
+    np.testing.assert_array_equal(matched_targets(own, CARS[["weight", "mpg"]]), CARS[["mpg", "weight"]])
+    with pytest.raises(npt.UserError, match="targets: no column 'weight'; there are: mpg"):
+        matched_targets(own, CARS[["mpg"]])
     with pytest.raises(npt.UserError, match=r"targets of table are mpg, more; .* trained on mpg, weight"):
         matched(own, table(CARS.assign(more=1.5), target="mpg,more", drop="make"))
     one, renamed = signature_of(table(drop="make", target="mpg")), CARS.rename(columns={"mpg": "miles"})
@@ -157,17 +160,18 @@ def test_labels_are_those_of_the_file():
     assert [*signature_of(table()).classes] == ["audi", "bmw"]
     doors, turbo = signature_of(table(target="doors", task="classes")), signature_of(table(target="turbo"))
     assert doors.classes.tolist() == [2, 3, 4, 5] and turbo.classes.tolist() == [False, True]
-    assert indices(doors, CARS.doors).tolist() == (CARS.doors - 2).tolist()
-    assert indices(turbo, CARS.turbo).tolist() == CARS.turbo.tolist()
+    assert matched_targets(doors, CARS.doors).tolist() == (CARS.doors - 2).tolist()
+    assert matched_targets(turbo, CARS.turbo).tolist() == CARS.turbo.tolist()
     own = signature_of(table())
-    assert indices(own, CARS.make).tolist() == (CARS.make == "bmw").tolist()
-    assert indices(own, np.array([1, 0])).tolist() == [1, 0]  # of labels that are texts: their indices
+    for y in (CARS.make, CARS[["make"]], CARS):
+        assert matched_targets(own, y).tolist() == (CARS.make == "bmw").tolist()
+    assert matched_targets(own, np.array([1, 0])).tolist() == [1, 0]  # of labels that are texts: their indices
     with pytest.raises(npt.UserError, match="label '7' is not in the training data, which have: 2, 3, 4, 5"):
-        indices(doors, [7, 2])
+        matched_targets(doors, [7, 2])
     plain = signature_of(npt.load_dataset("digits"))
-    assert plain.classes.tolist() == [*range(10)] and indices(plain, ["3", "9"]).tolist() == [3, 9]
+    assert plain.classes.tolist() == [*range(10)] and matched_targets(plain, ["3", "9"]).tolist() == [3, 9]
     with pytest.raises(npt.UserError, match="label 'cat' is not in"):
-        indices(plain, ["cat"])
+        matched_targets(plain, ["cat"])
 
 
 def test_characters_of_another_text_are_matched(tmp_path):
