@@ -30,11 +30,13 @@ def matched(own: Signature, data: Dataset) -> Dataset:
 
 
 def matched_targets(own: Signature, y: Any) -> Any:
-    """Targets of a network as arrays: the columns of a DataFrame by name, and the indices of classes in place of labels,
-    which are texts, or numbers where the training data have a column of numbers as labels. Raises DataError for a column
-    that is missing, and for another label."""
+    """Targets as a network takes them: columns of a DataFrame are matched by name, and labels are the indices of their
+    classes. Labels are texts, and numbers where those of the training data are a column of numbers. Raises DataError
+    for a column that is missing, and for another label."""
     columns, frame = [c.name for c in own.columns.targets] if own.columns else [], frame_of(y)
     if columns and frame is not None:
+        if len(columns) == len(frame.columns) == 1:  # it may have another name
+            columns = list(frame.columns)
         if missing := [name for name in columns if name not in frame]:
             raise no_column("targets", missing[0], list(frame.columns))
         y = frame[columns] if len(columns) > 1 else frame[columns[0]]

@@ -163,7 +163,7 @@ def test_labels_are_those_of_the_file():
     assert matched_targets(doors, CARS.doors).tolist() == (CARS.doors - 2).tolist()
     assert matched_targets(turbo, CARS.turbo).tolist() == CARS.turbo.tolist()
     own = signature_of(table())
-    for y in (CARS.make, CARS[["make"]], CARS):
+    for y in (CARS.make, CARS[["make"]].rename(columns=str.upper), CARS):
         assert matched_targets(own, y).tolist() == (CARS.make == "bmw").tolist()
     assert matched_targets(own, np.array([1, 0])).tolist() == [1, 0]  # of labels that are texts: their indices
     with pytest.raises(npt.UserError, match="label '7' is not in the training data, which have: 2, 3, 4, 5"):

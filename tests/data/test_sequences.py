@@ -105,5 +105,5 @@ def test_a_recurrent_network_learns_the_next_character_and_is_refused_without_an
     rows = npt.train(run).rows
     assert run.loss == "cross-entropy" and rows[-1]["test_loss"] < rows[0]["test_loss"]
     last = npt.Run(dataset=run.dataset, network="rnn(width=8, tokens=True)", batchsize=20)
-    with pytest.raises(npt.UserError, match=r"the outputs have none: use all outputs, as in rnn\(readout=every\)"):
+    with pytest.raises(npt.UserError, match=r"an output for every step, as rnn\(readout=every\) \(network rnn"):
         npt.train(last)
