@@ -90,18 +90,25 @@ def _longest(path: Path, found: list[Path]) -> Path:
     UserError, naming the runs, where they differ in more."""
     try:
         records = [record_of(folder) for folder in found]
-        apart = labels([from_config(record["config"]) for record in records], apart=("loss",))
-    except UserError:  # a corrupt record, or a name that is not registered here
-        records, apart = [], [""] * len(found)
+    except UserError:  # a corrupt one
+        records = []
     epochs = [record["config"]["epochs"] for record in records]
     others = [record["config"] | {"epochs": 0} for record in records]
     if not records or len({*epochs}) < len(found) or others != others[:1] * len(found):
-        which = [f"{folder} ({label})" if label else str(folder) for folder, label in zip(found, apart, strict=True)]
-        raise UserError(f"{path} is {len(found)} runs; give one of them: {_some(which)}")
+        raise UserError(f"{path} is {len(found)} runs; give one of them: {_some(_labelled(found, records))}")
     best = max(range(len(found)), key=lambda i: (has_result(records[i]["status"]), epochs[i]))
     log.warning("%s has this run with %s epochs; that with %d is used, %s", path,
                 " and ".join(map(str, sorted(epochs))), epochs[best], found[best])  # fmt: skip
     return found[best]
+
+
+def _labelled(found: list[Path], records: list[dict[str, Any]]) -> list[str]:
+    """Folders of runs, with what tells the runs apart if their names are registered here."""
+    try:
+        apart = labels([from_config(record["config"]) for record in records], apart=("loss",))
+    except UserError:
+        apart = []
+    return [f"{folder} ({label})" for folder, label in zip(found, apart, strict=False)] or [*map(str, found)]
 
 
 def _some(texts: list[str]) -> str:

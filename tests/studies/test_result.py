@@ -436,6 +436,8 @@ def test_what_is_not_there_is_one_line(tmp_path):
         with pytest.raises(npt.UserError, match=message):
             npt.load(path)
     (tmp_path / "runs" / "n" / RUN.id / "config.json").write_text("{")
+    with pytest.raises(npt.UserError, match=rf"is 2 runs; give one of them: runs/n/{RUN.id}, runs/n/\w+$"):
+        npt.load("runs/n")
     with pytest.raises(npt.UserError, match=r"config.json is not readable as JSON"):
         npt.load(RUN.id)
 
