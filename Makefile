@@ -4,13 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: docs figures example test lint format install test-slow benchmark benchmarks experiments fashion clean help
+.PHONY: docs figures example test lint format install test-slow test-newest test-oldest benchmark benchmarks experiments fashion clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make example    node perturbation against SGD on MNIST: a table and example_training.png"
 	@echo "make test       the tests (with NODEPERT_DATA_DIR=DIR also those on real data sets)"
 	@echo "make test-slow  the tests that take minutes: every benchmark, every kind of replica, the rules' pages, random search"
+	@echo "make test-newest  the tests with the newest versions of everything (make test-newest PYTHON=python3.13)"
+	@echo "make test-oldest  the tests of the library with the oldest versions that it allows (Python 3.11)"
 	@echo "make lint       ruff and pyright"
 	@echo "make benchmark  time of a step of np relative to sgd, per network"
 	@echo "make benchmarks all benchmarks (half an hour; MNIST from NODEPERT_DATA_DIR=DIR)"
@@ -28,6 +30,18 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 -m slow
+
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager -e ".[dev]"
+	.venv-newest/bin/python -m pytest -n 2 --dist worksteal
+
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet -c constraints-oldest.txt -e ".[flax,equinox,slurm,parquet,report]" \
+		pytest pytest-xdist hypothesis
+	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal \
+		tests/contract tests/rules tests/models tests/registry tests/data tests/training tests/diagnostics
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 try:
     from jax.extend.core import get_opaque_trace_state
-except ImportError:  # jax 0.6.0
+except ImportError:  # jax 0.7
     from jax.core import get_opaque_trace_state as _opaque_trace_state
 
     get_opaque_trace_state = partial(_opaque_trace_state, "nodepert")

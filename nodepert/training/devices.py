@@ -17,15 +17,7 @@ from nodepert.errors import UserError, refuse_fork
 from nodepert.rules.exchange import measuring, over_devices
 from nodepert.training import configuration
 
-try:
-    from jax import shard_map
-
-    shard_map = functools.partial(shard_map, check_vma=False)
-except ImportError:  # jax 0.6
-    from jax.experimental.shard_map import shard_map
-
-    shard_map = functools.partial(shard_map, check_rep=False)
-
+shard_map = functools.partial(jax.shard_map, check_vma=False)
 REPLICAS, BATCH, SLOPES = "replicas", "batch", "slopes"  # what a mesh is spread over
 CORES = 16  # each CPU device has a copy of the data
 

@@ -17,11 +17,12 @@ class Column(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of a table: a rule, and the learning rate at which it is trained here."""
+    """One row of a table: a rule, and how it is trained here."""
 
     rule: str
     lr: float
     optimizer: str
+    longer: int = 1  # epochs, in those of the table
 
 
 class Published(NamedTuple):
@@ -54,8 +55,8 @@ REN = Published(
         "FA": Row("fa", 0.1, MOMENTUM),
         "DFA": Row("dfa(active=True)", 0.1, MOMENTUM),
         "FG-W": Row("wp(difference=jvp); out=exact", 1e-3, ADAM),
-        "FG-A": Row("np(difference=jvp, active=True, head=evaluated)", 1e-3, ADAM),
-        "LG-FG-A": Row("local(np(difference=jvp, active=True, head=evaluated, credit=own))", 0.03, MOMENTUM),
+        "FG-A": Row("np(difference=jvp, active=True, head=evaluated)", 3e-4, ADAM, longer=3),
+        "LG-FG-A": Row("local(np(difference=jvp, active=True, head=evaluated, credit=own))", 3e-4, ADAM, longer=3),
     },
     shown=2,
 )  # fmt: skip
