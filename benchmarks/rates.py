@@ -10,7 +10,8 @@ from common import facts, report
 
 import nodepert as npt
 
-RULES = ("sgd", "np", "np(samples=8)", "inp", "anp", "wp", "fa", "dfa", "opzo", "usf", "kp", "dtp", "decorrelate(np)")
+RULES = ("sgd", "np", "np(samples=8)", "inp", "anp", "wp", "fa", "dfa", "opzo", "guess", "usf", "kp", "dtp",
+         "decorrelate(np)")  # fmt: skip
 
 
 @dataclass(frozen=True)
