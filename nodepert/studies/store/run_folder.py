@@ -240,9 +240,15 @@ def succeeded(status: str) -> bool:
 @functools.cache
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    return {name: metadata.version(name) for name in ("nodepert", "jax", "jaxlib", "optax", "numpy")} | {
-        "python": platform.python_version()
-    }
+    found = {name: _version(name) for name in ("nodepert", "jax", "jaxlib", "optax", "numpy")}
+    return found | {"python": platform.python_version()}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # a checkout on PYTHONPATH
+        return "not installed"
 
 
 def now() -> str:
