@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from nodepert import registry
 from nodepert.core import Loss, Model
@@ -40,7 +41,7 @@ def precise(model: Model, loss: Loss, difference: str, sigma: Any) -> tuple[Mode
     """
     if difference not in FINITE:
         return model, loss
-    fine, watching = in_float32(model.apply), not isinstance(sigma, jax.core.Tracer)  # traced: see warn_of_rounding
+    fine, watching = in_float32(model.apply), not isinstance(sigma, Tracer)  # traced: see warn_of_rounding
 
     def apply(params, x, *node, **named):
         nonlocal watching
