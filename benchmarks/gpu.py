@@ -54,9 +54,12 @@ def measured(part: str, options: Options, limit: float) -> dict[str, Any]:
     path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "gpu_parts.run", part, str(path.resolve()), *["--toy"] * options.toy]
     found = [str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    cache = {"JAX_COMPILATION_CACHE_DIR": str((options.out / "cache").resolve()),  # a second try is faster
-             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}  # fmt: skip
-    environment = cache | os.environ | {"PYTHONPATH": os.pathsep.join(found), "PYTHONUNBUFFERED": "1"}
+    defaults = {
+        "JAX_COMPILATION_CACHE_DIR": str((options.out / "cache").resolve()),  # a second try is faster
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # a part may start another process
+    }
+    environment = defaults | os.environ | {"PYTHONPATH": os.pathsep.join(found), "PYTHONUNBUFFERED": "1"}
     with (options.out / f"{part}.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         try:

@@ -89,8 +89,7 @@ class Result:
 
     @property
     def params(self) -> Params | None:
-        """The parameters of the trained network, read from the last checkpoint where the run was read back; None where
-        none are saved. Raises UserError where they are corrupt."""
+        """The parameters of the trained network; None where none are saved. Raises UserError where they are corrupt."""
         return self._found.params if self._found else None
 
     @property

@@ -20,7 +20,7 @@ WHY = "takes finite differences of the loss with sigma=0.001, but products have 
 FINITE = ("np(sigma=0.001)", "np(sigma=0.001, difference=central)", "np(sigma=0.001, replay=True)", "inp(sigma=0.001)",
           "np(sigma=0.001, baseline=running)", "np(sigma=0.001, active=True, head=evaluated, guide=feedback)",
           "np(sigma=0.001, samples=2, estimate=projected)", "anp(sigma=0.001)", "wp(sigma=0.001)",
-          "opzo(sigma=0.001)")  # fmt: skip
+          "opzo(sigma=0.001)", "guess(sigma=0.001)")  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
