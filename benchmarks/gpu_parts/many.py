@@ -22,7 +22,7 @@ LANES = (16, 64, 512)  # of 512
 
 
 def rows(toy: bool) -> Iterator[Row]:
-    dataset, counts = ("mnist", COUNTS) if not toy else ("teacher", {"fc(width=10)": (1, 8)})
+    dataset, counts = ("mnist", COUNTS) if not toy else ("teacher", {"fc(width=10)": (8,)})
     alone = []
     if not toy:
         yield from tried("one process", lambda: process(dataset, alone))

@@ -19,7 +19,7 @@ def rows(toy: bool) -> Iterator[Row]:
     step.SETTINGS |= TOY if toy else {}
     rate = matmul_rate(128 if toy else 4096)
     for network in TOY if toy else RULES:
-        rules = ("np", MORE[0], MORE[2]) if toy else RULES[network]
+        rules = ("np", MORE[2]) if toy else RULES[network]
         yield from tried(network, lambda n=network, r=rules: ratios(n, r, toy, rate))
 
 

@@ -6,14 +6,12 @@ process that writes a run holds its lock (lock.py).
 
 from __future__ import annotations
 
-import functools
 import logging
-import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib import metadata
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +37,7 @@ from nodepert.training.metrics import Row
 FORMAT, VERSION = "nodepert-run", 2  # version 1 had no seal
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 log = logging.getLogger("nodepert")
+from nodepert.studies.store.versions import versions
 
 
 class Locked(UserError):
@@ -60,7 +59,7 @@ class RunFolder:
         """The folder of a saved run, to be read. Raises UserError where there is no sound record."""
         return cls(path, read_record(path / "config.json"))
 
-    @functools.cached_property
+    @cached_property
     def rows_before(self) -> int:
         """How many rows an earlier attempt has left."""
         return len(self.rows())
@@ -235,20 +234,6 @@ def has_result(status: str) -> bool:
 def succeeded(status: str) -> bool:
     """Whether a status is that of a run that has finished, or stopped early as it was asked to."""
     return status == FINISHED or status.startswith("stopped")
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    found = {name: _version(name) for name in ("nodepert", "jax", "jaxlib", "optax", "numpy")}
-    return found | {"python": platform.python_version()}
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # a checkout on PYTHONPATH
-        return "not installed"
 
 
 def now() -> str:
