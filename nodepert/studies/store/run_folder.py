@@ -32,12 +32,12 @@ from nodepert.studies.store.records import (
     writing,
 )  # fmt: skip
 from nodepert.studies.store.tables import from_csv, to_csv
+from nodepert.studies.store.versions import versions
 from nodepert.training.metrics import Row
 
 FORMAT, VERSION = "nodepert-run", 2  # version 1 had no seal
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 log = logging.getLogger("nodepert")
-from nodepert.studies.store.versions import versions
 
 
 class Locked(UserError):
