@@ -14,7 +14,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from nodepert.studies.store.run_folder import versions
+from nodepert.studies.store.versions import versions
 from nodepert.training.devices import device_name
 
 

@@ -24,7 +24,7 @@ from common import facts, matmul_rate, report
 import nodepert as npt
 from nodepert.training.devices import compiler_options
 
-SETTINGS = {  # network: (input shape, batch size), those of the original code
+SETTINGS: dict[str, tuple[tuple[int, ...], int]] = {  # network: (input shape, batch size), those of the original code
     "fc": ((28, 28, 1), 100),
     "linfc": ((28, 28, 1), 100),
     "conv": ((32, 32, 3), 100),

@@ -170,7 +170,7 @@ def stems(rules: list[str]) -> list[str]:
 def everything(run: Run, result: Any) -> dict[str, Any]:
     """All results as plain values."""
     from nodepert.registry import passes
-    from nodepert.studies.store.run_folder import versions
+    from nodepert.studies.store.versions import versions
 
     setting = {k: getattr(run, k) for k in (*TASK, "batchsize", "seed")}
     return result.to_dict() | setting | {"passes_per_step": passes(run.rule), "versions": versions()}

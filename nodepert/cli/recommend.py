@@ -63,7 +63,7 @@ def table(result: Any) -> Any:
 
 def everything(run: Run, result: Any) -> dict[str, Any]:
     """All results as plain values."""
-    from nodepert.studies.store.run_folder import versions
+    from nodepert.studies.store.versions import versions
 
     setting = {k: getattr(run, k) for k in (*TASK, "batchsize", "seed")}
     return result.to_dict() | setting | {"versions": versions()}

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import platformdirs
+
 from nodepert.data.dataset import DataError
 from nodepert.data.stored import all_stored
 from nodepert.errors import UserError, reason
@@ -20,9 +22,7 @@ TIMEOUT = (5, 30)  # seconds to connect, and between two packets; without a netw
 
 def cache_folder() -> Path:
     """The user's cache folder, with one folder per downloaded data set; it may not exist."""
-    import pooch
-
-    return Path(pooch.os_cache("nodepert"))
+    return Path(platformdirs.user_cache_dir("nodepert"))
 
 
 def fetch(name: str) -> Path:

@@ -15,11 +15,13 @@ from nodepert.diagnostics.result import Row
 from nodepert.registry.spec import Spec
 from nodepert.rules.directional import directional, loss_along
 from nodepert.rules.noise import draw
+from nodepert.rules.rounding import default_format, in_float32
 from nodepert.rules.weight import noise_shapes, noisy_weights
 
 GRID = tuple(float(f"{10.0**e:.0e}") for e in np.arange(-6, 0.1, 0.5))  # 1e-6, 3e-6, ..., 1
 DIFFERENCES = ("forward", "central")
 GOOD = 0.99  # of a correlation: what is lost is then below 2% of the variance
+SMALL = 0.01  # of an error
 DRAWS, EXAMPLES = 8, 32
 
 
@@ -36,34 +38,48 @@ def step_study(key: Key, spec: Spec, model: Model, loss: Loss, params: Params, b
 
         correlation over b, k of (L_b(sigma xi^k) - L_b(0)) / sigma (central: of +-sigma) and d/ds L_b(s xi^k) at s = 0
 
-    and `slope`, the regression of the first on the second, with b up to 32 examples of `batch` = (x, y) and xi^k 8
+    `slope`, the regression of the first on the second, and `error`, the variance of their difference over that of the
+    second, with b up to 32 examples of `batch` = (x, y) and xi^k 8
     draws of noise on the pre-activations of `model`, or on its weights for wp; all in the dtypes of `params` and x.
     Rounding spoils a small sigma, curvature a large one. The grid goes from 1e-6 to 1, and the rule's own sigma is in
-    it (`own`). For inp, which perturbs one node at a time, both columns are means over nodes.
+    it (`own`). For inp, which perturbs one node at a time, these columns are means over nodes. Products are computed as
+    finite differences compute them, in float32; `error_by_default`: in JAX's default precision on this device, which is
+    lower on most accelerators. The exact derivative is in float32.
 
     `spec`: a rule with a sigma, as `perturbing` gives it.
     """
     own = dict(spec.kwargs)
     sigmas = sorted({*GRID, own["sigma"]})
-    study = jax.jit(partial(slopes, model, loss, spec.name, own.get("noise", "gaussian")))
     few = batch[0][:EXAMPLES], batch[1][:EXAMPLES]
-    parts = jax.device_get(study(key, params, few, jnp.asarray(sigmas, jnp.float32)))
+
+    def study(fine: bool) -> Any:
+        run = jax.jit(partial(slopes, model, loss, spec.name, own.get("noise", "gaussian"), fine=fine))
+        return jax.device_get(run(key, params, few, jnp.asarray(sigmas, jnp.float32)))
+
+    parts = study(True)
+    by_default = study(False) if default_format() else parts
     rows = []
     for i, difference in enumerate(DIFFERENCES):
         for j, sigma in enumerate(sigmas):
             correlation, slope = np.mean([fitted(exact, measured[:, i, j]) for exact, measured in parts], axis=0)
+            error, rough = (np.mean([error_of(exact, m[:, i, j]) for (exact, _), (_, m) in zip(parts, of, strict=True)])
+                            for of in (parts, by_default))  # fmt: skip
             mine = (difference, sigma) == (own.get("difference", "forward"), own["sigma"])
-            columns = {"correlation": float(correlation), "slope": float(slope)}
+            columns = {"correlation": float(correlation), "slope": float(slope), "error": float(error),
+                       "error_by_default": float(rough)}  # fmt: skip
             rows.append({"difference": difference, "sigma": sigma, **columns, "own": mine})
     return rows
 
 
-def slopes(model: Model, loss: Loss, rule: str, noise: str, key: Key, params: Params, batch: Any, sigmas: Array):
+def slopes(
+    model: Model, loss: Loss, rule: str, noise: str, key: Key, params: Params, batch: Any, sigmas: Array, *, fine: bool
+):
     """For every kind of pass the rule makes, over draws: exact slopes (K, B), measured (K, differences, sigmas, B).
 
-    Of a loss in parts, (B, T) in place of B.
+    Of a loss in parts, (B, T) in place of B. `fine`: in float32, else in JAX's default precision.
     """
     x, y = batch
+    model, loss = (model._replace(apply=in_float32(model.apply)), in_float32(loss)) if fine else (model, loss)
     noise = "rademacher" if noise == "orthogonal" else noise  # what one of its draws is
     if rule == "wp":
         shapes, _ = noise_shapes(node_params(model, params, x), (), 1, 0)
@@ -99,8 +115,33 @@ def fitted(exact: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
     return both / (ee * mm) ** 0.5, both / ee
 
 
+def error_of(exact: np.ndarray, measured: np.ndarray) -> float:
+    """The variance of measured minus exact slopes over that of the exact ones; infinite if these are constant."""
+    e, m = exact.ravel().astype(np.float64), measured.ravel().astype(np.float64)
+    return float((m - e).var() / e.var()) if e.var() > 0 else np.inf
+
+
 def recommendation(rows: list[Row], spec: Spec, dtype: str) -> str:
     """Advice on a rule's own sigma and difference, from the rows of `step_study`."""
+    return " ".join(text for text in (_advice(rows, spec, dtype), _by_default(rows)) if text)
+
+
+def _by_default(rows: list[Row]) -> str:
+    """What the default precision of products would do to a rule's own finite difference, where it is low."""
+    own, low = next((r for r in rows if r["own"]), None), default_format()
+    if not (own and low):
+        return ""
+
+    def survive(column: str) -> str:
+        fine = [r["sigma"] for r in rows if r["difference"] == own["difference"] and r[column] < SMALL]
+        return f"sigma from {min(fine):g} to {max(fine):g}" if fine else "no sigma"
+
+    return (f"Finite differences compute products in float32: the error is {own['error']:.2g} of the variance of the "
+            f"slope. In {low}, the default here, it would be {own['error_by_default']:.2g}. Below {SMALL:g}: "
+            f"{survive('error')} in float32, {survive('error_by_default')} in {low}.")  # fmt: skip
+
+
+def _advice(rows: list[Row], spec: Spec, dtype: str) -> str:
     own = dict(spec.kwargs)
     difference, sigma = own.get("difference", "forward"), own["sigma"]
     spans = {d: found for d in DIFFERENCES if (found := usable([r for r in rows if r["difference"] == d]))}

@@ -25,8 +25,8 @@ from nodepert.studies.output import guarded
 from nodepert.studies.stopping import Stopped
 from nodepert.studies.store.lock import Lock
 from nodepert.studies.store.records import write_whole, writing
-from nodepert.studies.store.run_folder import versions
 from nodepert.studies.store.tables import to_csv
+from nodepert.studies.store.versions import versions
 from nodepert.training import devices
 from nodepert.training.compile_cache import keep_programs
 from nodepert.training.configuration import check_settings, settings

@@ -28,6 +28,7 @@ from nodepert.registry.spec import Spec
 from nodepert.rules.credit import total
 from nodepert.rules.directional import ROWS_AT_ONCE, Difference, Independent, directional, loss_along, mean_over
 from nodepert.rules.noise import draw
+from nodepert.rules.rounding import precise
 
 
 def layerwise_perturbation(
@@ -79,13 +80,14 @@ def layerwise_perturbation(
     positive("sigma", sigma)
     at_least("samples", samples, 1)
     credited = make("credit", check("credit", credit))
+    fine, fine_loss = precise(model, loss, difference, sigma)
 
     def grads(key, state, params, batch):
         x, y = batch
-        outputs = model.apply(params, x)
-        clean = in_parts(loss, outputs, y)
+        outputs = fine.apply(params, x)
+        clean = in_parts(fine_loss, outputs, y)
         shapes = node_shapes(model, params, x)
-        along = loss_along(model, loss, params, batch)
+        along = loss_along(fine, fine_loss, params, batch)
         slopes = {name: directional(difference, along, clean, {name: s}, sigma) for name, s in shapes.items()}
 
         def signals(key):
@@ -150,14 +152,15 @@ def activity_perturbation(
     positive("sigma", sigma)
     at_least("samples", samples, 1)
     credited = make("credit", check("credit", credit))
+    fine, fine_loss = precise(model, loss, difference, sigma)
 
     def grads(key, state, params, batch):
         x, y = batch
 
         def measured(eps, noisy=True):  # -> ((losses in parts, {node: pre-activation}), outputs)
             a: dict[str, Array] = {}
-            outputs = model.apply(params, x, recording(a, adding(eps) if noisy else plain))
-            return (in_parts(loss, outputs, y), a), outputs
+            outputs = fine.apply(params, x, recording(a, adding(eps) if noisy else plain))
+            return (in_parts(fine_loss, outputs, y), a), outputs
 
         clean, outputs = measured({})
         shapes = node_shapes(model, params, x)

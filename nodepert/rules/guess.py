@@ -15,6 +15,7 @@ from nodepert.registry.spec import Spec
 from nodepert.rules.credit import total
 from nodepert.rules.directional import Difference, directional, loss_along
 from nodepert.rules.guided import clean_pass, perturbed, unlearned
+from nodepert.rules.rounding import precise
 
 
 def guessed_direction(
@@ -61,17 +62,18 @@ def guessed_direction(
     if spec.name == "none":
         raise ValueError("guess needs a guide that predicts: dfa or kp")
     guess = make("guide", spec, model)
+    fine, fine_loss = precise(model, loss, difference, sigma)
 
     def init(key, params, x):
         return unlearned(guess, model, key, params, x)
 
     def grads(key, state, params, batch):
-        clean, losses = clean_pass(model, loss, params, batch, evaluated=True)
+        clean, losses = clean_pass(fine, fine_loss, params, batch, evaluated=True)
         exact = clean.cut.back({}, clean.error)
         predicted = exact | guess.signals(state, clean)
         u = direction({name: predicted[name] for name in perturbed(clean.cut, evaluated=True)})
-        along = directional(difference, loss_along(model, partial(per_example, loss), params, batch), total(losses), u,
-                            sigma)  # fmt: skip
+        losses_at = loss_along(fine, partial(per_example, fine_loss), params, batch)
+        along = directional(difference, losses_at, total(losses), u, sigma)
         share = along(u) / max(1, units(u))
         signals = exact | {name: expand(share, n) * n for name, n in u.items()}
         state = guess.learn(state, clean, predicted, {name: s - predicted[name] for name, s in signals.items()})

@@ -28,6 +28,7 @@ from nodepert.rules.between import Between, active, between
 from nodepert.rules.credit import Credit, in_the_parts, total
 from nodepert.rules.directional import ROWS_AT_ONCE, Difference, directional, loss_along, mean_over_draws
 from nodepert.rules.guides.guide import Clean, Guide
+from nodepert.rules.rounding import precise
 
 STEP = 1e-2  # of the outputs, for the error of the loss
 MEMORY = 0.99  # of the running moments that shrink a guide
@@ -66,15 +67,17 @@ def guided(
         before = unlearned(guide, model, key, params, x)
         return Guided(before, {name: jnp.zeros(2) for name in node_shapes(model, params, x)})
 
+    fine, fine_loss = precise(model, loss, difference, sigma)
+
     def grads(key, state, params, batch):
         x, _ = batch
-        clean, losses = clean_pass(model, loss, params, batch, evaluated)
+        clean, losses = clean_pass(fine, fine_loss, params, batch, evaluated)
         cut, moved = clean.cut, perturbed(clean.cut, evaluated)
         gates = {name: gate for name, gate in active(cut).items() if name in moved} if gated else {}
         raw, d = predictions(guide, state, clean, moved, gates)
         shapes = {name: jax.ShapeDtypeStruct((1, *a.shape[1:]) if shared else a.shape, a.dtype)
                   for name, a in cut.a.items() if name in moved}  # fmt: skip
-        slope = directional(difference, loss_along(model, loss, params, batch), losses,
+        slope = directional(difference, loss_along(fine, fine_loss, params, batch), losses,
                             {name: cut.a[name] for name in moved}, sigma)  # fmt: skip
 
         def one_draw(xi: Signals) -> Signals:

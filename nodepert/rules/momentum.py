@@ -15,6 +15,7 @@ from nodepert.rules.direct import common, matrix_shapes, sent
 from nodepert.rules.directional import Independent, directional, scaled
 from nodepert.rules.guided import output_error
 from nodepert.rules.noise import draw
+from nodepert.rules.rounding import precise
 
 
 def momentum_feedback(
@@ -75,6 +76,7 @@ def momentum_feedback(
     """
     positive("sigma", sigma)
     fraction("momentum", momentum)
+    fine, _ = precise(model, loss, difference, sigma)
 
     def init(key, params, x):
         shapes = matrix_shapes(model, params, x)
@@ -82,7 +84,7 @@ def momentum_feedback(
 
     def noise_and_change(key, params, x):
         """(the network, its pass cut at the nodes, noise, change of the outputs, which units are active)."""
-        clean = between(model, params, x)
+        clean = between(fine, params, x)
         xi = draw(key, clean.a, noise)
         if difference == "single":
             run = noisy(model, scaled(xi, sigma))
@@ -90,7 +92,7 @@ def momentum_feedback(
             return run, cut, xi, cut.outputs / sigma, active(cut)
         gates = active(clean)
         xi = {name: n * gates[name] for name, n in xi.items()}
-        slope = directional(difference, lambda eps: noisy(model, eps).apply(params, x), clean.outputs, clean.a, sigma)
+        slope = directional(difference, lambda eps: noisy(fine, eps).apply(params, x), clean.outputs, clean.a, sigma)
         return model, clean, xi, slope(xi), gates
 
     def grads(key, feedback, params, batch):

@@ -36,6 +36,7 @@ from nodepert.rules.guided import guided
 from nodepert.rules.prediction import reward_prediction
 from nodepert.rules.projected import Estimate, projected
 from nodepert.rules.replay import replayed
+from nodepert.rules.rounding import precise
 
 Sharing = Literal["example", "batch"]
 Presynaptic = Literal["auto", "clean", "noisy"]
@@ -176,14 +177,16 @@ def with_clean_pass(
 ) -> Rule:  # fmt: skip
     """Node perturbation with baseline=clean; `noisy`: credit the presynaptic activity of the noisy pass."""
 
+    fine, fine_loss = precise(model, loss, difference, sigma)
+
     def grads(key, state, params, batch):
         x, y = batch
-        outputs = model.apply(params, x)
-        clean = in_parts(loss, outputs, y)  # (B,), or (B, T)
+        outputs = fine.apply(params, x)
+        clean = in_parts(fine_loss, outputs, y)  # (B,), or (B, T)
         shapes = node_shapes(model, params, x)
         if sharing == "batch":
             shapes = {name: jax.ShapeDtypeStruct((1, *s.shape[1:]), s.dtype) for name, s in shapes.items()}
-        slope = directional(difference, loss_along(model, loss, params, batch), clean, shapes, sigma)
+        slope = directional(difference, loss_along(fine, fine_loss, params, batch), clean, shapes, sigma)
 
         def one_draw(xi):
             gain = slope(xi) / batchsize(x)  # as the loss

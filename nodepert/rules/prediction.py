@@ -23,6 +23,7 @@ from nodepert.core import (
 )
 from nodepert.rules.directional import Noise, mean_over, scaled
 from nodepert.rules.noise import draw
+from nodepert.rules.rounding import precise
 
 SLOTS = 2**20  # 4 MiB; two of 60,000 examples share a slot with probability 6%
 RATE = 0.5  # weight of the newest loss in an expectation
@@ -57,6 +58,8 @@ def reward_prediction(model: Model, loss: Loss, sigma: float, samples: int, nois
         The `Rule`; its info holds the noisy loss and outputs, averaged over draws.
     """
 
+    fine, fine_loss = precise(model, loss, "forward", sigma)
+
     def init(key, params, x):
         return Expected(jnp.full(SLOTS, jnp.inf, jnp.float32))
 
@@ -69,8 +72,8 @@ def reward_prediction(model: Model, loss: Loss, sigma: float, samples: int, nois
         def one_draw(key):
             xi = draw(key, shapes, noise)
             handler = adding(scaled(xi, sigma))
-            outputs = model.apply(params, x, handler)
-            losses = per_example(loss, outputs, y)
+            outputs = fine.apply(params, x, handler)
+            losses = per_example(fine_loss, outputs, y)
             others = (losses.sum() - losses) / max(batchsize(x) - 1, 1)
             surprise = losses - jnp.where(jnp.isinf(expected), others, expected)
             signals = {name: expand(surprise / (sigma * batchsize(x)), n) * n for name, n in xi.items()}

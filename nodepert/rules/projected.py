@@ -12,6 +12,7 @@ from nodepert.core import Array, Info, Loss, Model, Rule, batchsize, node_shapes
 from nodepert.errors import UserError
 from nodepert.rules.directional import Difference, directional, draw_keys, loss_along
 from nodepert.rules.noise import draw
+from nodepert.rules.rounding import precise
 
 Estimate = Literal["mean", "projected", "rescaled"]
 
@@ -43,17 +44,19 @@ def projected(
         UserError: At the first step, there are fewer units than draws.
     """
 
+    fine, fine_loss = precise(model, loss, difference, sigma)
+
     def grads(key, state, params, batch):
         x, y = batch
-        outputs = model.apply(params, x)
-        clean = per_example(loss, outputs, y)
+        outputs = fine.apply(params, x)
+        clean = per_example(fine_loss, outputs, y)
         shapes = node_shapes(model, params, x)
         units = sum(prod(s.shape[1:]) for s in shapes.values())
         if samples > units:
             raise UserError(f"samples must be at most the number of perturbed units, {units}; got {samples}")
         if shared:
             shapes = {name: jax.ShapeDtypeStruct((1, *s.shape[1:]), s.dtype) for name, s in shapes.items()}
-        losses = loss_along(model, lambda o, y: per_example(loss, o, y), params, batch)
+        losses = loss_along(fine, lambda o, y: per_example(fine_loss, o, y), params, batch)
         slope = directional(difference, losses, clean, shapes, sigma)
         xi = jax.vmap(lambda key: draw(key, shapes, "gaussian"))(draw_keys(key, samples))
         c = jax.vmap(slope)(xi).T[..., None]  # (B, K, 1)

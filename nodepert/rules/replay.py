@@ -27,6 +27,7 @@ from nodepert.core import (
 from nodepert.rules.credit import Credit, total
 from nodepert.rules.directional import Difference, Noise, draw_keys
 from nodepert.rules.noise import draw
+from nodepert.rules.rounding import precise
 
 NoiseAt = Callable[[Array, str, Array], Array]  # (key data, node, pre-activation) -> noise
 
@@ -51,15 +52,17 @@ def replayed(
     network itself passes on, as in a skip connection).
     """
 
+    fine, fine_loss = precise(model, loss, difference, sigma)
+
     def grads(key, state, params, batch):
         x, y = batch
         keys = jax.random.key_data(draw_keys(key, samples))  # (K, words): a typed key in a conditional counts as reused
-        outputs = model.apply(params, x)
-        clean = in_parts(loss, outputs, y)  # (B,), or (B, T)
+        outputs = fine.apply(params, x)
+        clean = in_parts(fine_loss, outputs, y)  # (B,), or (B, T)
         noise_at = partial(node_noise, noise, 1 if sharing == "batch" else batchsize(x), jax.random.key_impl(key))
 
         def losses(key: Array, step: Array | float) -> Array:  # as clean, with step * xi added at all nodes
-            return in_parts(loss, model.apply(params, x, perturbing(key, step, noise_at)), y)
+            return in_parts(fine_loss, fine.apply(params, x, perturbing(key, step, noise_at)), y)
 
         slope = partial(slope_of, losses, difference, clean, sigma)
         gains = whole(clean, lambda keys: jax.lax.map(slope, keys) / (samples * batchsize(x)), keys)  # (K, B, ...)

@@ -26,6 +26,7 @@ from nodepert.models.layers import Affine
 from nodepert.registry.ranges import at_least, positive
 from nodepert.rules.directional import Difference, Noise, directional, mean_over
 from nodepert.rules.exchange import measured
+from nodepert.rules.rounding import precise
 from nodepert.rules.synapses import active_inputs, factors
 
 
@@ -98,17 +99,19 @@ def weight_perturbation(
     if noise == "orthogonal" and not rank:
         raise ValueError("noise=orthogonal needs rank: it is the factors of low-rank noise that are orthogonal")
 
+    fine, fine_loss = precise(model, loss, difference, sigma)
+
     def grads(key, state, params, batch):
         x, y = batch
-        outputs = measured(lambda x, _: model.apply(params, x), x, ())
-        clean = per_example(loss, outputs, y)
+        outputs = measured(lambda x, _: fine.apply(params, x), x, ())
+        clean = per_example(fine_loss, outputs, y)
         weights, place = jax.vjp(lambda p: node_params(model, p, x), params)
         draws = batchsize(x) if sharing == "example" else 1
         left, right = noise_shapes(weights, affine(model, params, x) if rank else (), draws, rank)
         gates = active_inputs(model, params, x) if active else {}
 
         def losses(batch, psi_and_right):
-            return per_example(loss, model.apply(params, batch[0], noisy_weights(*psi_and_right)), batch[1])
+            return per_example(fine_loss, fine.apply(params, batch[0], noisy_weights(*psi_and_right)), batch[1])
 
         def one_draw(key):
             scaled_key, fixed_key = jax.random.split(key)

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from nodepert.core import Params
+from nodepert.errors import UserError
 from nodepert.studies.run import Run
 from nodepert.studies.store.checkpoints import Checkpoint
 from nodepert.studies.store.run_folder import FINISHED
@@ -50,3 +52,10 @@ def end_of(rows: Sequence[Row], epochs: int, patience: int = 0) -> str | None:
     if last == epochs:
         return FINISHED
     return f"stopped at epoch {last}" if patience and last - best_epoch(rows) >= patience else None
+
+
+def copied(state: Callable[[int], State], k: int) -> State:
+    """A state that outlives the next epoch. Raises UserError where several processes share it."""
+    if jax.process_count() > 1:
+        raise UserError("state() is not available if several processes share a computation")
+    return jax.tree.map(jnp.asarray, jax.device_get(state(k)))

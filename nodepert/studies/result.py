@@ -54,11 +54,12 @@ class Result:
         trained: Trained | Callable[[], Trained | None] | None = None,
         folder: Path | None = None,
         facts: Mapping[str, Any] | None = None,
+        new: bool = False,
     ):
         self.rows, self.status, self.folder = rows, status, folder
         self.config: dict[str, Any] = run.config if isinstance(run, Run) else dict(run)
         """The configuration of the run, every default written out."""
-        self._run, self._source, self._facts = run, trained, facts or {}
+        self._run, self._source, self._facts, self._new = run, trained, facts or {}, new
 
     @cached_property
     def run(self) -> Run:
@@ -84,12 +85,11 @@ class Result:
     @property
     def read_back(self) -> bool:
         """Whether this is a saved result, and nothing was trained."""
-        return callable(self._source)
+        return callable(self._source) and not self._new
 
     @property
     def params(self) -> Params | None:
-        """The parameters of the trained network, read from the last checkpoint where the run was read back; None where
-        none are saved. Raises UserError where they are corrupt."""
+        """The parameters of the trained network; None where none are saved. Raises UserError where they are corrupt."""
         return self._found.params if self._found else None
 
     @property

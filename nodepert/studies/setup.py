@@ -18,13 +18,13 @@ from nodepert.errors import UserError
 from nodepert.registry import check_loss, entry, make_loss, make_model, within
 from nodepert.registry.generator import pinned
 from nodepert.rules.noise import key_of
+from nodepert.rules.rounding import warn_of_rounding
 from nodepert.studies.run import Run
 from nodepert.training import devices, processes
 from nodepert.training.hyper import Hyper, structure
 from nodepert.training.metrics import Metric, measured
 from nodepert.training.predictor import Predictor
 from nodepert.training.rehearsal import rehearse
-from nodepert.training.rounding import warn_of_rounding
 
 
 class Group(NamedTuple):

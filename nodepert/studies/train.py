@@ -18,7 +18,7 @@ from nodepert.errors import UserError
 from nodepert.registry.generator import pinned
 from nodepert.studies import notebook
 from nodepert.studies.callbacks import Callback, Callbacks, StateOf
-from nodepert.studies.course import Course
+from nodepert.studies.course import Course, copied
 from nodepert.studies.execution import Execution, execution_of
 from nodepert.studies.load import facts_of, trained_in
 from nodepert.studies.output import guarded
@@ -40,7 +40,7 @@ from nodepert.training.predictor import Trained
 from nodepert.training.program import State
 from nodepert.training.replicas import Epoch, fit_all
 
-LOCKED = "locked by another process"
+LOCKED, HELD = "locked by another process", 2**26  # bytes of networks of saved runs that stay in memory
 
 
 @overload
@@ -68,6 +68,7 @@ def train(
 
     With a `name` runs are saved in `<out>/<name>/<id>/`: metrics.csv is complete after every epoch, and a run that has
     finished there is read back. An interrupted run resumes from its last checkpoint, with bit-identical results.
+    Networks beyond 64 MB in all are read from these folders when asked for.
 
     Args:
         runs: A `Run`, or a sequence of runs.
@@ -120,6 +121,7 @@ class _Work:
                  stop: Callable[[], bool]):  # fmt: skip
         self.runs, self.groups, self.execution, self.callbacks, self.stop = runs, groups, execution, callbacks, stop
         self.results: dict[int, Result] = {}
+        self.held = 0  # bytes of networks
         self.sets = {group.runs[0].dataset: group.data for group in groups}
         self.print = cache(lambda spec: fingerprint(self.sets[spec]))
         self.predictors = {i: predictor for group in groups
@@ -202,9 +204,8 @@ class _Work:
         """The epochs of a group, from their common checkpoint on where there is one."""
         run, how, report = group.runs[0], self.execution, self.callbacks.of_batches(group.runs)
         more = {"begin": next(iter(found.values())).epoch, "states": [c.state for c in found.values()]} if found else {}
-        metrics = group.metrics(how.metrics)
         return fit_all(group.model, group.loss, group.data, group.hypers, batchsize=run.batchsize, epochs=run.epochs,
-                       lanes=how.lanes, memory=how.memory, metrics=metrics,
+                       lanes=how.lanes, memory=how.memory, metrics=group.metrics(how.metrics),
                        on=jax.devices() if how.one_run else None, exchange=how.exchange, on_batches=report,
                        **more)  # fmt: skip
 
@@ -218,8 +219,7 @@ class _Work:
             alone = jax.process_count() == 1  # several processes start again anyway
             checkpoint = alone and trained and (stopping or recorder.checkpoint_is_due())
             for k, row in new.items():
-                i = group.numbers[k]
-                course = courses[i]
+                course = courses[i := group.numbers[k]]
                 course.add(row, partial(state, k))
                 status = course.status
                 now = state(k) if status or checkpoint else None  # a computation of all processes
@@ -227,24 +227,20 @@ class _Work:
                 if now and status:
                     self.set_result(i, course, now, recorder.folders.get(i))
                     epoch.end(k)
-                self.callbacks.on_epoch(course.run, row, StateOf(partial(_copied, state, k), epoch.seconds / len(new)))
+                self.callbacks.on_epoch(course.run, row, StateOf(partial(copied, state, k), epoch.seconds / len(new)))
                 if status:
                     self.callbacks.on_end(self.runs[i], status)
             if stopping and len(self.results) < len(self.runs):
                 raise Stopped(f"the same command {'resumes' if alone and recorder.folders else 'starts again'}")
 
     def set_result(self, i: int, course: Course, state: State, folder: RunFolder | None) -> None:
-        params = jax.tree.map(jnp.asarray, jax.device_get(course.params(state)))  # not bound to devices of the group
-        trained = Trained(self.predictors[i], params)
-        self.results[i] = self.result(course.run, course.rows, str(course.status), trained, folder)
+        params = course.params(state)
+        self.held += sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+        found: Any = partial(trained_in, folder.path, self.predictors[i]) if folder and self.held > HELD else None
+        if not found:  # in memory, and not bound to devices of the group
+            found = Trained(self.predictors[i], jax.tree.map(jnp.asarray, jax.device_get(params)))
+        self.results[i] = self.result(course.run, course.rows, str(course.status), found, folder, new=True)
 
-    def result(self, run: Run, rows: list[Row], status: str, trained: Any, folder: RunFolder | None) -> Result:
+    def result(self, run: Run, rows: list[Row], status: str, found: Any, folder: RunFolder | None, new: bool = False):
         facts = facts_of(folder.record) if folder else {"data": self.print(run.dataset)}
-        return Result(run, rows, status, trained, folder and folder.path, facts)
-
-
-def _copied(state: Callable[[int], State], k: int) -> State:
-    """A state that outlives the next epoch. Raises UserError where several processes share it."""
-    if jax.process_count() > 1:
-        raise UserError("state() is not available if several processes share a computation")
-    return jax.tree.map(jnp.asarray, jax.device_get(state(k)))
+        return Result(run, rows, status, found, folder and folder.path, facts, new)

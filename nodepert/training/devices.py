@@ -1,25 +1,21 @@
-"""The devices that compute: how replicas or a batch are spread over them, and what memory they have."""
+"""The devices that compute: how JAX is started, and what memory they have."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nodepert.errors import UserError, refuse_fork
-from nodepert.rules.exchange import measuring, over_devices
 from nodepert.training import configuration
 
-shard_map = functools.partial(jax.shard_map, check_vma=False)
-REPLICAS, BATCH, SLOPES = "replicas", "batch", "slopes"  # what a mesh is spread over
-CORES = 16  # each CPU device has a copy of the data
+CORES = 16
 
 
 def cores_apart(replicas: int) -> None:
@@ -67,70 +63,9 @@ def device_name() -> str:
     return f"{jax.default_backend()} ({jax.devices()[0].device_kind})"
 
 
-def mesh(replicas: int, devices: Sequence[Any] | None = None, single: str = BATCH) -> Mesh:
-    """Replicas spread over the devices; a single run's batch, or the noisy passes of its examples (`single`), over
-    `devices` where they are given.
-
-    Without `devices` replicas take all (no more than one each), and a single run takes one.
-    """
-    needed = replicas if jax.process_count() == 1 else None  # every process takes part
-    chosen = list(jax.devices()[:needed] if devices is None else devices)
-    return Mesh(np.array(chosen), (single if replicas == 1 and len(chosen) > 1 else REPLICAS,))
-
-
-def over_replicas(f: Callable[..., Any], on: Mesh, lanes: int) -> Callable[[Any, Any], Any]:
-    """(arguments stacked over replicas, shared) -> f(*arguments, shared) of every replica, stacked.
-
-    Each device takes its share: `lanes` of them at a time in one vectorised computation, and those one after another.
-    """
-
-    def share(stacked, shared):
-        return jax.lax.map(lambda one: f(*one, shared), stacked, batch_size=lanes if lanes > 1 else None)
-
-    def measured_apart(stacked, shared):
-        with measuring(over_devices(SLOPES, on.size)):
-            return share(stacked, shared)
-
-    if on.axis_names == (BATCH,) or on.size == 1 or eager():
-        return share
-    if on.axis_names == (SLOPES,):  # everything on every device, but for what is measured
-        return shard_map(measured_apart, mesh=on, in_specs=PartitionSpec(), out_specs=PartitionSpec())
-    each = PartitionSpec(REPLICAS)
-    return shard_map(share, mesh=on, in_specs=(each, PartitionSpec()), out_specs=each)
-
-
-def over_batch(on: Mesh) -> Callable[[Any], Any]:
-    """A function that spreads a batch over a mesh for batches; the identity for a mesh of replicas."""
-    if on.axis_names != (BATCH,) or eager():
-        return lambda batch: batch
-    return functools.partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(on, PartitionSpec(BATCH)))
-
-
 def eager() -> bool:
     """Whether JAX executes step by step, for a debugger: JAX_DISABLE_JIT=1 or jax.disable_jit()."""
     return bool(getattr(jax.config, "jax_disable_jit", False))
-
-
-def shares(on: Mesh) -> int:
-    """Into how many shares replicas are divided."""
-    return on.size if on.axis_names == (REPLICAS,) else 1
-
-
-def everywhere(on: Mesh) -> NamedSharding:
-    """A copy on every device."""
-    return NamedSharding(on, PartitionSpec())
-
-
-def spread(on: Mesh) -> NamedSharding:
-    """A share of the replicas on every device, or a copy for a single run."""
-    return NamedSharding(on, PartitionSpec(REPLICAS) if on.axis_names == (REPLICAS,) else PartitionSpec())
-
-
-def placed(tree: Any, sharding: NamedSharding) -> Any:
-    """Host arrays on the devices of a mesh; every process has all of them."""
-    if jax.process_count() == 1:
-        return jax.device_put(tree, sharding)
-    return jax.tree.map(lambda a: jax.make_array_from_callback(np.shape(a), sharding, np.asarray(a).__getitem__), tree)
 
 
 @functools.cache
@@ -150,13 +85,20 @@ def compiler_options() -> dict[str, str]:
     return options
 
 
-def memory_needed(compiled: Any) -> int:
-    """Bytes that a compiled program needs on each device, by XLA's analysis: arguments, results, temporaries."""
+def memory_needed(compiled: Any, beside: int = 0) -> tuple[int, int]:
+    """Bytes that a compiled program needs on each device, by XLA's analysis, with what is there `beside` it: of
+    arguments, results and temporaries, and of temporaries alone."""
     found = compiled.memory_analysis() if isinstance(compiled, jax.stages.Compiled) else None
     if not found:
-        return 0
+        return 0, 0
     parts = found.argument_size_in_bytes, found.output_size_in_bytes, found.temp_size_in_bytes
-    return sum(parts) - found.alias_size_in_bytes
+    return sum(parts) - found.alias_size_in_bytes + beside, found.temp_size_in_bytes
+
+
+def trim() -> None:
+    """Return to the system what compilers have freed; the C library of Linux keeps it, 0.1 GB."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def memory_free(job: Path = Path("/sys/fs/cgroup")) -> int:

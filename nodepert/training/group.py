@@ -15,6 +15,7 @@ import numpy as np
 from nodepert.data.dataset import Dataset
 from nodepert.training import devices
 from nodepert.training.hyper import Hyper, stacked
+from nodepert.training.mesh import everywhere, one_of, over_replicas, placed, shares, spread
 from nodepert.training.metrics import Row, diverged
 from nodepert.training.parts import Parts
 from nodepert.training.program import Program, State, task_data
@@ -37,25 +38,31 @@ class Group:
 
     def __init__(self, task: Program, data: Dataset, hypers: Sequence[Hyper], mesh: Any, lanes: int):
         self.count, self.metrics, self.of_updates = len(hypers), task.metrics, task.of_updates
-        self._spread, self._copy = spread, copy = devices.spread(mesh), devices.everywhere(mesh)
-        filled = [*hypers, *[hypers[-1]] * (-self.count % devices.shares(mesh))]  # the same number on every device
-        self.hyper = devices.placed(stacked(filled), spread)
-        self.alive = devices.placed(np.arange(len(filled)) < self.count, spread)
-        self.data = devices.placed(task_data(data), copy)
+        self._spread, self._copy = share, copy = spread(mesh), everywhere(mesh)
+        filled = [*hypers, *[hypers[-1]] * (-self.count % shares(mesh))]  # the same number on every device
+        self.lanes = min(lanes, len(filled) // shares(mesh))
+        self.hyper = placed(stacked(filled), share)
+        self.alive = placed(np.arange(len(filled)) < self.count, share)
+        self.data = placed(task_data(data), copy)
         self.steps = task.steps(self.data)
         self.parts = Parts(1 if jax.process_count() == 1 else self.steps)  # several processes would not agree
-        program = partial(compiled, mesh, lanes)
+        program = partial(compiled, mesh, self.lanes)
         states = jax.eval_shape(jax.vmap(task.init, (0, None)), self.hyper, self.data)
         common, totals = (self.hyper, self.alive), self.totals(0.0)
         self._init = program(task.init, self.hyper, self.data)
         self._batches = program(
-            partial(batches_if_alive, task), states, totals, *common, (self.data, self.span(0, 0)), donate=(0, 1)
+            partial(batches_if_alive, task), states, totals, *common, (self.data, self.span(0, 0)), updated=2
         )
         self._evaluate = program(
-            partial(evaluate_if_alive, task), states.params, *common, totals, self.data, outputs=(copy, spread)
+            partial(evaluate_if_alive, task), states.params, *common, totals, self.data, outputs=(copy, share)
         )
-        self._take = jax.jit(lambda states, i: jax.tree.map(lambda a: a[i], states), out_shardings=copy)
-        self.bytes = devices.memory_needed(self._batches)
+        self._take = partial(one_of, on=mesh)
+        beside = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states._replace(params=()))) // shares(
+            mesh
+        )
+        needed = devices.memory_needed(self._batches), devices.memory_needed(self._evaluate, beside)
+        self.bytes, self.temporary = max(needed)
+        devices.trim()
 
     def train(
         self,
@@ -68,7 +75,7 @@ class Group:
         """Train, under these numbers, from the start or from states, until all have finished or diverged."""
         if states:
             filled = [*states, *[states[-1]] * (len(self.alive) - self.count)]
-            self.states = devices.placed(jax.tree.map(lambda *each: np.stack(each), *filled), self._spread)
+            self.states = placed(jax.tree.map(lambda *each: np.stack(each), *filled), self._spread)
         else:
             self.states = self._init(self.hyper, self.data)
         running, ended = list(range(self.count)), set()
@@ -94,7 +101,7 @@ class Group:
                 return
             if ended:
                 ended.clear()
-                self.alive = devices.placed(np.isin(np.arange(len(self.alive)), running), self._spread)
+                self.alive = placed(np.isin(np.arange(len(self.alive)), running), self._spread)
 
     def epoch(self, report: Callable[[int, int, float], None]) -> dict[str, Any]:
         """Train one epoch in parts of about a second; its totals. Between two parts reports the batches done."""
@@ -115,11 +122,11 @@ class Group:
         """The totals of an epoch without a batch; of epoch 0, nan."""
         shape = self.alive.shape
         sums = {name: np.full((*shape, *m.shape), sum_, np.float32) for name, m in self.of_updates.items()}
-        return devices.placed({"finite": np.ones(shape, bool)} | sums, self._spread)
+        return placed({"finite": np.ones(shape, bool)} | sums, self._spread)
 
     def span(self, first: int, last: int) -> Any:
         """Batches first to last - 1, as the program takes them."""
-        return devices.placed((np.int32(first), np.int32(last)), self._copy)
+        return placed((np.int32(first), np.int32(last)), self._copy)
 
     def row(self, epoch: int, seconds: float, found: dict[str, Any]) -> Row:
         """The row of one replica."""
@@ -128,7 +135,7 @@ class Group:
 
 
 def compiled(
-    mesh: Any, lanes: int, f: Callable[..., Any], *arguments: Any, outputs: Any = None, donate: Any = ()
+    mesh: Any, lanes: int, f: Callable[..., Any], *arguments: Any, outputs: Any = None, updated: int = 0
 ) -> Any:
     """`f` of every replica, compiled for these arguments, of which the last is shared. Not compiled for a debugger.
 
@@ -137,16 +144,16 @@ def compiled(
         f: A function of one replica.
         arguments: Arrays, or their shapes.
         outputs: Their sharding, by default a share on each device.
-        donate: Arguments whose memory may be used for the outputs.
+        updated: Number of first arguments whose new values are the outputs, in the same memory.
     """
-    together, spread = devices.over_replicas(f, mesh, lanes), devices.spread(mesh)
+    together, share = over_replicas(f, mesh, lanes, updated), spread(mesh)
     if devices.eager():
         return lambda *a: together(a[:-1], a[-1])
     jitted = jax.jit(
         lambda *a: together(a[:-1], a[-1]),
-        in_shardings=(spread,) * (len(arguments) - 1) + (devices.everywhere(mesh),),
-        out_shardings=outputs or spread,
-        donate_argnums=donate,
+        in_shardings=(share,) * (len(arguments) - 1) + (everywhere(mesh),),
+        out_shardings=outputs or share,
+        donate_argnums=tuple(range(updated)),
         compiler_options=devices.compiler_options(),
     )
     return jitted.lower(*arguments).compile()

@@ -48,11 +48,12 @@ def rehearse(
     """
     for hyper in hypers:
         optimizer = make("optimizer", hyper.optimizer, hyper.lr, 1)
-        rule = make("rule", hyper.rule, model, loss)
+        make("rule", hyper.rule, model, loss)
 
     targets = jnp.asarray(two(task, classes, steps))  # concrete, so that a label without an output is found
 
-    def step(key, x, y):
+    def step(hyper, key, x, y):  # numbers are traced, as in training
+        rule = make("rule", hyper.rule, model, loss)
         key, weights = jax.random.split(key)
         network = rule.model(x) if rule.model else model
         params = network.init(weights)
@@ -70,7 +71,7 @@ def rehearse(
     batch = jax.ShapeDtypeStruct((2, *shape), "float32"), jax.ShapeDtypeStruct(targets.shape, targets.dtype)
     try:
         check_network(model, batch[0])
-        params = jax.eval_shape(step, key_of(0), *batch)
+        params = jax.eval_shape(step, hypers[0], key_of(0), *batch)
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     except UserError:
         raise

@@ -23,6 +23,7 @@ from nodepert.rules.exchange import measures
 from nodepert.training import devices, processes
 from nodepert.training.group import Epoch, Group, OnBatches
 from nodepert.training.hyper import Hyper, structure
+from nodepert.training.mesh import BATCH, SLOPES, mesh_of, over_batch
 from nodepert.training.metrics import Metric, measured
 from nodepert.training.program import Program, State, task_data
 
@@ -76,14 +77,16 @@ def fit_all(
 
     def trained(numbers: Sequence[int]) -> Iterator[Epoch]:
         limit = processes.least(devices.memory_free() * (1 - SPARE) if memory is None else memory)
-        mesh = devices.mesh(len(numbers), on, devices.SLOPES if exchange == "slopes" else devices.BATCH)
-        task = Program(model, loss, batchsize, epochs, devices.over_batch(mesh), metrics)
+        mesh = mesh_of(len(numbers), on, SLOPES if exchange == "slopes" else BATCH)
+        task = Program(model, loss, batchsize, epochs, over_batch(mesh), metrics)
         chosen = [hypers[i] for i in numbers]
         if exchange == "slopes" and not measures(partial(one_step, task, chosen[0]), task_data(data)):
             raise UserError(f"exchange=slopes needs a rule that measures slopes, as np and wp do; got {hypers[0].rule}")
         width = lanes or (1 if replays(chosen[0].rule) else side_by_side(len(chosen)))
         with devices.one_line_if_full():
             group = Group(task, data, chosen, mesh, width)
+            while lanes is None and (fewer := vectorised(group, limit)) < group.lanes:
+                group = Group(task, data, chosen, mesh, fewer)
         size = fitting(group, limit)
         if group.count == 1 and group.bytes > processes.least(devices.memory_total()):  # to try might end the process
             raise devices.full(group.bytes)
@@ -113,11 +116,20 @@ def check_task(data: Dataset, hypers: Sequence[Hyper], batchsize: int) -> None:
         raise UserError(f"batchsize must be at most the {len(data.train_y):,} training examples; got {batchsize}")
 
 
+def vectorised(group: Group, limit: float) -> int:
+    """How many replicas of a group to vectorise within so many bytes: as it does, or fewer if the rest of it fits."""
+    room = limit - (group.bytes - group.temporary)
+    if group.bytes <= limit or room <= 0 or group.lanes == 1:
+        return group.lanes
+    fewer = max(1, int(group.lanes * room / group.temporary))
+    return math.ceil(group.lanes / math.ceil(group.lanes / fewer))
+
+
 def fitting(group: Group, limit: float) -> int:
     """How many replicas of a group train at a time within so many bytes: all, or parts of about one size."""
     if group.bytes <= limit or group.count == 1:
         return group.count
-    shared = sum(array.nbytes for array in jax.tree.leaves(group.data))
+    shared = sum(array.nbytes for array in jax.tree.leaves(group.data)) + (group.lanes == 1) * group.temporary
     room = int((limit - shared) * group.count / max(1, group.bytes - shared))
     room = min(max(room, 1), group.count - 1)
     return math.ceil(group.count / math.ceil(group.count / room))

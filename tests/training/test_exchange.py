@@ -8,8 +8,8 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 import nodepert as npt
 from nodepert.rules.exchange import measures, measuring, over_devices
-from nodepert.training.devices import shard_map
 from nodepert.training.losses import mse
+from nodepert.training.mesh import shard_map
 
 DEVICES = 4
 X, Y = jnp.asarray(np.random.default_rng(0).normal(size=(10, 5)), jnp.float32), jnp.arange(10) % 3

@@ -44,7 +44,7 @@ class Cost:
         the data set; nan where the compiler does not report it."""
         step = jax.jit(self.pure.step, donate_argnums=0, compiler_options=devices.compiler_options())
         one, state, indices = self._arguments(hyper)
-        needed = devices.memory_needed(step.lower(state, one, self.data, indices).compile())
+        needed, _ = devices.memory_needed(step.lower(state, one, self.data, indices).compile())
         data = sum(prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.data))
         return needed - data if needed else float("nan")
 

@@ -19,8 +19,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
-
 NAME = ".owner"
 LASTS = 180.0  # seconds; longer than a network disk may show an old time
 MALFORMED = 3.0  # seconds after which filelock takes over what is no lease
@@ -35,6 +33,8 @@ class Lock:
         self._lost = False
         self._taking = threading.Lock()  # filelock's is reentrant: two threads of a process would both have it
         self._seen: tuple[Any, float] = (None, 0.0)  # the marker as it is, and since when
+        from filelock import SoftFileLease  # late, here and below: what is not saved needs no lock
+
         self._lock = SoftFileLease(self.marker, lease_duration=LASTS, timeout=0, thread_local=False,
                                    on_compromise=self._on_compromise)  # fmt: skip
 
@@ -79,6 +79,8 @@ class Lock:
         with self._taking:
             if self._lock.is_locked:
                 return False
+            from filelock import LeaseSettingsMismatch, Timeout
+
             try:
                 self._clear_corrupt()
                 self._lock.acquire(timeout=0)
@@ -134,6 +136,8 @@ _of = cache(Lock)
 @contextmanager
 def waited_for(marker: Path) -> Iterator[None]:
     """Hold the lock of this marker, once nobody else does. Raises OSError where it cannot be written."""
+    from filelock import SoftFileLease
+
     with SoftFileLease(marker, lease_duration=LASTS, poll_interval=0.02, thread_local=False):
         yield
 

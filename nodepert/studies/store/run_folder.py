@@ -6,14 +6,12 @@ process that writes a run holds its lock (lock.py).
 
 from __future__ import annotations
 
-import functools
 import logging
-import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib import metadata
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from nodepert.studies.store.records import (
     writing,
 )  # fmt: skip
 from nodepert.studies.store.tables import from_csv, to_csv
+from nodepert.studies.store.versions import versions
 from nodepert.training.metrics import Row
 
 FORMAT, VERSION = "nodepert-run", 2  # version 1 had no seal
@@ -60,7 +59,7 @@ class RunFolder:
         """The folder of a saved run, to be read. Raises UserError where there is no sound record."""
         return cls(path, read_record(path / "config.json"))
 
-    @functools.cached_property
+    @cached_property
     def rows_before(self) -> int:
         """How many rows an earlier attempt has left."""
         return len(self.rows())
@@ -235,14 +234,6 @@ def has_result(status: str) -> bool:
 def succeeded(status: str) -> bool:
     """Whether a status is that of a run that has finished, or stopped early as it was asked to."""
     return status == FINISHED or status.startswith("stopped")
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    return {name: metadata.version(name) for name in ("nodepert", "jax", "jaxlib", "optax", "numpy")} | {
-        "python": platform.python_version()
-    }
 
 
 def now() -> str:
