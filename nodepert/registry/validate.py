@@ -74,7 +74,8 @@ def shortened(kind: str, spec: Spec) -> Spec:
         return shortened(kind_of(key, spec, kind), value) if isinstance(value, Spec) else value
 
     defaults = {p.name: p.default for p in parameters(kind, spec.name).values()}
-    given = tuple((k, trimmed(v, k)) for k, v in spec.kwargs if k not in defaults or v != defaults[k])
+    short = [(k, trimmed(v, k)) for k, v in spec.kwargs]
+    given = tuple((k, v) for k, v in short if k not in defaults or v != defaults[k])
     return Spec(spec.name, tuple(map(trimmed, spec.args)), given)
 
 
