@@ -13,6 +13,7 @@ import tyro
 
 from nodepert.cli.options import Flat
 from nodepert.cli.output import Output
+from nodepert.errors import UserError
 from nodepert.studies.store.records import check_target, write_whole
 from nodepert.training.metrics import metric_of
 
@@ -71,7 +72,7 @@ def predict(
         run: A run's folder or its id, or a file that Result.save wrote.
         file: Inputs: .npy, .npz (its only array, or x), .csv or .parquet (an example per row), an image or a folder of
             images.
-        to: The table, .csv, in an existing directory. Default: print it.
+        to: The table, .csv, in an existing directory; only a table of predictions is replaced. Default: print it.
         outputs: Add the outputs of the network.
         out: Directory of all results, where an id is looked up.
         data_dir: Folder of the data files, which only runs of version 0.1 need.
@@ -80,7 +81,9 @@ def predict(
     from nodepert.data.examples import read_examples
 
     if to:
-        check_target(to, ".csv")
+        check_target(to, ".csv", heads=("index,prediction", "index,file,prediction"))
+        if to.exists() and file.exists() and to.samefile(file):  # predictions may be inputs of another network
+            raise UserError(f"--to {to} is the file of the inputs; choose another path")
     result = _loaded(run, out, data_dir)
     signature = result.signature
     x, names = read_examples(file, signature.shape, signature.columns)

@@ -29,7 +29,8 @@ def results(
         name: The study.
         out: Directory of all results.
         last: Only the last epoch of each run.
-        to: The file, .csv or .parquet, in an existing directory. Default: print as CSV.
+        to: The file, .csv or .parquet, in an existing directory; of .csv only a table of results is replaced. Default:
+            print as CSV.
         output: What is printed. With --json the rows.
     """
     if to:

@@ -137,3 +137,17 @@ def test_a_wrong_file_is_one_line_and_nothing_is_written(file, message, result, 
 def test_a_wrong_target_is_one_line(result, examples, capsys):
     assert "must end in .csv" in refused("predict", result.folder, "x.npy", "--to", "p.txt", capsys=capsys)
     assert "there is no folder no" in refused("predict", result.folder, "x.npy", "--to", "no/p.csv", capsys=capsys)
+
+
+def test_a_table_of_the_user_is_never_overwritten(result, examples, tmp_path, capsys):
+    predict, path = ("predict", result.folder, "x.csv", "--to"), tmp_path / "x.csv"
+    kept = path.read_bytes()
+    assert "x.csv exists, and this command did not write it" in refused(*predict, "x.csv", capsys=capsys)
+    assert "did not write it" in refused(
+        "results", "n", "--out", result.folder.parent.parent, "--to", "x.csv", capsys=capsys
+    )
+    assert path.read_bytes() == kept
+    for _ in range(2):  # its own table is replaced
+        cli.main([*map(str, predict), "p.csv", "--quiet"])
+    again = refused("predict", result.folder, "p.csv", "--to", "p.csv", capsys=capsys)
+    assert "--to p.csv is the file of the inputs" in again

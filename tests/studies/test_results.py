@@ -341,13 +341,13 @@ def test_what_cannot_be_written_is_refused_and_the_old_file_saved_runs(trained, 
 
     refused("table.xlsx", "must end in .csv or .parquet")
     refused("table", "must end in .csv or .parquet")
-    (tmp_path / "table.csv").write_text("old")
+    (tmp_path / "table.csv").write_text("study,id,old")
     refused("table.csv/table.csv", "cannot write")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     refused("table.csv", "no space left on device")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     refused("table.parquet", 'pip install "nodepert[parquet]"')
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("table.csv", "old")]
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("table.csv", "study,id,old")]
 
 
 # ------------------------------------------------------------------------------------------- which runs

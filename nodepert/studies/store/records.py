@@ -129,13 +129,19 @@ def as_path(given: Any) -> Path:
     return Path(given)
 
 
-def check_target(path: Path, *suffixes: str) -> None:
+def check_target(path: Path, *suffixes: str, heads: tuple[str, ...] = ()) -> None:
     """Raise UserError for a file whose name has none of these suffixes, or whose folder does not exist (it is not made:
-    it is more likely mistyped)."""
+    it is more likely mistyped); and for an existing file that begins with none of `heads`: it is the
+    user's own."""
     if path.suffix not in suffixes:
         raise UserError(f"cannot tell the format of {path}: its name must end in {' or '.join(suffixes)}")
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}; make it, or choose another path")
+    if heads and path.is_file():
+        with writing(path), open(path, "rb") as file:
+            found = file.read(max(map(len, heads))).decode(errors="replace")
+        if found and not found.startswith(heads):
+            raise UserError(f"{path} exists, and this command did not write it; choose another path")
 
 
 def read_text(path: Path) -> str:

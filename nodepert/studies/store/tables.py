@@ -91,7 +91,7 @@ def write_table(frame: DataFrame, path: Path) -> None:
 
 def check_table(path: Path) -> None:
     """Raises UserError where a table cannot be written under this name."""
-    check_target(path, ".csv", ".parquet")
+    check_target(path, ".csv", ".parquet", heads=("study,id,",) * (path.suffix == ".csv"))
     if path.suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401  # pyright: ignore[reportMissingImports]
