@@ -66,7 +66,7 @@ def check_split(split: str, x: np.ndarray, y: np.ndarray, classes: int, source: 
     if len(x) == 0 or 0 in x.shape:
         raise DataError(f"{source}: there are no {split} inputs")
     if x.dtype.kind == "f" and not (np.isfinite(x).all() and np.abs(x).max() <= np.finfo(np.float32).max):
-        raise DataError(f"{source}: {split} inputs contain nan or inf, or are too large for float32")
+        raise DataError(f"{source}: {split} inputs contain nan or inf, or are too large for float32{not_finite(x)}")
     if y.shape[:1] != (len(x),) or (task == "classes" and y.ndim > 1):
         what = "labels" if task == "classes" else "targets"
         hint = "; the classes of one-hot rows are y.argmax(1)" if y.shape == (len(x), classes) else ""
@@ -75,3 +75,9 @@ def check_split(split: str, x: np.ndarray, y: np.ndarray, classes: int, source: 
         targets.check(split, y, task, classes)
     except ValueError as error:
         raise DataError(f"{source}: {error}") from None
+
+
+def not_finite(x: np.ndarray) -> str:
+    """Where the first input is that is not finite in float32, for a message."""
+    with np.errstate(over="ignore"):
+        return f": example {int((~np.isfinite(x.astype(np.float32))).reshape(len(x), -1).any(1).argmax())}"

@@ -57,8 +57,12 @@ def table(
         raise ValueError("give a file and a column of it, as in table(path='cars.csv', target=price)")
     if not 0 < test < 1:
         raise ValueError(f"test is a share of the rows, above 0 and below 1; got {test}")
-    parts = [(one, read(one)) for one in (located(text, data_dir) for text in filter(None, (path, test_path)))]
-    source, frame = parts[0]
+    source = located(path, data_dir)
+    frame = read(source)
+    parts = [(source, frame)]
+    if test_path:
+        place = located(test_path, data_dir)
+        parts.append((place, read(place, texts=[name for name in frame if kind(frame[name]) == "texts"])))
     targets = [target] if target in frame else listed(target)
     for place, part in parts:
         needed = [*targets, *listed(drop), *([] if part is frame else frame.columns)]
@@ -68,15 +72,20 @@ def table(
         check_filled(str(place), left, DROP)
         for name in left:
             checked_kind(str(place), name, left[name], DROP)
-    whole = pd.concat([part for _, part in parts], ignore_index=True)
+    whole = pd.concat([part[targets] for _, part in parts], ignore_index=True)
     kept = [name for name in frame.columns if name not in (*targets, *listed(drop))]
     if not kept:
         raise DataError(f"{source}: no column is left for the inputs")
     for name in (name for name in kept if quoted(name) != f"'{name}'"):
         log.warning("%s: %s is an input; to leave it out give drop='%s'", source, quoted(name), name)
+    for name in targets:
+        labels = task == "classes" or kind(frame[name]) in ("texts", "flags")
+        known = tuple(map(str, np.unique(frame[name].to_numpy()))) if labels else ()
+        for place, part in parts[1:]:
+            Column(name, texts=known).encoded(str(place), part[name])
     y, names = outputs(source, whole, targets, task)
-    columns = columns_of(str(source), whole[kept], DROP)
-    x = columns.encoded(str(source), whole[kept]).astype(np.float64)
+    columns = columns_of(str(source), frame[kept], DROP)
+    x = np.concatenate([columns.encoded(str(place), part[kept]).astype(np.float64) for place, part in parts])
     columns = replace(columns, targets=tuple(Column(name, kind(whole[name])) for name in targets))
     if test_path:
         arrays = Arrays(x[: len(frame)], y[: len(frame)], x[len(frame) :], y[len(frame) :])
@@ -111,8 +120,12 @@ def read(path: Path, fewest: int = 2, texts: Sequence[str] = ()) -> Any:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
         else:
-            sep = separator(heading(path))
-            frame = pd.read_csv(path, sep=sep, skipinitialspace=True, dtype=dict.fromkeys(texts, str))
+            options: Any = {"sep": separator(heading(path)), "skipinitialspace": True}
+            frame = pd.read_csv(path, dtype=dict.fromkeys(texts, str), **options)
+            gaps = [name for name in frame if frame[name].isna().any()]
+            if gaps := [name for name in gaps if name in texts or kind(frame[name].dropna()) == "texts"]:
+                as_is = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], **options)
+                frame[gaps] = as_is[gaps]  # "NA" and "None" are texts among texts
     except ImportError:
         raise DataError(f'{path}: Parquet needs pyarrow: pip install "nodepert[parquet]"') from None
     except Exception as error:  # of a parser

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nodepert import registry
-from nodepert.data import remarks, targets, wide
+from nodepert.data import targets, wide
 from nodepert.data.checks import Arrays as Arrays
 from nodepert.data.checks import DataError as DataError
 from nodepert.data.checks import DataNotFound as DataNotFound
 from nodepert.data.checks import as_tokens, check_arrays
-from nodepert.data.schema import Columns, columns_of, frame_of
+from nodepert.data.schema import Columns
 from nodepert.data.statistics import statistics
 from nodepert.errors import UserError
 from nodepert.registry.spec import Spec
@@ -107,86 +107,6 @@ def load_dataset(spec: str | Spec, data_dir: str | Path | None = None) -> Datase
     """
     spec = registry.check("dataset", spec)
     return registry.make("dataset", spec, str(data_dir) if data_dir else None)._replace(name=spec.name)
-
-
-def make_dataset(
-    train_x: Any,
-    train_y: Any,
-    test_x: Any,
-    test_y: Any,
-    *,
-    name: str = "own",
-    classes: int | None = None,
-    task: str | None = None,
-    tokens: bool = False,
-) -> Dataset:
-    """Make a data set from arrays.
-
-    A `Run` takes it as it is; `npt.register("dataset", "mine", data)` gives it a name for specs. The training
-    step standardises inputs by the mean and standard deviation of each channel, or feature, over the training inputs.
-
-    Args:
-        train_x: Training inputs, (N, ..., C), such as images (N, H, W, C). uint8 stays uint8; others become float32,
-            unless that would lose the spread of a feature (a Unix time). A DataFrame has columns of numbers, or of
-            texts, each of which is an input of 0 and 1 per text; others are matched with it by the names of columns.
-        train_y: Training targets: labels, integers from 0, (N,); values, floats (N,) or (N, ...), which are
-            standardised; several labels per example, 0 or 1, integers (N, n); probabilities, floats (N, n); with
-            task="steps" a class for every time step, integers (N, T); with task="series" values for every time step,
-            floats (N, T, n). A step that is masked (np.ma), or whose class is -1, is not graded.
-        test_x: Test inputs, as the training inputs.
-        test_y: Test targets.
-        name: Name in messages and records.
-        classes: Number of classes. Default: the largest label + 1, with a warning if a class has no example.
-        task: "classes", "values", "multilabel", "probabilities", "steps" or "series". Default: one of the first four,
-            by type and shape of the targets; floats are probabilities if every row has the sum 1.
-        tokens: Whether inputs are tokens, whole numbers (N, T), which are not standardised.
-
-    Returns:
-        The `Dataset`.
-
-    Raises:
-        DataError: Shapes or dtypes do not match, a value is not finite, or a label is out of range or far above the
-            number of examples.
-
-    Examples:
-        >>> import numpy as np, nodepert as npt
-        >>> x, y = np.random.default_rng(0).normal(size=(20, 5)), np.arange(20) % 3
-        >>> npt.make_dataset(x[:15], y[:15], x[15:], y[15:]).classes
-        3
-    """
-    source, columns = f"arrays of '{name}'", None
-    if (frame := frame_of(train_x)) is not None:
-        columns = columns_of(source, frame)
-        train_x, test_x = (x if (one := frame_of(x)) is None else columns.encoded(source, one) for x in (frame, test_x))
-    arrays = _arrays(source, Arrays(train_x, train_y, test_x, test_y), task in targets.IN_TIME)
-    task = targets.implied(arrays.train_y, arrays.test_y) if task is None else task
-    if classes is not None and not (isinstance(classes, int | np.integer) and 0 < classes < 2**31):
-        raise DataError(f"{source}: classes must be a whole number from 1 to 2147483647; got {classes!r}")
-    if classes is not None:
-        outputs = int(classes)
-    elif task in ("classes", "steps"):
-        try:
-            outputs = remarks.classes_implied(arrays.train_y, arrays.test_y)
-        except ValueError as error:
-            raise DataError(f"{source}: {error}") from None
-    else:
-        outputs = targets.size(arrays.train_y, task)
-    data = build(name, arrays, outputs, source, task=task, tokens=tokens)
-    remarks.remark_inputs(source, data.train_x)
-    remarks.remark_targets(source, data.train_y, data.test_y, task, 0 if classes else outputs)
-    return data._replace(columns=columns)
-
-
-def _arrays(source: str, given: Arrays, in_time: bool) -> Arrays:
-    """The arrays in numpy. Raises DataError for rows of several lengths, and for masked values, but targets in time."""
-    for name, array in given._asdict().items():
-        if np.ma.is_masked(array) and not (in_time and name.endswith("_y")):
-            steps = ", or give task='steps' or task='series', where masked steps are not graded" * name.endswith("_y")
-            raise DataError(f"{source}: {name} has masked values; leave these examples out, or fill them{steps}")
-    try:
-        return Arrays(*(array if np.ma.is_masked(array) else np.asarray(array) for array in given))
-    except ValueError as error:
-        raise DataError(f"{source} must be arrays of numbers: {error}") from None
 
 
 def sound(data: Dataset) -> Dataset:

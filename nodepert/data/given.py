@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from nodepert.data.checks import DataError
-from nodepert.data.dataset import Dataset, make_dataset, sound
-from nodepert.data.schema import frame_of
-from nodepert.data.tables import split
+from nodepert.data.dataset import Dataset, sound
+from nodepert.data.own import drawn, make_dataset
 from nodepert.registry.lines import not_one
 
 SHARE = 0.2  # of the examples, the test split of a pair
@@ -24,16 +22,7 @@ def dataset_of(given: Any) -> Dataset:
         raise not_one("dataset", given)
     if len(given) == 4:
         return make_dataset(*given)
-    frame = frame_of(given[0])
-    try:
-        x, y = map(np.asanyarray, given)  # a mask stays, and is refused
-    except ValueError as error:
-        raise DataError(f"x and y must be arrays of numbers: {error}") from None
-    if not (x.ndim and y.ndim and len(x) == len(y) > 1):
-        raise DataError(f"x and y need as many inputs as targets, at least two; got shapes {x.shape} and {y.shape}")
-    parts = split(np.arange(len(y)), y, max(1, round(SHARE * len(y))))
-    rows = x if frame is None else frame.iloc
-    return make_dataset(rows[parts.train_x], parts.train_y, rows[parts.test_x], parts.test_y)
+    return drawn(*given, SHARE)
 
 
 def same(one: Dataset, other: Dataset) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from nodepert.data.checks import DataError
 from nodepert.data.dataset import Dataset
-from nodepert.data.schema import frame_of, no_column, shown
+from nodepert.data.schema import Column, frame_of, no_column, shown
 from nodepert.data.signature import Signature
 
 
@@ -48,6 +48,9 @@ def matched_targets(own: Signature, y: Any) -> Any:
     labels = own.names and own.classes.dtype.kind == y.dtype.kind  # numbers or flags, which name the classes
     if not labels and y.dtype.kind not in "OUST":
         return y.astype(np.int64) if y.dtype.kind == "b" else y
+    if y.ndim == 1:
+        target = Column(columns[0] if columns else "y", texts=tuple(map(str, own.classes)))
+        return target.index("these examples", y.astype(str))
     names, codes = np.unique(y.astype(str), return_inverse=True)
     return _renumbered(own, "these examples", names, codes.reshape(y.shape))
 

@@ -10,6 +10,7 @@ import numpy as np
 FEW = 100  # different values that may be class labels
 MANY = 10_000  # classes that labels may imply, whatever their number
 FAR, SHARE = 2, 0.01  # inputs outside the training range by twice its width are remarked where they are so many
+SMALL = 0.1  # most inputs of a channel below this share of its least training magnitude are too small
 WIDE = 8  # the least training range whose inputs are not fractions up to 1
 log = logging.getLogger("nodepert")
 
@@ -60,15 +61,19 @@ def remark_inputs(name: str, x: np.ndarray) -> None:
 
 def remark_range(x: np.ndarray, low: np.ndarray, high: np.ndarray, names: Sequence[str]) -> None:
     """A warning if inputs, (N, ..., C), are in other units than those of the training, from low to high (C,): many are
-    far outside their range, or all are fractions up to 1 of a range that is wider. `names` of the channels, or none."""
+    far outside their range, most of a channel are much nearer to zero than all of the training, or all are fractions up
+    to 1 of a range that is wider. `names` of the channels, or none."""
     if not x.size:
         return
     low, high, axes = low.astype(np.float64), high.astype(np.float64), tuple(range(x.ndim - 1))
     margin = np.where(high > low, FAR * (high - low), np.inf)
     far = ((x > high + margin) | (x < low - margin)).mean(axes)
-    channel = int(far.argmax())
+    nearest = np.where(np.sign(low) == np.sign(high), np.minimum(np.abs(low), np.abs(high)), 0)
+    small, off = np.zeros(len(low), bool), nearest > 0
+    small[off] = (np.abs(x[..., off]) < SMALL * nearest[off]).mean(axes) > 0.5
+    channel = int((far + small).argmax())
     scaled = (high >= WIDE).all() and x.min() >= 0 and x.max() <= 1 and (x % 1).any()
-    if far.mean() >= SHARE or scaled:
+    if far.mean() >= SHARE or small.any() or scaled:
         what = f" of column '{names[channel]}'" if names else f" of channel {channel}" * (len(low) > 1)
         own = x[..., channel]
         ranges = own.min(), own.max(), low[channel], high[channel]

@@ -37,19 +37,29 @@ class Column:
         """Cells as inputs, (N, 1) or (N, texts). Raises DataError for what the training data did not have."""
         import pandas as pd
 
-        if not self.texts:
-            numbers = values if kind(values) in KINDS[:3] else pd.to_numeric(values.astype(str), errors="coerce")
-            odd = np.isnan(numbers := np.asarray(numbers, np.float64))
-            self._refuse(source, values, odd, "is not a number")
-            return numbers[:, None]
-        index = pd.Index(self.texts).get_indexer(values.astype(str).to_numpy(str))
+        if self.texts:
+            index = self.index(source, values.astype(str).to_numpy(str))
+            return (index[:, None] == np.arange(len(self.texts))).astype(np.float64)
+        numbers = values
+        if kind(values) not in KINDS[:3]:
+            texts = values.astype(str).replace({"True": "1", "False": "0"} if self.kind == "flags" else {})
+            numbers = pd.to_numeric(texts, errors="coerce")
+        odd = np.isnan(numbers := np.asarray(numbers, np.float64))
+        self._refuse(source, values, odd, "is not True or False" if self.kind == "flags" else "is not a number")
+        return numbers[:, None]
+
+    def index(self, source: str, values: np.ndarray) -> np.ndarray:
+        """Which of its texts the values, (N,), are. Raises DataError for another one."""
+        import pandas as pd
+
+        index = pd.Index(self.texts).get_indexer(values)
         self._refuse(source, values, index < 0, f"is not in the training data, which have: {shown(self.texts)}")
-        return (index[:, None] == np.arange(len(self.texts))).astype(np.float64)
+        return index
 
     def _refuse(self, source: str, values: Any, odd: np.ndarray, what: str) -> None:
         if odd.any():
             row = int(odd.argmax())
-            raise DataError(f"{source}: row {row + 1}, column '{self.name}': '{values.iloc[row]}' {what}")
+            raise DataError(f"{source}: row {row + 1}, column '{self.name}': '{np.asarray(values)[row]}' {what}")
 
     def decoded(self, x: np.ndarray) -> np.ndarray:
         """The cells whose inputs are x, (N, 1) or (N, texts)."""
@@ -138,13 +148,15 @@ def _column(source: str, name: str, values: Any, hint: str) -> Column:
 
 
 def frame_of(x: Any) -> Any:
-    """A DataFrame whose columns have names of their own, as one of pandas; None for anything else."""
+    """A DataFrame, as one of pandas; None for anything else. Raises DataError where a name of a column occurs twice."""
     pandas = sys.modules.get("pandas")  # slow to import
     frame = x.to_pandas() if hasattr(x, "to_pandas") and hasattr(x, "columns") else x
     if not pandas or not isinstance(frame, pandas.DataFrame) or frame.columns.nlevels > 1:
         return None
     frame = frame.rename(columns=str)
-    return frame if frame.columns.is_unique else None
+    if len(twice := frame.columns[frame.columns.duplicated()]):
+        raise DataError(f"column '{twice[0]}' occurs twice in the DataFrame; rename one, or leave it out")
+    return frame
 
 
 def kind(column: Any) -> str:
@@ -166,14 +178,14 @@ def checked_kind(source: str, name: str, column: Any, hint: str = "") -> str:
     import pandas as pd
 
     found = kind(column)
-    if not found:
-        raise DataError(f"{source}: column '{name}' is {column.dtype}, not numbers or texts; convert it, or leave it "
-                        f"out{hint}")  # fmt: skip
-    if found == "texts":
+    if found == "texts" or column.dtype == object:
         odd = np.isnan(np.asarray(pd.to_numeric(column.astype(str), errors="coerce"), np.float64))
         if 0 < odd.sum() < len(odd) / 2:
             row = int(odd.argmax())
             raise DataError(f"{source}: column '{name}' has numbers, but '{column.iloc[row]}' in row {row + 1}")
+    if not found:
+        raise DataError(f"{source}: column '{name}' is {column.dtype}, not numbers or texts; convert it, or leave it "
+                        f"out{hint}")  # fmt: skip
     return found
 
 
@@ -188,10 +200,30 @@ def check_filled(source: str, frame: Any, hint: str = "") -> None:
                         f"it, or leave out the row{more}")  # fmt: skip
 
 
+def check_aligned(source: str, x: Any, y: Any) -> None:
+    """Raise DataError for inputs and targets of pandas whose rows have other labels, or these in another order."""
+    pandas = sys.modules.get("pandas")  # slow to import
+    if not pandas or not all(isinstance(one, pandas.DataFrame | pandas.Series) for one in (x, y)):
+        return
+    if len(x) == len(y) and not x.index.equals(y.index):
+        row = next((i for i, (a, b) in enumerate(zip(x.index, y.index, strict=True)) if a != b), 0)
+        raise DataError(f"{source}: row {row + 1} has the index {x.index[row]!r} in x and {y.index[row]!r} in y; give "
+                        "y.loc[x.index], or y.to_numpy() where the rows are in the same order")  # fmt: skip
+
+
 def no_column(source: str, name: str, names: Sequence[str]) -> DataError:
     """The error for a column that is not there."""
+    data = any(_is_number(one) for one in names) and [*names] != [*map(str, range(len(names)))]
+    heading = "; the first row looks like data: add a heading" * data
     there = shown([*names])
-    return DataError(f"{source}: no column '{name}'{did_you_mean(name, names)}; there are: {there}")
+    return DataError(f"{source}: no column '{name}'{did_you_mean(name, names)}; there are: {there}{heading}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
 
 
 def quoted(name: str) -> str:

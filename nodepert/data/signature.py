@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nodepert.data import schema
+from nodepert.data.checks import not_finite
 from nodepert.data.dataset import Dataset, is_wide, standardise
 from nodepert.data.remarks import remark_range
 from nodepert.errors import UserError
@@ -41,7 +42,8 @@ class Signature(NamedTuple):
     def classes(self) -> np.ndarray:
         """The labels of the classes in their order, as the training data have them."""
         labels = np.array(self.names if len(self.names) == self.outputs else range(self.outputs))
-        kind = self.columns.targets[0].kind if self.columns and self.columns.targets else ""
+        flags = {*self.names} and {*self.names} <= {"False", "True"}
+        kind = self.columns.targets[0].kind if self.columns and self.columns.targets else "flags" if flags else ""
         return labels == "True" if kind == "flags" else labels.astype(int) if kind == "whole" else labels
 
     def standardised(self, x: np.ndarray) -> np.ndarray:
@@ -53,7 +55,8 @@ class Signature(NamedTuple):
         of a DataFrame are matched by name. Raises UserError for another shape, dtype or column, and for values that are
         not finite."""
         if self.columns and (frame := schema.frame_of(x)) is not None:
-            x = self.columns.encoded("inputs", frame)
+            unnamed = [*frame.columns] == [*map(str, range(self.columns.size))]  # an array as a DataFrame
+            x = frame.to_numpy() if unnamed else self.columns.encoded("inputs", frame)
         try:
             x = np.asarray(x)
         except ValueError:  # rows of several lengths
@@ -68,7 +71,7 @@ class Signature(NamedTuple):
             with np.errstate(over="ignore"):
                 x = x.astype(np.float32)
         if x.dtype.kind == "f" and not np.isfinite(x).all():
-            raise UserError("inputs contain nan or inf, or are too large for float32")
+            raise UserError(f"inputs contain nan or inf, or are too large for float32{not_finite(x)}")
         return x
 
     def remark(self, x: np.ndarray) -> None:

@@ -32,7 +32,7 @@ def check_loss(loss: Spec, task: str, dataset: Spec) -> None:
     """Raises UserError for a loss that is declared for other tasks than that of this data set."""
     fits = entry("loss", loss.name).tasks
     if task and fits and task not in fits:
-        declare = f", or register the data set with task='{task}'" * (declared_task(dataset.name) != task)
+        declare = f", or register the data set with task='{task}'" * (declared_task(dataset.name) not in ("", task))
         raise UserError(
             f"loss {loss.name} does not fit the targets of {dataset.name}, which are {TASKS[task].targets}; "
             f"give one of: {', '.join(fitting(task))}{declare}"

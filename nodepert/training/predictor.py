@@ -18,6 +18,7 @@ from nodepert.data.checks import check_split
 from nodepert.data.dataset import Dataset, is_wide, sound, standardise
 from nodepert.data.matching import matched, matched_targets
 from nodepert.data.remarks import remark_constant
+from nodepert.data.schema import check_aligned
 from nodepert.data.signature import Signature, from_json
 from nodepert.errors import UserError
 from nodepert.models.adapters.anything import model_of
@@ -182,6 +183,7 @@ class Predictor:
     def evaluate_pair(self, params: Params, x: Any, y: Any) -> dict[str, float]:
         """The metrics of examples and their targets, as of a test split. Raises UserError."""
         own = self.signature
+        check_aligned("these examples", x, y)
         x, y = own.inputs(x), matched_targets(own, y)
         if not len(x):
             raise UserError("there are no examples to evaluate")

@@ -1,5 +1,7 @@
 """A network takes the columns, texts and labels of a table by name: of files, of DataFrames and of other data sets."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import pytest
 import nodepert as npt
 from nodepert.data import schema
 from nodepert.data.examples import read_examples
+from nodepert.data.given import dataset_of
 from nodepert.data.matching import matched, matched_targets
 from nodepert.data.signature import from_json, signature_of
 
@@ -166,7 +169,7 @@ def test_labels_are_those_of_the_file():
     for y in (CARS.make, CARS[["make"]].rename(columns=str.upper), CARS):
         assert matched_targets(own, y).tolist() == (CARS.make == "bmw").tolist()
     assert matched_targets(own, np.array([1, 0])).tolist() == [1, 0]  # of labels that are texts: their indices
-    with pytest.raises(npt.UserError, match="label '7' is not in the training data, which have: 2, 3, 4, 5"):
+    with pytest.raises(npt.UserError, match="row 1, column 'doors': '7' is not in the training data, which have: 2"):
         matched_targets(doors, [7, 2])
     plain = signature_of(npt.load_dataset("digits"))
     assert plain.classes.tolist() == [*range(10)] and matched_targets(plain, ["3", "9"]).tolist() == [3, 9]
@@ -195,8 +198,84 @@ def test_data_frames_are_a_data_set_with_named_columns():
     assert npt.Run(dataset=(CARS[INPUTS], y)).dataset == run.dataset  # equal data have one name
     pixels = pd.DataFrame(np.arange(8, dtype=np.uint8).reshape(4, 2))
     assert npt.make_dataset(pixels, [0, 1, 0, 1], pixels, [0, 1, 0, 1]).train_x.dtype == np.uint8
-    twice = pd.DataFrame(np.ones((4, 2)) * np.arange(4)[:, None], columns=["a", "a"])
-    assert npt.make_dataset(twice, [0, 1, 0, 1], twice, [0, 1, 0, 1]).columns is None
+
+
+MAKE = CARS.make
+
+
+@pytest.mark.parametrize("labels", [MAKE, [*MAKE], MAKE.astype("category"), MAKE.astype("string"), MAKE.to_frame()])
+def test_labels_that_are_texts_are_classes(labels):
+    data = dataset_of((CARS[INPUTS], labels))
+    whole = npt.make_dataset(CARS[INPUTS], labels, CARS[INPUTS], labels, task="classes")
+    assert data.names == whole.names == ("audi", "bmw") and whole.test_y.tolist() == (CARS.make == "bmw").tolist()
+    weights = np.concatenate([data.train_x[:, 0], data.test_x[:, 0]])
+    codes = np.concatenate([data.train_y, data.test_y])[np.argsort(weights)]
+    assert codes.tolist() == (CARS.make == "bmw")[np.argsort(CARS.weight)].tolist()
+    flags = signature_of(dataset_of((CARS[["weight"]].to_numpy(), CARS.turbo)))
+    assert flags.classes.tolist() == [False, True]
+    assert matched_targets(flags, CARS.turbo).tolist() == CARS.turbo.tolist()
+
+
+GIVEN = CARS[INPUTS]
+PARTS = GIVEN[:40], MAKE[:40], GIVEN[40:], MAKE[40:]
+NAN = np.where(np.arange(N) == 7, np.nan, CARS.weight)
+WRONG = {
+    "gap": ((cell("weight", 7, None)[INPUTS], MAKE), "'own': an empty cell in row 8, column 'weight'"),
+    "text": ((cell("weight", 7, "x")[INPUTS], MAKE), "'own': column 'weight' has numbers, but 'x' in row 8"),
+    "nan": ((NAN[:, None], MAKE), "given inputs contain nan or inf, or are too large for float32: example 7"),
+    "target": ((GIVEN, NAN), "given targets contain nan or inf: example 7"),
+    "label": ((GIVEN, MAKE.where(CARS.index != 7)), "the label in row 8 is nan, and others are texts"),
+    "size": ((GIVEN, MAKE[:9]), "got shapes (60, 4) and (9,)"),
+    "index": ((GIVEN, MAKE[::-1]), "row 1 has the index 0 in x and 59 in y; give y.loc[x.index], or y.to_numpy()"),
+    "twice": ((pd.concat([GIVEN, CARS[["weight"]]], axis=1), MAKE), "column 'weight' occurs twice"),
+    "train gap": ((GIVEN[:40].mask(CARS.doors > 0), *PARTS[1:]), "train split: an empty cell in row 1"),
+    "test text": (
+        (*PARTS[:2], GIVEN[40:].assign(fuel="steam"), MAKE[40:]),
+        "test split: row 1, column 'fuel': 'steam'",
+    ),
+    "test label": ((*PARTS[:3], ["bmw", "vw"] * 10), "test split: row 2, column 'y': 'vw' is not in the training data"),
+    "test index": ((*PARTS[:3], MAKE[:20]), "test split: row 1 has the index 40 in x and 0 in y"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_with_data_that_are_given_is_one_line_with_their_rows(name):
+    given, says = WRONG[name]
+    with pytest.raises(npt.DataError, match=re.escape(says)) as error:
+        dataset_of(given)
+    assert "\n" not in str(error.value)
+
+
+def test_the_classes_that_are_given_are_as_many_as_the_labels():
+    with pytest.raises(npt.DataError, match="classes=7, but the targets have 2 labels: audi, bmw"):
+        npt.make_dataset(*PARTS, classes=7)
+
+
+def test_texts_of_a_column_of_flags_are_flags(own):
+    np.testing.assert_allclose(own.inputs(CARS.assign(turbo=CARS.turbo.astype(str))), expected(), rtol=1e-6)
+    with pytest.raises(npt.DataError, match="row 1, column 'turbo': 'yes' is not True or False"):
+        own.inputs(CARS.assign(turbo="yes"))
+
+
+def test_na_and_none_are_texts_among_texts_and_empty_cells_among_numbers(tmp_path):
+    frame = CARS.assign(fuel=CARS.fuel.replace({"gas": "NA", "diesel": "None"}))
+    data = table(frame)
+    assert data.columns.inputs[1].texts == ("NA", "None", "petrol")
+    assert read_examples(tmp_path / "cars.csv", data.train_x.shape[1:], data.columns)[0].shape == (N, 6)
+    with pytest.raises(npt.DataError, match=r"an empty cell in row 4, column 'weight' \(1 in all\)"):
+        table(cell("weight", 3, "NA"))
+
+
+def test_a_data_frame_without_names_is_taken_by_position(own):
+    np.testing.assert_allclose(own.inputs(pd.DataFrame(expected())), expected())
+    with pytest.raises(npt.DataError, match="no column 'weight'; there are: 0, 1$"):
+        own.inputs(pd.DataFrame(expected()[:, :2]))
+
+
+def test_a_file_of_texts_without_a_heading_is_said_to_have_none(own, tmp_path):
+    CARS[INPUTS].to_csv("new.csv", index=False, header=False)
+    with pytest.raises(npt.DataError, match="the first row looks like data: add a heading"):
+        read_examples(tmp_path / "new.csv", own.shape, own.columns)
 
 
 def test_an_index_among_the_inputs_is_remarked(caplog):

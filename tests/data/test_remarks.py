@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import nodepert as npt
+from nodepert.data.remarks import remark_range
 
 X, Y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
 
@@ -69,7 +70,10 @@ def test_one_hot_rows_are_probabilities_and_of_whole_numbers_remarked_on(caplog)
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"y": np.array(list("abc"))[Y]}, r"must be numbers; got <U1 \(class labels: whole numbers, as np\.unique"),
+        (
+            {"y": np.array(list("abc"))[Y], "task": "values"},
+            r"must be numbers; got <U1 \(class labels: whole numbers, as np\.unique",
+        ),
         ({"y": np.ma.array(Y, mask=Y == 1)}, "train_y has masked values"),
         ({"x": np.ma.array(X, mask=X > 1)}, "train_x has masked values"),
     ],
@@ -110,3 +114,19 @@ def test_a_network_that_does_not_fit_into_memory_is_one_line_before_anything_is_
     with pytest.raises(npt.UserError, match="memory is exhausted"):
         npt.train(run, data=data, name="study")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "x", "remarked"),
+    [
+        ([2e4, 0], [7e4, 1], [[30.0, 1], [60, 0]], True),  # in thousands
+        ([2e4, 0], [7e4, 1], [[0.0, 1], [0, 0]], True),
+        ([2e4, 0], [7e4, 1], [[3e4, 0], [6e4, 0], [0, 0]], False),  # one of three
+        ([-7e4, 0], [-2e4, 1], [[-30.0, 1], [-60, 0]], True),
+        ([0, 0], [255, 255], np.zeros((2, 4, 4, 2)), False),  # black images
+        ([-2.0, 0], [2, 1], [[0.01, 0], [0, 0]], False),
+    ],
+)
+def test_inputs_much_nearer_to_zero_than_the_training_are_remarked(low, high, x, remarked, caplog):
+    remark_range(np.array(x, np.float32), np.array(low, np.float32), np.array(high, np.float32), ["income", "city"])
+    assert ("inputs of column 'income'" in caplog.text) == remarked == bool(caplog.text)

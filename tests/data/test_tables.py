@@ -109,6 +109,24 @@ def test_what_is_wrong_with_a_table_is_one_line(name):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("cells", "options", "says"),
+    [
+        ({"cylinders": "six"}, {"target": "cylinders", "task": "classes"}, "'cylinders': 'six' is not in the training"),
+        ({"cylinders": 7}, {"target": "cylinders", "task": "classes"}, "'cylinders': '7' is not in the training"),
+        ({"make": "c"}, {"target": "make"}, "'make': 'c' is not in the training data, which have: a, b"),
+        ({"mpg": "low"}, {"target": "mpg"}, "'mpg': 'low' is not a number"),
+        ({"fuel": "steam"}, {"target": "mpg"}, "'fuel': 'steam' is not in the training data, which have: diesel, gas"),
+        ({"weight": "heavy"}, {"target": "mpg"}, "'weight': 'heavy' is not a number"),
+    ],
+)
+def test_what_only_the_test_file_has_is_one_line(cells, options, says):
+    FRAME.to_csv("cars.csv", index=False)
+    FRAME[:9].assign(**cells).to_csv("more.csv", index=False)
+    with pytest.raises(npt.DataError, match=re.escape(f"more.csv: row 1, column {says}")):
+        table(path="cars.csv", drop="id", test_path="more.csv", **options)
+
+
 def test_an_unquoted_path_is_told_to_be_quoted():
     with pytest.raises(npt.UserError, match=r"quote other texts, as in path='a\.csv'"):
         npt.load_dataset("table(path=cars.csv, target=mpg)")

@@ -70,7 +70,7 @@ WRONG = {
     "nan of several": (np.stack([X[:, 0], GAP], 1), {}, "train targets contain nan or inf: example 7, output 1"),
     "counts": (LABELS * 2, {}, "labels must be 0 or 1; got 2"),
     "no distribution": (X, {"task": "probabilities"}, "must be probabilities, at least 0 and with sum 1; example 0"),
-    "texts": (np.array(["a"] * 60), {}, "train targets must be numbers; got <U1"),
+    "texts": (np.array(["a"] * 60), {"task": "values"}, "train targets must be numbers; got <U1"),
     "complex": (X[:, 0] + 0j, {}, "train targets must be numbers; got complex128"),
     "an unknown task": (X, {"task": "value"}, "no task 'value'; there are: classes, probabilities, multilabel, values"),
 }
