@@ -173,7 +173,7 @@ def test_labels_are_those_of_the_file():
         matched_targets(doors, [7, 2])
     plain = signature_of(npt.load_dataset("digits"))
     assert plain.classes.tolist() == [*range(10)] and matched_targets(plain, ["3", "9"]).tolist() == [3, 9]
-    with pytest.raises(npt.UserError, match="label 'cat' is not in"):
+    with pytest.raises(npt.UserError, match="row 1, column 'y': 'cat' is not in"):
         matched_targets(plain, ["cat"])
 
 
@@ -268,7 +268,7 @@ def test_na_and_none_are_texts_among_texts_and_empty_cells_among_numbers(tmp_pat
 
 def test_a_data_frame_without_names_is_taken_by_position(own):
     np.testing.assert_allclose(own.inputs(pd.DataFrame(expected())), expected())
-    with pytest.raises(npt.DataError, match="no column 'weight'; there are: 0, 1$"):
+    with pytest.raises(npt.DataError, match="no column 'weight'; there are: 0, 1"):
         own.inputs(pd.DataFrame(expected()[:, :2]))
 
 
