@@ -22,7 +22,8 @@ def dataset_of(given: Any) -> Dataset:
         raise not_one("dataset", given)
     if len(given) == 4:
         return make_dataset(*given)
-    return drawn(*given, SHARE)
+    x, y = given
+    return drawn(x, y, SHARE)
 
 
 def same(one: Dataset, other: Dataset) -> bool:

@@ -133,8 +133,8 @@ def from_json(record: Mapping[str, Any]) -> Columns:
 
 
 def columns_of(source: str, frame: Any, hint: str = "") -> Columns:
-    """The columns of a table of inputs. Raises DataError for an empty cell, and for a column that is neither numbers nor
-    texts, or has too many different texts; `hint`: how to leave out the column {name}."""
+    """The columns of a table of inputs. Raises DataError for an empty cell, and for a column that is neither numbers
+    nor texts, or has too many different texts; `hint`: how to leave out the column {name}."""
     check_filled(source, frame, hint)
     return Columns(tuple(_column(source, name, frame[name], hint.format(name=name)) for name in frame))
 
