@@ -208,7 +208,8 @@ def check_aligned(source: str, x: Any, y: Any) -> None:
         return
     if len(x) == len(y) and not x.index.equals(y.index):
         row = next((i for i, (a, b) in enumerate(zip(x.index, y.index, strict=True)) if a != b), 0)
-        raise DataError(f"{source}: row {row + 1} has the index {x.index[row]!r} in x and {y.index[row]!r} in y; give "
+        one, other = (of.index.tolist()[row] for of in (x, y))
+        raise DataError(f"{source}: row {row + 1} has the index {one!r} in x and {other!r} in y; give "
                         "y.loc[x.index], or y.to_numpy() where the rows are in the same order")  # fmt: skip
 
 
