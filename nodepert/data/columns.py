@@ -78,11 +78,8 @@ def table(
         raise DataError(f"{source}: no column is left for the inputs")
     for name in (name for name in kept if quoted(name) != f"'{name}'"):
         log.warning("%s: %s is an input; to leave it out give drop='%s'", source, quoted(name), name)
-    for name in targets:
-        labels = task == "classes" or kind(frame[name]) in ("texts", "flags")
-        known = tuple(map(str, np.unique(frame[name].to_numpy()))) if labels else ()
-        for place, part in parts[1:]:
-            Column(name, texts=known).encoded(str(place), part[name])
+    for place, part in parts[1:]:
+        check_targets(place, part[targets], frame, task)
     y, names = outputs(source, whole, targets, task)
     columns = columns_of(str(source), frame[kept], DROP)
     x = np.concatenate([columns.encoded(str(place), part[kept]).astype(np.float64) for place, part in parts])
@@ -144,6 +141,14 @@ def heading(path: Path) -> str:
 def separator(line: str) -> str:
     """What separates the cells of a line."""
     return max(",;\t", key=line.count)
+
+
+def check_targets(path: Path, targets: Any, train: Any, task: str) -> None:
+    """Raise DataError where the targets of a test file are no numbers, or labels that the training file does not have."""
+    for name in targets:
+        labels = task == "classes" or kind(train[name]) in ("texts", "flags")
+        known = tuple(map(str, np.unique(train[name].to_numpy()))) if labels else ()
+        Column(name, texts=known).encoded(str(path), targets[name])
 
 
 def outputs(path: Path, frame: Any, targets: list[str], task: str) -> tuple[np.ndarray, tuple[str, ...]]:
