@@ -144,7 +144,7 @@ def separator(line: str) -> str:
 
 
 def check_targets(path: Path, targets: Any, train: Any, task: str) -> None:
-    """Raise DataError where the targets of a test file are no numbers, or labels that the training file does not have."""
+    """Raise DataError where the targets of a test file are no numbers, or labels that the training file has not."""
     for name in targets:
         labels = task == "classes" or kind(train[name]) in ("texts", "flags")
         known = tuple(map(str, np.unique(train[name].to_numpy()))) if labels else ()

@@ -127,6 +127,13 @@ def test_what_only_the_test_file_has_is_one_line(cells, options, says):
         table(path="cars.csv", drop="id", test_path="more.csv", **options)
 
 
+def test_a_loss_that_does_not_fit_is_refused_without_advice_to_register_the_table():
+    FRAME.to_csv("cars.csv", index=False)
+    run = npt.Run(dataset="table(path='cars.csv', target=mpg, drop=id)", network="fc(width=2)", loss="mse")
+    with pytest.raises(npt.UserError, match="which are values; give one of: linear-mse, by-target$"):
+        npt.train(run)
+
+
 def test_an_unquoted_path_is_told_to_be_quoted():
     with pytest.raises(npt.UserError, match=r"quote other texts, as in path='a\.csv'"):
         npt.load_dataset("table(path=cars.csv, target=mpg)")
