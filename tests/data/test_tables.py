@@ -129,8 +129,8 @@ def test_what_only_the_test_file_has_is_one_line(cells, options, says):
 
 def test_a_loss_that_does_not_fit_is_refused_without_advice_to_register_the_table():
     FRAME.to_csv("cars.csv", index=False)
-    run = npt.Run(dataset="table(path='cars.csv', target=mpg, drop=id)", network="fc(width=2)", loss="mse")
-    with pytest.raises(npt.UserError, match="which are values; give one of: linear-mse, by-target$"):
+    run = npt.Run(dataset="table(path='cars.csv', target=mpg, drop=id)", network="fc(width=2)", loss="mse", batchsize=8)
+    with pytest.raises(npt.UserError, match=r"which are values; give one of: [^;]*by-target$"):
         npt.train(run)
 
 
