@@ -12,7 +12,8 @@ from nodepert import registry
 from nodepert.core import Loss, Model, Params
 from nodepert.diagnostics.advice import Recommendation
 from nodepert.diagnostics.comparison import Comparison
-from nodepert.diagnostics.gradient_check import Progress, checked, reference, whole
+from nodepert.diagnostics.gradient_check import Progress, checked, whole
+from nodepert.diagnostics.reference import reference
 from nodepert.diagnostics.moments import GROUPS
 from nodepert.errors import UserError
 from nodepert.models.adapters.anything import model_of

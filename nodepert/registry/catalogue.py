@@ -95,6 +95,8 @@ BUILT_IN: dict[str, dict[str, Entry]] = {
         "sigmoid-cross-entropy": ours("training.losses:sigmoid_cross_entropy",
              "Cross-entropy of each output's sigmoid, in nats, averaged over the outputs.",
              tasks=("classes", "probabilities", "multilabel", "steps")),
+        "zero-one": ours("training.losses:zero_one", "Classification error, which has no derivative.",
+             tasks=("classes", "steps")),
         "by-target": ours("training.losses:by_target",
              "Cross-entropy for class indices, linear-mse for values: the default where only the data tell.",
              tasks=("classes", "values", "steps", "series")),

@@ -70,8 +70,8 @@ def presynaptic(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tup
     if any(
         isinstance(v, jax.Array) and jnp.issubdtype(v.dtype, jnp.inexact) for v in jax.tree.leaves((others, kwargs))
     ):
-        raise UserError(f"layer '{name}' is called with several arrays of activity; a node has one input. For a recurrent "
-                        f"cell, join them in {RECIPE}")  # fmt: skip
+        raise UserError(f"layer '{name}' is called with several arrays of activity; a node has one input. For a "
+                        f"recurrent cell, join them in {RECIPE}")  # fmt: skip
     return jnp.asarray(h), tuple(others)
 
 
