@@ -54,8 +54,8 @@ def check(
         draws: Estimates to draw; default: 1,000, and more where network and batch are small. If they are too few, the
             verdict is undecided, and the text says how many would decide. With --recommend steps of each form; default:
             40.
-        smoothed: Compare with the gradient of the loss smoothed by noise of this sigma, where spikes or the loss have no
-            derivative. Default: if there is no gradient, the sigma of the rule.
+        smoothed: Compare with the gradient of the loss smoothed by noise of this sigma, where spikes or the loss have
+            no derivative. Default: if there is no gradient, the sigma of the rule.
         seed: Seed of weights, examples and noise.
         trained: A trained run (its directory, id or saved file): its data set, loss and network, at its weights.
         recommend: Find the form of np with the least variance: active units, evaluated head, orthogonal draws, guides,

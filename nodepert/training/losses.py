@@ -116,11 +116,34 @@ def by_target(outputs: Array, targets: Array) -> Array:
     return cross_entropy(outputs, targets) if are_classes(targets, outputs) else linear_mse(outputs, targets)
 
 
+def reward(outputs: Array, targets: Array) -> Array:
+    """Minus the expected reward of a policy that draws a class by softmax, and is rewarded by 1 for the right one:
+    L_b = -softmax(o_b)_y.
+
+    Args:
+        outputs: Outputs of the network, (B, n).
+        targets: Class indices, (B,).
+
+    Returns:
+        Losses, (B,), one per example, in [-1, 0].
+
+    Examples:
+        >>> import jax.numpy as jnp, nodepert as npt
+        >>> float(npt.make_loss("reward")(jnp.array([[0.0, 0.0]]), jnp.array([1]))[0])
+        -0.5
+    """
+    right = jax.lax.stop_gradient(as_values(targets, outputs))
+    losses = -(jax.nn.softmax(outputs) * right).sum(-1)
+    there = graded(as_array(targets))
+    return losses if there is None else jnp.where(there, losses, 0)
+
+
 def zero_one(outputs: Array, targets: Array) -> Array:
     """Classification error: L_b = 0 where the largest output is that of the class, else 1.
 
-    It has no derivative: rules that need one are refused, as is difference=jvp. With finite differences use a large
-    sigma, about 0.1, so that noise changes some answers; the mean of the estimates is the gradient of E L(a + sigma xi).
+    All that a learner sees who is only told whether its answer was right: reward is 1 - L. It has no derivative: rules
+    that need one are refused, as is difference=jvp. With finite differences use a large sigma, about 0.1, so that noise
+    changes some answers; the mean of the estimates is the gradient of E L(a + sigma xi).
 
     Args:
         outputs: Outputs of the network, (B, n).

@@ -1,4 +1,4 @@
-"""Recurrent layers of flax: its own outputs and gradients, and an unbiased rule through them; loops that hide layers."""
+"""Recurrent layers of flax: its own outputs and gradients, an unbiased rule through them; hidden loops."""
 
 import equinox as eqx
 import jax
