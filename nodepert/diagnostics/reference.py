@@ -51,8 +51,8 @@ def reference_of(
     """The exact gradient; that of the smoothed loss if `smoothed` is its sigma, or where there is no exact one but the
     rule has a sigma of its own. Raises UserError if there is neither."""
     first, second = jax.random.split(key)
-    why = ""
-    if smoothed is None:
+    sigma, why = smoothed, ""
+    if sigma is None:
         try:
             exact = Reference(*reference(model, loss, params, batch))
         except UserError:
@@ -64,7 +64,7 @@ def reference_of(
             if own is None or not flat or not hides(model, loss, params, batch, own, first, flat):
                 return exact
             why = f", as its derivative is 0 at {', '.join(flat)}, where noise does lower it"
-    sigma = own if smoothed is None else smoothed
+        sigma = own
     contract(model, loss, params, batch)
 
     @jax.jit

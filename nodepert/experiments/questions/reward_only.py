@@ -17,7 +17,7 @@ from nodepert.training.metrics import mean_error, with_error
 BACKPROP = "sgd"  # of the expected reward
 IMAGES, TRIALS = "images", "trials"
 SCALES: dict[str, dict[str, Any]] = {
-    "smoke": {"rules": ("np", "reinforce"), "dataset": "digits(train=200,test=50)", "network": "fc(width=10, depth=1)",
+    "smoke": {"rules": ("reinforce",), "dataset": "digits(train=200,test=50)", "network": "fc(width=10, depth=1)",
               "trials": "dnms(step=200, trials=80)", "recurrent": "rnn(width=10, gain=1.5)", "epochs": 2,
               "trial_epochs": 2, "seeds": 2},
     "small": {},
@@ -69,15 +69,15 @@ class RewardOnly(Experiment):
     sigma: float = 1.0
     lr: float = 3e-3
     batchsize: int = 50
-    epochs: int = 150
+    epochs: int = 100
     trials: str = "dnms"
-    recurrent: str = "rnn(width=50, leak=0.667, gain=1.5)"
+    recurrent: str = "rnn(width=100, leak=0.667, gain=1.5)"
     trial_sigma: float = 0.3
     trial_lr: float = 1e-3
     trial_batchsize: int = 20
     trial_epochs: int = 40
     optimizer: str = "adam"
-    seeds: int = 5
+    seeds: int = 10
 
     size = (7.0, 3.2)
     picture = Picture("answers", "correct", ("task", "rule"))
@@ -123,10 +123,12 @@ class RewardOnly(Experiment):
         for axes, task, title in zip(panels, (IMAGES, TRIALS), ("image bandit", "reward after a trial"), strict=True):
             for i, rule in enumerate((*self.rules, BACKPROP)):
                 own = where(rows, task=task, rule=rule)
-                columns = ([r[name] for r in own] for name in ("answers", "correct", "error"))
-                curve(axes, *columns, i, rule if rule != BACKPROP else "backpropagation of expected reward", marker="")
+                answers, correct, error = ([r[name] for r in own] for name in ("answers", "correct", "error"))
+                label = rule if rule != BACKPROP else "backpropagation of expected reward"
+                curve(axes, answers, correct, error, i, label, marker="")
             axes.axhline(own[0]["chance"], color="0.7", linewidth=1, zorder=0)
             tidy(axes, title=title, xlabel="answers", ylim=(0, 105))
+            axes.locator_params(axis="x", nbins=4)
         panels[0].set_ylabel("correct, %")
         legend(figure, panels[0], columns=2)
 
@@ -136,8 +138,8 @@ class RewardOnly(Experiment):
             goal = where(rows, task=task, rule=BACKPROP)[-1]
             for rule in self.rules:
                 end = where(rows, task=task, rule=rule)[-1]
-                says = (f"{task}, {rule}: {with_error(end['correct'], end['error'])} % correct after {end['answers']:,} "
-                        f"answers; backpropagation of the expected reward {with_error(goal['correct'], goal['error'])} "
-                        f"%, chance {end['chance']:.0f} %")  # fmt: skip
+                correct, best = (with_error(r["correct"], r["error"]) for r in (end, goal))
+                says = (f"{task}, {rule}: {correct} % correct after {end['answers']:,} answers; backpropagation of the "
+                        f"expected reward {best} %, chance {end['chance']:.0f} %")  # fmt: skip
                 found.append(Finding(says, 2 * end["correct"] > end["chance"] + goal["correct"]))
         return found

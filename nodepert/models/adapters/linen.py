@@ -81,7 +81,7 @@ def interception(leaves: set[Path], params: Any, calls: Calls, root: str) -> Any
             cell = nn.LSTMCell(**{n: v for n, v in vars(cell).items() if n in FIELDS}, parent=None)
         variables = {**held, "params": at(params, place)}
 
-        def step(carry, x):
+        def step(carry, x) -> Any:
             nonlocal above
             before, above = above, place
             try:
