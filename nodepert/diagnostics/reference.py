@@ -30,6 +30,7 @@ from nodepert.errors import UserError
 from nodepert.rules.credit import total
 from nodepert.rules.directional import loss_along, scaled
 from nodepert.rules.noise import draw
+from nodepert.rules.rounding import precise
 
 Batch = tuple[Array, Array]
 PAIRS = 5  # of draws for a smoothed gradient, for each draw of the rule: its own noise is then small
@@ -143,11 +144,12 @@ def smoothed_gradient(
     activation function. L(a) is a baseline. xi and -xi are a pair of draws; all credits are `trial`.
     """
     x, y = batch
-    clean, shapes = per_example(loss, model.apply(params, x), y), node_shapes(model, params, x)
+    fine, fine_loss = precise(model, loss, "forward", sigma)
+    clean, shapes = per_example(fine_loss, fine.apply(params, x), y), node_shapes(model, params, x)
 
     def one(xi: Signals) -> Params:
         noisy = adding(scaled(xi, sigma))
-        change = (per_example(loss, model.apply(params, x, noisy), y) - clean) / (sigma * len(x))
+        change = (per_example(fine_loss, fine.apply(params, x, noisy), y) - clean) / (sigma * len(x))
         return pullback(model, params, x, {name: expand(change, n) * n for name, n in xi.items()}, noisy)
 
     def add(k: Any, sums: Params) -> Params:
