@@ -27,6 +27,7 @@ def check(
     loss: str = Run.loss,
     batchsize: int = Run.batchsize,
     draws: int | None = None,
+    smoothed: float | None = None,
     seed: int = Run.seed,
     trained: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None,
     recommend: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
@@ -53,6 +54,8 @@ def check(
         draws: Estimates to draw; default: 1,000, and more where network and batch are small. If they are too few, the
             verdict is undecided, and the text says how many would decide. With --recommend steps of each form; default:
             40.
+        smoothed: Compare with the gradient of the loss smoothed by noise of this sigma, where spikes or the loss have
+            no derivative. Default: if there is no gradient, the sigma of the rule.
         seed: Seed of weights, examples and noise.
         trained: A trained run (its directory, id or saved file): its data set, loss and network, at its weights.
         recommend: Find the form of np with the least variance: active units, evaluated head, orthogonal draws, guides,
@@ -71,6 +74,8 @@ def check(
 
     if not recommend and (guides or steps is not None):
         raise UserError(f"--{'guides' if guides else 'steps'} is an option of check --recommend")
+    if recommend and smoothed is not None:
+        raise UserError("--smoothed is no option of check --recommend, which compares with the exact gradient")
     if recommend and not was_given("--rule"):
         rule = (PLAIN,)
     if recommend and len(rule) != 1:
@@ -91,7 +96,7 @@ def check(
         recommended(on, runs[0], folder, output, {"guides": guides, "steps": steps, "draws": draws})
         return
     with output.working():
-        results = [measured(on, run, make_loss(run.loss), draws) for run in runs]
+        results = [measured(on, run, make_loss(run.loss), draws, smoothed) for run in runs]
     paths = [folder / stem for stem in stems([run.rule for run in runs])]
     for path, run, result in zip(paths, runs, results, strict=True):
         write(path, run, result)
@@ -115,14 +120,14 @@ def shown(paths: Sequence[Path], results: Sequence[Any]) -> None:
         print(f"files: {path}.csv, .json, .png\n")
 
 
-def measured(on: Setting, run: Run, loss: Any, draws: int | None) -> Any:
+def measured(on: Setting, run: Run, loss: Any, draws: int | None, smoothed: float | None) -> Any:
     """The result of the check, with a progress bar on a terminal."""
     from nodepert import diagnostics
 
     batch = on.examples(run.batchsize, run.seed)
     with measuring(run.rule) as progress:
         return diagnostics.check(on.model, run.rule, loss, batch, params=on.params, draws=draws, seed=run.seed,
-                                 progress=progress)  # fmt: skip
+                                 smoothed=smoothed, progress=progress)  # fmt: skip
 
 
 def table(result: Any) -> Any:

@@ -25,6 +25,7 @@ except ImportError:  # jax 0.7
     get_opaque_trace_state = partial(_opaque_trace_state, "nodepert")
 
 Array: TypeAlias = jax.Array
+_time_first, _time_second = (partial(jnp.moveaxis, source=a, destination=b) for a, b in ((1, 0), (0, 1)))
 _current: ContextVar[Frame | None] = ContextVar("frame", default=None)
 _horizon: ContextVar[int] = ContextVar("horizon", default=0)
 
@@ -100,8 +101,8 @@ def keep(record: dict[str, Any], name: str, value: Any, trace: Any, *, summed: b
     into: dict[Any, Any] = record
     if frame and frame.reaches(trace, here):
         frame.owners[id(record)] = record, trace
-        into, key, here = frame.kept["summed" if summed else "stacked"], (id(record), name), trace
-    if here != trace:
+        into, key = frame.kept["summed" if summed else "stacked"], (id(record), name)
+    elif here != trace:
         raise ValueError(
             f"node '{name}' is called under jit, scan, vmap, grad or checkpoint inside the model; call nodes directly "
             "in `apply` (in a Python loop over layers), loop over time steps by npt.scan, and transform the whole model"
@@ -109,6 +110,12 @@ def keep(record: dict[str, Any], name: str, value: Any, trace: Any, *, summed: b
     if key in into:
         raise ValueError(f"two nodes are named '{name}'; give every node of a model its own name")
     into[key] = value
+
+
+def reached(trace: Any) -> bool:
+    """Whether this place is in the given trace, or only loops of `scan` lie between."""
+    here, frame = get_opaque_trace_state(), _current.get()
+    return here == trace or bool(frame and frame.reaches(trace, here))
 
 
 def at_step(array: Array) -> Array:
@@ -240,11 +247,3 @@ def checkpoint(f: Callable[..., Any], node: Callable[..., Array], *args: Any) ->
     for how, of in kept.items():
         frame.hand_over(how, of)
     return value
-
-
-def _time_first(a: Array) -> Array:
-    return jnp.moveaxis(a, 1, 0)
-
-
-def _time_second(a: Array) -> Array:
-    return jnp.moveaxis(a, 0, 1)

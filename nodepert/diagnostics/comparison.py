@@ -15,8 +15,9 @@ from nodepert import registry
 from nodepert.core import Array, Key, Loss, Model, Params, Rule
 from nodepert.diagnostics.allocation import allocated, mapped
 from nodepert.diagnostics.bias import mean_and_error
-from nodepert.diagnostics.gradient_check import Batch, Progress, estimator
+from nodepert.diagnostics.gradient_check import Progress, estimator
 from nodepert.diagnostics.moments import Moments, Vectors, sample, together
+from nodepert.diagnostics.reference import Batch
 from nodepert.diagnostics.result import Row
 from nodepert.diagnostics.variance import Spread, of_gradient, spread
 from nodepert.diagnostics.verdict import draws_to_half

@@ -12,8 +12,9 @@ from nodepert import registry
 from nodepert.core import Loss, Model, Params
 from nodepert.diagnostics.advice import Recommendation
 from nodepert.diagnostics.comparison import Comparison
-from nodepert.diagnostics.gradient_check import Progress, checked, reference, whole
+from nodepert.diagnostics.gradient_check import Progress, checked, whole
 from nodepert.diagnostics.moments import GROUPS
+from nodepert.diagnostics.reference import reference
 from nodepert.errors import UserError
 from nodepert.models.adapters.anything import model_of
 from nodepert.registry.generator import pinned
@@ -111,7 +112,7 @@ def plain_form(rule: str | Spec) -> Spec:
         raise UserError(f"recommend compares forms of np, as in np(samples=8); got '{spec}'")
     options = dict(spec.kwargs)
     if other := next((key for key in options if key not in COMMON), "") or "noise" * (
-        options.get("noise") == "orthogonal"
+        options.get("noise") in ("orthogonal", "sparse")
     ):
         raise UserError(f"recommend compares the forms of a plain np: leave out {other}={options[other]}")
     return spec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,23 +11,10 @@ import jax.numpy as jnp
 
 from nodepert import registry
 from nodepert.contract.losses import as_array
-from nodepert.contract.mixing import check_network
-from nodepert.core import (
-    Array,
-    Loss,
-    Model,
-    Params,
-    Rule,
-    Signals,
-    differentiate,
-    node_params,
-    node_shapes,
-    per_example,
-    preactivations,
-    pullback,
-)
+from nodepert.core import Array, Loss, Model, Params, Rule, node_shapes, preactivations
 from nodepert.diagnostics.declared import bias_of_spec
-from nodepert.diagnostics.moments import FEWEST, GROUPS, Moments, Vectors, sample, vector
+from nodepert.diagnostics.moments import FEWEST, GROUPS, Moments, sample
+from nodepert.diagnostics.reference import Batch, by_node, coarsest, reference_of
 from nodepert.diagnostics.result import Check
 from nodepert.diagnostics.sigma import perturbing, recommendation, step_study
 from nodepert.diagnostics.verdict import ALL, judged
@@ -35,11 +22,9 @@ from nodepert.errors import UserError
 from nodepert.models.adapters.anything import model_of
 from nodepert.registry.generator import pinned
 from nodepert.registry.spec import Spec
-from nodepert.rules.directional import loss_along
 from nodepert.rules.noise import key_of
 from nodepert.training import devices
 
-Batch = tuple[Array, Array]
 Progress = Callable[[int, int], Any]
 
 
@@ -55,6 +40,7 @@ def check(
     warmup: int = 10,
     seed: int = 0,
     study: bool = True,
+    smoothed: float | None = None,
     progress: Progress = lambda drawn, of: None,
 ) -> Check:
     """Compare a rule's estimates with the exact gradient on one batch: is it biased, how noisy is it, which sigma?
@@ -83,6 +69,10 @@ def check(
         warmup: Number of calls of the rule before the first draw, which update its state on the batch.
         seed: Seed of the initial weights and the noise.
         study: Whether to measure which sigma suits finite differences (see `step_study`).
+        smoothed: Compare with the gradient of the loss smoothed by Gaussian noise of this sigma on all pre-activations,
+            d/dtheta E L(a + sigma xi), which exists where loss or network have none, as with spikes (see
+            `smoothed_gradient`). None: with the exact gradient; if there is none, or it is 0 at a node where noise of
+            the rule's own sigma does lower the loss, with that of the loss smoothed by this sigma.
         progress: Called with the number of draws so far and in all.
 
     Returns:
@@ -90,8 +80,8 @@ def check(
         rule, and 20 gradients in the host's memory.
 
     Raises:
-        UserError: If the spec, the batch or a number is invalid, the loss has no derivative, or an estimate is not
-            finite.
+        UserError: If the spec, the batch or a number is invalid, the loss has no derivative and the rule no
+            sigma, or an estimate is not finite.
         ValueError: If model or loss break their contract.
 
     Examples:
@@ -102,6 +92,8 @@ def check(
         'unbiased'
     """
     draws, warmup, seed = map(registry.plain, (draws, warmup, seed))
+    if smoothed is not None and not (isinstance(smoothed, int | float) and 0 < smoothed < math.inf):
+        raise UserError(f"smoothed must be a positive number, the sigma of the noise; got {smoothed!r}")
     whole(draws=(FEWEST if draws is None else draws, FEWEST), warmup=(warmup, 0), seed=(seed, 0))
     devices.start()
     batch = checked(batch)
@@ -115,19 +107,22 @@ def check(
     init, first, estimates, along = jax.random.split(key_of(seed), 4)
     params = network.init(init) if params is None else params
     state = made.init(first, params, batch[0][:1])
-    exact, mix, dtype = reference(network, loss, params, batch)
     shapes = node_shapes(network, params, batch[0])
-    dtype = coarsest([dtype, *(s.dtype for s in shapes.values())])
-    units = {name: math.prod(s.shape[1:]) for name, s in shapes.items()}
-    sizes = {name: (units[name], v.size) for name, v in exact.items()}
+    parts = by_node(network, params, batch[0])
+    sizes = {name: (math.prod(shapes[name].shape[1:]), v.size) for name, v in parts.items()}
     draws = GROUPS * -(-(draws or enough(len(batch[0]), sizes)) // GROUPS)
+    noisy = perturbing(spec) if spec else None
+    own = dict(noisy.kwargs)["sigma"] if noisy else None
+    to = reference_of(network, loss, params, batch, smoothed, own, along, draws)
+    dtype = coarsest([to.dtype, *(s.dtype for s in shapes.values())])
     draw, given = estimator(made, network, state, params, batch, estimates, warmup)
-    moments = sample(draw, given, exact, mix, draws // GROUPS, progress)
-    noisy = perturbing(spec) if spec and study else None
+    moments = sample(draw, given, to.gradient, to.mixed, draws // GROUPS, progress)
+    noisy = noisy if study and not to.about else None
     steps = step_study(along, noisy, network, loss, params, batch) if noisy else []
     advice = recommendation(steps, noisy, dtype.name) if noisy else ""
     rows = tabulated(moments, sizes, tolerance=0.3 * float(jnp.finfo(dtype).eps) ** 0.5)  # 1e-4 in float32
-    result = Check(str(spec or "this rule"), draws, rows, bias_of_spec(spec) if spec else None, steps, advice)
+    result = Check(str(spec or "this rule"), draws, rows, bias_of_spec(spec) if spec else None, steps, advice,
+                   about=to.about)  # fmt: skip
     unexpected = result.verdict == "biased" and result.declared != "biased"
     return result._replace(note=kinks(network, params, batch[0])) if unexpected else result
 
@@ -150,60 +145,6 @@ def checked(batch: Any) -> Batch:
     if not (x.ndim and y.ndim and len(x) == len(y) > 0):
         raise UserError(f"a batch has as many targets as inputs, at least one; got shapes {y.shape} and {x.shape}")
     return x, y
-
-
-def reference(model: Model, loss: Loss, params: Params, batch: Batch) -> tuple[Vectors, Vectors, Any]:
-    """The exact gradient by node, `mixed`, and the coarsest dtype of the gradient.
-
-    Raises UserError if there is no gradient.
-    """
-    x, y = batch
-    node_shapes(model, params, x)
-    check_network(model, x)
-    jax.eval_shape(lambda p, x: per_example(loss, model.apply(p, x), y), params, x)  # raises if the contract is broken
-
-    def gradient(params, batch):
-        return differentiate(model, loss, params, batch)[0]
-
-    try:
-        leaves = jax.tree.leaves(jax.eval_shape(gradient, params, batch))
-    except Exception as error:
-        why = (str(error).splitlines() or [""])[0]
-        raise UserError("check compares with the true gradient, but this loss or network cannot be differentiated "
-                        f"({type(error).__name__}: {why})") from error  # fmt: skip
-
-    def both(params, batch):
-        return by_node(model, gradient(params, batch), batch[0]), mixed(model, loss, params, batch)
-
-    return *jax.jit(both)(params, batch), coarsest([leaf.dtype for leaf in leaves])
-
-
-def coarsest(dtypes: Sequence[Any]) -> Any:
-    """The dtype that rounds most."""
-    return max(dtypes, key=lambda dtype: float(jnp.finfo(dtype).eps))
-
-
-def mixed(model: Model, loss: Loss, params: Params, batch: Batch) -> Vectors:
-    """{node: r}: the bias of averaging errors and activity over examples before they are multiplied.
-
-        r_l = mean_b(delta_l[b]) mean_b(z_l[b])^T - mean_b(delta_l[b] z_l[b]^T)
-
-    A rule with one noise draw for the batch and one change of the batch-mean loss has mean g + r.
-    """
-    x, _ = batch
-    delta = jax.tree.map(lambda s: s / len(x), error_signals(model, loss, params, batch))
-    return by_node(model, pullback(model, params, x, {n: d.mean(0, keepdims=True) - d for n, d in delta.items()}), x)
-
-
-def error_signals(model: Model, loss: Loss, params: Params, batch: Batch) -> Signals:
-    """The exact error signals, {node: dL_b/da_l}, by backpropagation."""
-    zeros = {name: jnp.zeros(s.shape, s.dtype) for name, s in node_shapes(model, params, batch[0]).items()}
-    return jax.grad(lambda eps: loss_along(model, loss, params, batch)(eps).sum())(zeros)
-
-
-def by_node(model: Model, tree: Params, x: Array) -> Vectors:
-    """{node: its part of a gradient, as a vector}, for the nodes that have parameters."""
-    return {name: vector(part) for name, part in node_params(model, tree, x).items() if jax.tree.leaves(part)}
 
 
 def estimator(rule: Rule, model: Model, state: Any, params: Params, batch: Batch, key: Array, warmup: int):

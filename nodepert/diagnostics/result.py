@@ -40,6 +40,7 @@ class Check(NamedTuple):
             sigma.
         recommendation: Advice on sigma and difference; empty for a rule without sigma.
         note: What may explain a bias that was not declared.
+        about: What the gradient is, where it is not the exact one but that of the smoothed loss.
     """
 
     rule: str
@@ -49,6 +50,7 @@ class Check(NamedTuple):
     steps: list[Row]
     recommendation: str
     note: str = ""
+    about: str = ""
 
     @property
     def verdict(self) -> str:
@@ -67,7 +69,9 @@ class Check(NamedTuple):
         text = [f"{self.rule}: {self._finding()}"]
         if self.agrees is False:
             text.append(f"WARNING: {self.rule} is declared {self.declared}, but here it is {self.verdict}.")
-        return "\n".join(line for line in (*text, self._undecided(), self.note, self.recommendation) if line)
+        return "\n".join(
+            line for line in (*text, self._undecided(), self.about, self.note, self.recommendation) if line
+        )
 
     def _undecided(self) -> str:
         """The nodes, or all of them together, that need more draws, and how many."""

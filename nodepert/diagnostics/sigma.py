@@ -14,7 +14,7 @@ from nodepert.core import Array, Key, Loss, Model, Params, in_parts, node_params
 from nodepert.diagnostics.result import Row
 from nodepert.registry.spec import Spec
 from nodepert.rules.directional import directional, loss_along
-from nodepert.rules.noise import draw
+from nodepert.rules.noise import Kind, draw, sparse
 from nodepert.rules.rounding import default_format, in_float32
 from nodepert.rules.weight import noise_shapes, noisy_weights
 
@@ -53,7 +53,7 @@ def step_study(key: Key, spec: Spec, model: Model, loss: Loss, params: Params, b
     few = batch[0][:EXAMPLES], batch[1][:EXAMPLES]
 
     def study(fine: bool) -> Any:
-        run = jax.jit(partial(slopes, model, loss, spec.name, own.get("noise", "gaussian"), fine=fine))
+        run = jax.jit(partial(slopes, model, loss, spec.name, noise_of(own), fine=fine))
         return jax.device_get(run(key, params, few, jnp.asarray(sigmas, jnp.float32)))
 
     parts = study(True)
@@ -71,8 +71,14 @@ def step_study(key: Key, spec: Spec, model: Model, loss: Loss, params: Params, b
     return rows
 
 
+def noise_of(own: dict[str, Any]) -> Kind:
+    """What one draw of a rule with these arguments is."""
+    noise = own.get("noise", "gaussian")
+    return partial(sparse, own["share"]) if noise == "sparse" else "rademacher" if noise == "orthogonal" else noise
+
+
 def slopes(
-    model: Model, loss: Loss, rule: str, noise: str, key: Key, params: Params, batch: Any, sigmas: Array, *, fine: bool
+    model: Model, loss: Loss, rule: str, noise: Kind, key: Key, params: Params, batch: Any, sigmas: Array, *, fine: bool
 ):
     """For every kind of pass the rule makes, over draws: exact slopes (K, B), measured (K, differences, sigmas, B).
 
@@ -80,7 +86,6 @@ def slopes(
     """
     x, y = batch
     model, loss = (model._replace(apply=in_float32(model.apply)), in_float32(loss)) if fine else (model, loss)
-    noise = "rademacher" if noise == "orthogonal" else noise  # what one of its draws is
     if rule == "wp":
         shapes, _ = noise_shapes(node_params(model, params, x), (), 1, 0)
         passes = [(lambda psi: per_example(loss, model.apply(params, x, noisy_weights(psi, {})), y), shapes)]

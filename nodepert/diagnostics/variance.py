@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nodepert.core import Array, Key, Loss, Model, Params, Signals, expand, pullback
-from nodepert.diagnostics.gradient_check import Batch, by_node, error_signals
+from nodepert.diagnostics.reference import Batch, by_node, error_signals
 from nodepert.registry import full, make
 from nodepert.registry.spec import BY_NODE, Spec
 from nodepert.rules.between import active

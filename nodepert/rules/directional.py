@@ -13,7 +13,7 @@ import numpy as np
 
 from nodepert.core import Array, Key, Loss, Model, Params, adding, in_parts
 from nodepert.rules.exchange import measured
-from nodepert.rules.noise import draw
+from nodepert.rules.noise import Kind, draw
 
 Difference = Literal["forward", "central", "jvp"]
 Noise = Literal["gaussian", "rademacher", "sphere", "orthogonal"]
@@ -91,7 +91,7 @@ def mean_of(f: Callable[[Any], Any], numbered: Callable[[Any, int], Any], sample
 
 
 def mean_over_draws(
-    f: Callable[[dict[str, Array]], Any], key: Key, shapes: Mapping[str, Any], noise: str, samples: int, at_once: int
+    f: Callable[[dict[str, Array]], Any], key: Key, shapes: Mapping[str, Any], noise: Kind, samples: int, at_once: int
 ) -> Any:
     """The mean of f(xi) over the draws of a step, {node: xi}, independent or orthogonal."""
     if noise != "orthogonal":

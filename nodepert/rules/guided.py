@@ -28,6 +28,7 @@ from nodepert.rules.between import Between, active, between
 from nodepert.rules.credit import Credit, in_the_parts, total
 from nodepert.rules.directional import ROWS_AT_ONCE, Difference, directional, loss_along, mean_over_draws
 from nodepert.rules.guides.guide import Clean, Guide
+from nodepert.rules.noise import Kind
 from nodepert.rules.rounding import precise
 
 STEP = 1e-2  # of the outputs, for the error of the loss
@@ -42,7 +43,7 @@ class Guided(NamedTuple):
 
 
 def guided(
-    model: Model, loss: Loss, guide: Guide, *, sigma: float, samples: int, noise: str, difference: Difference,
+    model: Model, loss: Loss, guide: Guide, *, sigma: float, samples: int, noise: Kind, difference: Difference,
     shared: bool, gated: bool, evaluated: bool, credit: Credit,
 ) -> Rule:  # fmt: skip
     """The estimate of node perturbation around a prediction d of the signals, on the units that are active.

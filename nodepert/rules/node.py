@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import jax
@@ -26,18 +27,19 @@ from nodepert.rules.credit import Credit, total
 from nodepert.rules.directional import (
     ROWS_AT_ONCE,
     Difference,
-    Noise,
     directional,
     loss_along,
     mean_over_draws,
     scaled,
 )
 from nodepert.rules.guided import guided
+from nodepert.rules.noise import Kind, sparse
 from nodepert.rules.prediction import reward_prediction
 from nodepert.rules.projected import Estimate, projected
 from nodepert.rules.replay import replayed
 from nodepert.rules.rounding import precise
 
+Noise = Literal["gaussian", "rademacher", "sphere", "orthogonal", "sparse"]
 Sharing = Literal["example", "batch"]
 Presynaptic = Literal["auto", "clean", "noisy"]
 Head = Literal["perturbed", "evaluated"]
@@ -50,6 +52,7 @@ def node_perturbation(
     sigma: float = 1e-3,
     samples: int = 1,
     noise: Noise = "gaussian",
+    share: float = 0.1,
     difference: Difference = "forward",
     sharing: Sharing = "example",
     baseline: Literal["clean", "running"] = "clean",
@@ -91,7 +94,9 @@ def node_perturbation(
         samples: Draws K per step; the variance is divided by K. Signals are averaged before the one pullback.
         noise: gaussian, rademacher (signs), sphere (uniform on the sphere of radius sqrt(n_l) for n_l units), or
             orthogonal: signs whose K draws are orthogonal to each other; K must be a power of 2, and n/K - 1 replaces
-            (n - 1)/K in the variance.
+            (n - 1)/K in the variance. sparse: gaussian noise on a random `share` of the units, in time at each step
+            anew, of variance sigma^2 / share there, so that the mean is the same (Miconi 2017).
+        share: With noise=sparse the probability that a unit is perturbed, in (0, 1].
         difference: forward, central or jvp, see above.
         sharing: example: independent noise for every example. batch: one draw for all examples, each credited with its
             own loss difference; unbiased too, with larger variance.
@@ -139,6 +144,8 @@ def node_perturbation(
     at_least("samples", samples, 1)
     if noise == "orthogonal" and samples & (samples - 1):
         raise ValueError(f"noise=orthogonal needs a power of 2 as samples; got {samples}")
+    if isinstance(share, int | float) and not 0 < share <= 1:
+        raise ValueError(f"share is a probability, above 0 and at most 1; got {share}")
     guide, parts = check("guide", guide), check("credit", credit)
     reduced, noisy = active or head == "evaluated" or guide.name != "none", presynaptic == "noisy"
     if (reduced or noise == "orthogonal") and (replay or noisy or baseline == "running"):
@@ -152,8 +159,9 @@ def node_perturbation(
                              "guide, credit, replay, baseline and presynaptic")  # fmt: skip
         return projected(model, loss, sigma, samples, difference, sharing == "batch", estimate == "rescaled")
     credited = make("credit", parts)
+    kind = partial(sparse, share) if noise == "sparse" else noise
     if reduced:
-        return guided(model, loss, make("guide", guide, model), sigma=sigma, samples=samples, noise=noise,
+        return guided(model, loss, make("guide", guide, model), sigma=sigma, samples=samples, noise=kind,
                       difference=difference, shared=sharing == "batch", gated=active,
                       evaluated=head == "evaluated", credit=credited)  # fmt: skip
     if baseline == "running":
@@ -161,18 +169,18 @@ def node_perturbation(
             raise ValueError("baseline=running needs difference=forward, sharing=example, replay=False, credit=trial: "
                              "the noisy loss of an example is compared with a baseline that must not share its noise"
                              )  # fmt: skip
-        return reward_prediction(model, loss, sigma, samples, noise, presynaptic != "clean")
+        return reward_prediction(model, loss, sigma, samples, kind, presynaptic != "clean")
     if replay and noisy:
         raise ValueError("replay=True needs presynaptic=clean: it credits the activity of a clean pass")
     if replay:
-        return replayed(model, loss, sigma, samples, noise, difference, sharing, credited)
+        return replayed(model, loss, sigma, samples, kind, difference, sharing, credited)
     if noisy and difference == "jvp":
         raise ValueError("presynaptic=noisy needs difference=forward or central: with jvp the noise is infinitesimal")
-    return with_clean_pass(model, loss, sigma, samples, noise, difference, sharing, noisy, credited)
+    return with_clean_pass(model, loss, sigma, samples, kind, difference, sharing, noisy, credited)
 
 
 def with_clean_pass(
-    model: Model, loss: Loss, sigma: float, samples: int, noise: Noise, difference: Difference,
+    model: Model, loss: Loss, sigma: float, samples: int, noise: Kind, difference: Difference,
     sharing: Sharing, noisy: bool, credit: Credit,
 ) -> Rule:  # fmt: skip
     """Node perturbation with baseline=clean; `noisy`: credit the presynaptic activity of the noisy pass."""

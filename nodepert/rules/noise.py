@@ -7,7 +7,7 @@ words of every threefry block are used (jax.random.bits uses one), and a word gi
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod, sqrt
 from typing import Any, TypeAlias
@@ -21,6 +21,7 @@ from nodepert.registry.generator import GENERATOR
 
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array
+Kind: TypeAlias = str | Callable[..., Array]
 
 
 def key_of(seed: Any) -> Key:
@@ -28,7 +29,7 @@ def key_of(seed: Any) -> Key:
     return jax.random.key(seed, impl=GENERATOR)
 
 
-def draw(key: Key, shapes: Mapping[str, Any], noise: str = "gaussian") -> dict[str, Array]:
+def draw(key: Key, shapes: Mapping[str, Any], noise: Kind = "gaussian") -> dict[str, Array]:
     """Draw unit-variance noise for every node.
 
     The key of a node is fold_in(key, crc32(name)), and an example's noise depends on its position in the batch but not
@@ -37,7 +38,7 @@ def draw(key: Key, shapes: Mapping[str, Any], noise: str = "gaussian") -> dict[s
     Args:
         key: A JAX key, used once.
         shapes: {node: anything with .shape (B, ...) and .dtype}, as from `node_shapes`.
-        noise: gaussian, rademacher or sphere.
+        noise: gaussian, rademacher or sphere; or a function (key, shape, dtype) -> noise, as by `sparse`.
 
     Returns:
         {node: noise}, shaped as `shapes`.
@@ -48,7 +49,8 @@ def draw(key: Key, shapes: Mapping[str, Any], noise: str = "gaussian") -> dict[s
     codes = {name: np.uint32(zlib.crc32(name.encode())) for name in shapes}
     if len(set(codes.values())) < len(codes):
         raise ValueError(f"two of the nodes {', '.join(shapes)} have the same CRC-32, hence the same noise; rename one")
-    return {name: NOISE[noise](jax.random.fold_in(key, codes[name]), s.shape, s.dtype) for name, s in shapes.items()}
+    make = noise if callable(noise) else NOISE[noise]
+    return {name: make(jax.random.fold_in(key, codes[name]), s.shape, s.dtype) for name, s in shapes.items()}
 
 
 def gaussian(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -73,6 +75,14 @@ def sphere(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     xi = gaussian(key, shape).reshape(shape[0], -1)
     length = jnp.sqrt(jnp.square(xi).sum(1, keepdims=True))
     return (sqrt(prod(shape[1:])) * xi / length).reshape(shape).astype(dtype)
+
+
+def sparse(share: Any, key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """Gaussian noise on a random share of the units, and 0 on the others: of unit variance over both."""
+    which, size = jax.random.split(key)
+    words = random_words(which, shape[0], prod(shape[1:])).reshape(shape)
+    chosen = (words >> 8).astype(jnp.float32) * 2.0**-24 < share
+    return (jnp.where(chosen, gaussian(size, shape), 0) / jnp.sqrt(jnp.float32(share))).astype(dtype)
 
 
 NOISE = {"gaussian": gaussian, "rademacher": rademacher, "sphere": sphere}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +21,13 @@ from nodepert.core import (
     plain,
     pullback,
 )
-from nodepert.rules.directional import Noise, mean_over, scaled
-from nodepert.rules.noise import draw
+from nodepert.registry.ranges import at_least, positive
+from nodepert.rules.directional import Independent, mean_over, scaled
+from nodepert.rules.noise import Kind, draw
 from nodepert.rules.rounding import precise
 
 SLOTS = 2**20  # 4 MiB; two of 60,000 examples share a slot with probability 6%
-RATE = 0.5  # weight of the newest loss in an expectation
+RATE = 0.5  # in np, the weight of the newest loss in an expectation
 
 
 class Expected(NamedTuple):
@@ -35,7 +36,10 @@ class Expected(NamedTuple):
     loss: Array
 
 
-def reward_prediction(model: Model, loss: Loss, sigma: float, samples: int, noise: Noise, noisy: bool) -> Rule:
+def reward_prediction(
+    model: Model, loss: Loss, sigma: float, samples: int, noise: Kind, noisy: bool, contexts: int = SLOTS,
+    rate: float = RATE,
+) -> Rule:  # fmt: skip
     """The reward-prediction form of node perturbation: `np(baseline=running)`.
 
         s_l[b] = mean_k (L_b(a + sigma xi^k) - Lbar_b) / sigma xi_l^k[b],    Lbar_b <- Lbar_b + 1/2 (L_b - Lbar_b)
@@ -53,6 +57,8 @@ def reward_prediction(model: Model, loss: Loss, sigma: float, samples: int, nois
         samples: Draws per step.
         noise: Distribution of the noise.
         noisy: Credit the presynaptic activity of the noisy pass, so that there is no clean pass; else of a clean one.
+        contexts: Number of expected losses; with 1 it is the same for all examples.
+        rate: Weight of the newest loss in an expectation.
 
     Returns:
         The `Rule`; its info holds the noisy loss and outputs, averaged over draws.
@@ -61,12 +67,12 @@ def reward_prediction(model: Model, loss: Loss, sigma: float, samples: int, nois
     fine, fine_loss = precise(model, loss, "forward", sigma)
 
     def init(key, params, x):
-        return Expected(jnp.full(SLOTS, jnp.inf, jnp.float32))
+        return Expected(jnp.full(contexts, jnp.inf, jnp.float32))
 
     def grads(key, state, params, batch):
         x, y = batch
         shapes = node_shapes(model, params, x)
-        slot = slots(x, y)
+        slot = slots(x, y) % contexts
         expected = state.loss[slot]
 
         def one_draw(key):
@@ -80,9 +86,56 @@ def reward_prediction(model: Model, loss: Loss, sigma: float, samples: int, nois
             return pullback(model, params, x, signals, handler if noisy else plain), Info(losses, outputs)
 
         mean, info = mean_over(one_draw, key, samples)
-        return mean, Expected(updated(state.loss, slot, info.loss)), info
+        return mean, Expected(updated(state.loss, slot, info.loss, rate)), info
 
     return Rule(init, grads)
+
+
+def reinforce(
+    model: Model, loss: Loss, *, sigma: float = 0.1, samples: int = 1, noise: Independent = "gaussian",
+    rate: float = 0.1,
+) -> Rule:  # fmt: skip
+    """REINFORCE for units with Gaussian noise: the noise of a unit is its exploration, and reward is minus the loss.
+
+        g_l = 1/B sum_b (L_b(a + sigma xi) - Lbar) / sigma xi_l[b] z_l[b]^T,    Lbar <- Lbar + rate (<L> - Lbar)
+
+    xi / sigma is the derivative of the log probability density of a noisy pre-activation (the score), and z_l the
+    presynaptic activity of the noisy pass: there is no other. The estimate is `np(baseline=running)`, but for the
+    baseline, which is one number: it knows nothing of the example.
+
+    Cost: a noisy forward pass, the weight gradients; each further draw adds both.
+    Bias: unbiased for the loss smoothed by the noise; as sigma -> 0 for the loss itself.
+    Derivative of the loss: not needed.
+
+    The variance is that of np plus (L_b - Lbar)^2 / sigma^2 times the number of units, which calls for a large sigma.
+
+    Args:
+        model: The network to train.
+        loss: (outputs, targets) -> losses, (B,).
+        sigma: Standard deviation of the noise, in units of the pre-activation.
+        samples: Draws K per step.
+        noise: gaussian, rademacher or sphere; the score is that of gaussian.
+        rate: Weight of the newest mean loss in the baseline, in (0, 1].
+
+    Returns:
+        The `Rule`; its state is the baseline, its info has the noisy loss and outputs, averaged over draws.
+
+    Raises:
+        ValueError: sigma is not positive and finite, samples < 1, or rate is not in (0, 1].
+
+    Examples:
+        >>> import nodepert as npt
+        >>> model = npt.make_model("fc(width=20)", (4,), 3)
+        >>> rule = npt.make_rule("reinforce(sigma=0.1)", model, npt.make_loss("zero-one"))
+
+    References:
+        Williams 1992, Machine Learning 8.
+    """
+    positive("sigma", sigma)
+    at_least("samples", samples, 1)
+    if isinstance(rate, int | float) and not 0 < rate <= 1:
+        raise ValueError(f"rate must be above 0 and at most 1; got {rate}")
+    return reward_prediction(model, loss, sigma, samples, noise, True, contexts=1, rate=rate)
 
 
 def slots(x: Array, y: Array) -> Array:
@@ -105,7 +158,7 @@ def bits(a: Array) -> Array:
     return a.astype(jnp.uint32)
 
 
-def updated(table: Array, slot: Array, losses: Array) -> Array:
+def updated(table: Array, slot: Array, losses: Array, rate: Any = RATE) -> Array:
     """Move expectations towards the newest losses; examples that share a slot use their mean."""
     order = jnp.sort(slot)
     first, last = (
@@ -113,4 +166,4 @@ def updated(table: Array, slot: Array, losses: Array) -> Array:
     )  # a slot's place in the batch
     mean = jnp.zeros_like(losses).at[first].add(losses)[first] / (last - first).astype(losses.dtype)
     old = jnp.where(jnp.isinf(table[slot]), mean, table[slot])
-    return table.at[slot].set(old + RATE * (mean - old))
+    return table.at[slot].set(old + rate * (mean - old))

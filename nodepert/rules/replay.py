@@ -25,8 +25,8 @@ from nodepert.core import (
     stateless,
 )
 from nodepert.rules.credit import Credit, total
-from nodepert.rules.directional import Difference, Noise, draw_keys
-from nodepert.rules.noise import draw
+from nodepert.rules.directional import Difference, draw_keys
+from nodepert.rules.noise import Kind, draw
 from nodepert.rules.rounding import precise
 
 NoiseAt = Callable[[Array, str, Array], Array]  # (key data, node, pre-activation) -> noise
@@ -37,7 +37,7 @@ def replayed(
     loss: Loss,
     sigma: float,
     samples: int,
-    noise: Noise,
+    noise: Kind,
     difference: Difference,
     sharing: Literal["example", "batch"],
     credit: Credit,
@@ -74,7 +74,7 @@ def replayed(
     return Rule(stateless, grads)
 
 
-def node_noise(noise: Noise, examples: int, generator: Any, data: Array, name: str, a: Array) -> Array:
+def node_noise(noise: Kind, examples: int, generator: Any, data: Array, name: str, a: Array) -> Array:
     """The noise of one node, (examples, ...), as `draw` makes it for all nodes from the key with these data."""
     key = jax.random.wrap_key_data(data, impl=generator)
     key = key if now() is None else jax.random.fold_in(key, now())

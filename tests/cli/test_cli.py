@@ -226,6 +226,8 @@ BAD = {  # command, and what the line must say; @ stands for the folder of `plac
     "lr negative": (["train", *TINY, "--lr", "-1e-3"], "lr (learning rate) must be"),
     "lr nan": (["train", *TINY, "--lr", "nan"], "lr (learning rate) must be"),
     "wd": (["train", *TINY, "--wd", "1.5"], "wd (weight shrinkage per update) must be"),
+    "smoothed": (["check", *TINY, "--smoothed", "-1"], "smoothed must be a positive number"),
+    "smoothed recommend": (["check", *TINY, "--recommend", "--smoothed", "1"], "no option of check --recommend"),
     "epochs": (["train", *TINY, "--epochs", "-1"], "epochs must not be negative"),
     "seed": (["train", *TINY, "--seed", "-1"], "seeds are a number of them"),
     "subset": (["train", "--dataset", "digits(train=9999)"], "1,437"),

@@ -378,7 +378,10 @@ def _(primals, tangents):
         ({"rule": "np(sigma=-1)"}, "sigma must be positive"),
         ({"rule": "np; nosuch=exact"}, "no node is named 'nosuch'"),
         ({"loss": "nosuch"}, "unknown loss"),
-        ({"loss": lambda o, y: mse(no_derivative(o), y)}, "true gradient, but this loss .*RuntimeError: not this one"),
+        (
+            {"rule": "sgd", "loss": lambda o, y: mse(no_derivative(o), y)},
+            "true gradient, but this loss .*RuntimeError: not this one",
+        ),
         ({"draws": 99}, "draws must be a whole number of at least 100; got 99"),
         ({"draws": 1e3}, "draws must be a whole number"),
         ({"warmup": -1}, "warmup must be"),

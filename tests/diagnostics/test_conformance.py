@@ -53,6 +53,7 @@ WRAPPING = {
     "local": "local(np)",
     BY_NODE: "np; out=exact",
 }  # a combinator is checked with another rule
+DRAWS = {"reinforce": 4000}  # noisy rules need more
 OTHER_CODE = {  # forms that are other code than the default ones
     "np(difference=jvp)": {"derivative": True},
     "np(baseline=running)": {},
@@ -76,7 +77,7 @@ OTHER_CODE_SLOW = {
 
 @pytest.mark.parametrize("spec", [WRAPPING.get(name, name) for name in registry.names("rule")])
 def test_every_registered_rule_satisfies_the_contract_and_what_it_declares(spec):
-    check_rule(spec)
+    check_rule(spec, draws=DRAWS.get(spec, 2000))
 
 
 @pytest.mark.parametrize("spec", [*OTHER_CODE, *(pytest.param(f, marks=pytest.mark.slow) for f in OTHER_CODE_SLOW)])
@@ -94,6 +95,7 @@ FORMS = [  # every option of the unbiased rules, together with others of its kin
     "np(samples=3)",
     "np(replay=True, samples=2)",
     "np(noise=orthogonal, samples=4)",
+    "np(noise=sparse, share=0.5)",
     "np(samples=2, estimate=rescaled)",
     "np(active=True)",
     "np(head=evaluated, difference=central)",

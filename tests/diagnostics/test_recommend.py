@@ -16,7 +16,7 @@ from nodepert.diagnostics.allocation import allocated, mapped
 from nodepert.diagnostics.comparison import Comparison
 from nodepert.diagnostics.conformance.common import compiled
 from nodepert.diagnostics.forms import combinations, plain_form, recommend
-from nodepert.diagnostics.gradient_check import error_signals, reference
+from nodepert.diagnostics.reference import error_signals, reference
 from nodepert.diagnostics.variance import of_gradient, of_signals, spread
 from nodepert.errors import UserError
 from nodepert.models.fc import fc

@@ -107,7 +107,11 @@ def test_full_fills_in_defaults_and_keeps_given_arguments():
         ("loss", "crossentropy", ["did you mean 'cross-entropy'?", *BUILT_IN["loss"]]),
         ("dataset", "mnist_5k", ["did you mean 'mnist5k'?", *BUILT_IN["dataset"]]),
         ("optimizer", "Adam", ["did you mean 'adam'?", *BUILT_IN["optimizer"]]),
-        ("rule", "np(sigm=1)", ["no argument 'sigm'", "sigma=0.001", "gaussian (or rademacher, sphere, orthogonal)"]),
+        (
+            "rule",
+            "np(sigm=1)",
+            ["no argument 'sigm'", "sigma=0.001", "gaussian (or rademacher, sphere, orthogonal, sparse)"],
+        ),
         ("rule", "sgd(sigma=1)", ["no argument 'sigma'", "it takes none"]),
         ("rule", "np(1e-3)", ["give its arguments by name", "sigma=0.001"]),
         ("rule", "np(samples=1, samples=2)", ["samples is given twice"]),
@@ -119,7 +123,7 @@ def test_full_fills_in_defaults_and_keeps_given_arguments():
         ("rule", "np(samples=2.0)", ["samples must be a whole number; got 2.0"]),
         ("rule", "np(samples=True)", ["samples must be a whole number; got True"]),
         ("rule", "np(noise=uniform)", ["noise must be one of gaussian, rademacher, sphere", "uniform"]),
-        ("rule", "np(noise=1)", ["noise must be one of gaussian, rademacher, sphere, orthogonal; got 1"]),
+        ("rule", "np(noise=1)", ["noise must be one of gaussian, rademacher, sphere, orthogonal, sparse; got 1"]),
         ("optimizer", "momentum(nesterov=1)", ["nesterov must be True or False; got 1"]),
     ],
 )

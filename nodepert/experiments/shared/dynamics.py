@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nodepert.core import Array, Model, Params, differentiate, node_shapes, per_example, recording
-from nodepert.diagnostics.gradient_check import by_node
+from nodepert.diagnostics.reference import by_node
 from nodepert.diagnostics.verdict import ALL
 from nodepert.errors import UserError
 from nodepert.experiments.drawing import COLOURS as PALETTE

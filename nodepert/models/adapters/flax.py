@@ -14,7 +14,8 @@ def from_flax(module: Any, example: Any = None, **kwargs: Any) -> Model:
 
     A node is one call of a module that itself owns parameters, such as Dense, Conv, LayerNorm or Embed. Its name is the
     module's path, "block/Conv_0" (linen) or "layers.0.conv" (nnx); the second call of a module is "block/Conv_0:1".
-    It has one input, (B, ...).
+    It has one input, (B, ...). The loop of RNN (with any cell, and in Bidirectional) is `npt.scan`: nodes inside have
+    pre-activations (B, T, ...).
 
     Args:
         module: A `flax.linen` module, a `flax.nnx` module, or a function rngs -> nnx module (such as an nnx class that

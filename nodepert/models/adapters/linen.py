@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,9 +25,11 @@ from nodepert.models.adapters.nodes import (
     presynaptic,
     verify,
 )
+from nodepert.models.adapters.recurrent import recurrent
 from nodepert.registry.generator import GENERATOR
 
 Path = tuple[str, ...]
+FIELDS = {field.name for field in dataclasses.fields(nn.LSTMCell)} - {"parent", "name"}
 AVERAGED = "batch_stats"  # the collection of running averages, which may be read but not updated
 
 
@@ -61,6 +64,7 @@ def from_linen(module: nn.Module, example: Any, **kwargs: Any) -> Model:
 def interception(leaves: set[Path], params: Any, calls: Calls, root: str) -> Any:
     """The interceptor of one forward pass: calls of `leaves` from outside go through a node."""
     inside = False  # inside a leaf, whose own methods and sub-modules are part of its operation
+    above: Path = ()  # of the cell whose loop is running, apart from the network
 
     def enter(function, *args, **kwargs):
         nonlocal inside
@@ -70,13 +74,36 @@ def interception(leaves: set[Path], params: Any, calls: Calls, root: str) -> Any
         finally:
             inside = before
 
+    def over_time(path, name, rnn, inputs, *, init_key=None, **kwargs):
+        place = (*path[: len(path) - len(rnn.path)], *rnn.cell.path)
+        cell, held = rnn.cell.unbind()
+        if type(cell) is nn.OptimizedLSTMCell:  # the same function, whose products are separate layers
+            cell = nn.LSTMCell(**{n: v for n, v in vars(cell).items() if n in FIELDS}, parent=None)
+        variables = {**held, "params": at(params, place)}
+
+        def step(carry, x) -> Any:
+            nonlocal above
+            before, above = above, place
+            try:
+                return cell.apply(variables, carry, x)
+            finally:
+                above = before
+
+        def start(shape):
+            return cell.initialize_carry(jax.random.key(0) if init_key is None else init_key, shape)
+
+        return recurrent(calls, name, rnn, step, start, inputs, **kwargs)
+
     def intercept(next_function, args, kwargs, context):
         module, method = context.module, context.method_name
-        name = "/".join(module.path) or root
+        path = (*above, *module.path)
+        name = "/".join(path) or root
         if inside:
             return next_function(*args, **kwargs)
         with explained(name):
-            if module.path not in leaves:
+            if isinstance(module, nn.RNN) and method == "__call__":
+                return over_time(path, name, module, *args, **kwargs)
+            if path not in leaves:
                 return next_function(*args, **kwargs)
             if method == "setup":
                 return enter(next_function, *args, **kwargs)
@@ -88,7 +115,7 @@ def interception(leaves: set[Path], params: Any, calls: Calls, root: str) -> Any
                 out = enter(bare.apply, {"params": own, **averages}, h, *others, method=method, **kwargs)
                 return one_array(f"layer '{name}'", out)
 
-            return calls(f"{name}.{method}" if method != "__call__" else name, op, at(params, module.path), h)
+            return calls(f"{name}.{method}" if method != "__call__" else name, op, at(params, path), h)
 
     return intercept
 

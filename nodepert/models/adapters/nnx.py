@@ -24,6 +24,7 @@ from nodepert.models.adapters.nodes import (
     shape_of,
     verify,
 )
+from nodepert.models.adapters.recurrent import recurrent
 
 Path = tuple[Any, ...]
 
@@ -67,7 +68,7 @@ def from_nnx(module: Any, example: Any = None, **kwargs: Any) -> Model:
         parts = list(nnx.iter_graph(copy))
         stand_ins = {id(part): stand_in(part, layers[path], params, calls) for path, part in parts if path in layers}
         check = unchanged(copy)
-        out = replace(copy, stand_ins, set())(x, **kwargs)
+        out = replace(copy, stand_ins, calls, set())(x, **kwargs)
         check()
         return one_array("the network", out)
 
@@ -137,16 +138,31 @@ def stand_in(part: Any, layer: Layer, params: Any, calls: Calls) -> StandIn:
     return StandIn(part, layer.name, call, holds_parameters)
 
 
-def replace(value: Any, stand_ins: dict[int, StandIn], seen: set[int]) -> Any:
+def over_time(rnn: nnx.RNN, calls: Calls) -> StandIn:
+    """The stand-in of a recurrent layer, whose cell consists of stand-ins."""
+
+    def start(shape):
+        return rnn.cell.initialize_carry(shape, nnx.Rngs(0))
+
+    def call(method, inputs, *, rngs=None, **kwargs):
+        return recurrent(calls, type(rnn).__name__, rnn, rnn.cell, start, inputs, **kwargs)
+
+    return StandIn(rnn, type(rnn).__name__, call, lambda value: False)
+
+
+def replace(value: Any, stand_ins: dict[int, StandIn], calls: Calls, seen: set[int]) -> Any:
     """`value` with its layers replaced by stand-ins, at any depth; modules are changed in place."""
     if id(value) in stand_ins:
         return stand_ins[id(value)]
     if isinstance(value, nnx.Pytree) and id(value) not in seen:
         seen.add(id(value))
         for name, held in vars(value).items():
-            vars(value)[name] = replace(held, stand_ins, seen)  # setattr refuses a value that is not a module
+            vars(value)[name] = replace(held, stand_ins, calls, seen)  # setattr refuses a value that is not a module
+        if isinstance(value, nnx.RNN):
+            stand_ins[id(value)] = over_time(value, calls)
+            return stand_ins[id(value)]
     elif isinstance(value, tuple | list | dict):
-        return jax.tree.map(lambda v: replace(v, stand_ins, seen), value, is_leaf=lambda v: v is not value)
+        return jax.tree.map(lambda v: replace(v, stand_ins, calls, seen), value, is_leaf=lambda v: v is not value)
     return value
 
 

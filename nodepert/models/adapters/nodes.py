@@ -13,13 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nodepert.contract.loops import get_opaque_trace_state
+from nodepert.contract.loops import get_opaque_trace_state, reached, scan
 from nodepert.contract.mixing import check_network
 from nodepert.core import Array, Model, Node, Op, Params
 from nodepert.errors import UserError
 from nodepert.models.wiring import wiring
 
 MIXES = "mixes the examples of a batch: per-example credit would be wrong; use LayerNorm or GroupNorm, or none"
+RECIPE = "a model with npt.scan (documentation, 'Your own model')"
+HIDDEN = (
+    "inside the network, where no error signal reaches it; use a Python loop over plain layers, for time steps the RNN "
+    f"of flax or {RECIPE}, and transform the whole model"
+)
 AVERAGES = ", or batch norm on its running averages (use_running_average=True)"
 
 
@@ -36,11 +41,8 @@ class Calls:
 
         Raises UserError for a call under a transformation inside the network, and for h without a batch axis.
         """
-        if get_opaque_trace_state() != self.trace:
-            raise UserError(
-                f"layer '{name}' is called under jit, scan, vmap, grad or checkpoint (remat) inside the network, where "
-                "no error signal reaches it; use a Python loop over plain layers, and transform the whole model"
-            )
+        if not reached(self.trace):
+            raise UserError(f"layer '{name}' is called under jit, scan, vmap, grad or checkpoint (remat) {HIDDEN}")
         if h.shape[:1] != (self.size,):
             raise UserError(
                 f"the input of layer '{name}' has shape {h.shape}; its first axis must be the {self.size} examples"
@@ -48,6 +50,16 @@ class Calls:
         call = self.count[name]
         self.count[name] += 1
         return self.node(f"{name}:{call}" if call else name, op, own, h)
+
+    def scan(self, step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: Any) -> tuple[Any, Any]:
+        """`npt.scan` over a step (carry, x_t) -> (carry, y_t) that calls layers: at each step the same nodes."""
+        before = self.count
+
+        def once(node: Node, carry: Any, x: Any) -> tuple[Any, Any]:
+            self.count = before.copy()
+            return step(carry, x)
+
+        return scan(once, self.node, carry, xs)
 
 
 def presynaptic(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Array, tuple[Any, ...]]:
@@ -58,7 +70,8 @@ def presynaptic(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tup
     if any(
         isinstance(v, jax.Array) and jnp.issubdtype(v.dtype, jnp.inexact) for v in jax.tree.leaves((others, kwargs))
     ):
-        raise UserError(f"layer '{name}' is called with several arrays of activity; a node has one input")
+        raise UserError(f"layer '{name}' is called with several arrays of activity; a node has one input. For a "
+                        f"recurrent cell, join them in {RECIPE}")  # fmt: skip
     return jnp.asarray(h), tuple(others)
 
 

@@ -18,7 +18,7 @@ from jax.custom_batching import custom_vmap
 
 from nodepert.core import Array, Params, get_opaque_trace_state
 from nodepert.errors import UserError
-from nodepert.models.adapters.nodes import Calls, StandIn, one_array, presynaptic
+from nodepert.models.adapters.nodes import HIDDEN, Calls, StandIn, one_array, presynaptic
 
 
 def is_parameter(leaf: Any) -> bool:
@@ -41,10 +41,7 @@ class Run:
     def finish(self) -> None:
         """Raises UserError for a layer that did not become a node."""
         if self.pending:
-            raise UserError(
-                f"layer '{self.pending[0]}' is called under jit, scan, cond, grad or checkpoint inside the network, "
-                "where no error signal reaches it; use a Python loop over plain layers, and transform the whole model"
-            )
+            raise UserError(f"layer '{self.pending[0]}' is called under jit, scan, cond, grad or checkpoint {HIDDEN}")
 
 
 class Holes(NamedTuple):
