@@ -23,6 +23,11 @@ jax.devices()  # JAX is started: no test decides how many CPU devices the next o
 
 jax.config.update("jax_debug_key_reuse", True)
 
+if not hasattr(jax, "enable_x64"):  # jax 0.7
+    from jax.experimental import enable_x64
+
+    jax.enable_x64 = enable_x64
+
 threadpool_limits(1, user_api="blas")  # two workers share two cores: more threads only wait
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell: commands that tests start hear it

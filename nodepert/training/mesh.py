@@ -55,7 +55,7 @@ def over_replicas(f: Callable[..., Any], on: Mesh, lanes: int, updated: int = 0)
 
 def in_place(f: Callable[..., Any], old: Any, others: Any, lanes: int) -> Any:
     """f(*old, *others), the new values of `old`, of every replica: `lanes` at a time, and those one after another."""
-    count = len(jax.tree.leaves(old)[0])
+    count, kinds = len(jax.tree.leaves(old)[0]), jax.tree.map(jax.typeof, old)
 
     def alone(*arguments: Any) -> Any:
         return jax.tree.map(lambda a: a[None], f(*jax.tree.map(lambda a: a[0], arguments)))
@@ -66,12 +66,27 @@ def in_place(f: Callable[..., Any], old: Any, others: Any, lanes: int) -> Any:
         def some(a: Any) -> Any:
             return jax.lax.dynamic_slice_in_dim(a, first, size)
 
-        new = several(*jax.tree.map(some, (*old, *others)))
+        given = jax.tree.map(some, old)
+        new = words(several(*jax.tree.map(as_keys, given, kinds), *jax.tree.map(some, others)))
         return jax.tree.map(lambda a, n: jax.lax.dynamic_update_slice_in_dim(a, n, first, 0), old, new)
 
     full, rest = divmod(count, lanes)
-    old = jax.lax.fori_loop(0, full, lambda i, old: step(i * lanes, lanes, old), old)
-    return step(full * lanes, rest, old) if rest else old
+    old = jax.lax.fori_loop(0, full, lambda i, old: step(i * lanes, lanes, old), words(old))
+    return jax.tree.map(as_keys, step(full * lanes, rest, old) if rest else old, kinds)
+
+
+def words(tree: Any) -> Any:
+    """Random keys as numbers: a key that a loop carries would count as used again at every turn."""
+    return jax.tree.map(lambda a: jax.random.key_data(a) if is_key(a) else a, tree)
+
+
+def as_keys(a: Any, kind: Any) -> Any:
+    """The inverse of `words`, for a leaf of this kind."""
+    return jax.random.wrap_key_data(a, impl=jax.random.key_impl(kind)) if is_key(kind) else a
+
+
+def is_key(a: Any) -> bool:
+    return jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
 
 
 def over_batch(on: Mesh) -> Callable[[Any], Any]:

@@ -78,7 +78,7 @@ def test_what_is_stopped_within_a_part_ends_with_the_bits_of_what_was_not(name, 
     assert any(steps.done for steps in seen if steps.seconds is None)  # not from the start
 
 
-TRAINING = {"rules", "published", "dnms", "np-in-rnn", "char-lm"}  # which train as adam does
+TRAINING = {"rules", "published", "dnms", "np-in-rnn", "char-lm", "reward-only"}  # which train as adam does
 
 
 def without_time(rows):

@@ -69,7 +69,7 @@ class CharLm(Experiment):
     seeds: int = 2
 
     size = (7.0, 4.2)
-    picture = Picture("draws", "test_loss", ("rule", "lr"), log="x")
+    picture = Picture("draws", "test_loss", ("rule", "lr"))
 
     def __post_init__(self):
         self.at_least(1, "draws", "batchsize", "epochs", "seeds")
