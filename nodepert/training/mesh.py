@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -55,7 +56,7 @@ def over_replicas(f: Callable[..., Any], on: Mesh, lanes: int, updated: int = 0)
 
 def in_place(f: Callable[..., Any], old: Any, others: Any, lanes: int) -> Any:
     """f(*old, *others), the new values of `old`, of every replica: `lanes` at a time, and those one after another."""
-    count, kinds = len(jax.tree.leaves(old)[0]), jax.tree.map(jax.typeof, old)
+    count, kinds = len(jax.tree.leaves(old)[0]), old
 
     def alone(*arguments: Any) -> Any:
         return jax.tree.map(lambda a: a[None], f(*jax.tree.map(lambda a: a[0], arguments)))
@@ -81,7 +82,7 @@ def words(tree: Any) -> Any:
 
 
 def as_keys(a: Any, kind: Any) -> Any:
-    """The inverse of `words`, for a leaf of this kind."""
+    """The inverse of `words`, for a leaf that was of this kind."""
     return jax.random.wrap_key_data(a, impl=jax.random.key_impl(kind)) if is_key(kind) else a
 
 

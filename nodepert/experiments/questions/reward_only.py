@@ -55,10 +55,16 @@ class RewardOnly(Experiment):
         rules: Learning rules with a sigma, without it; backpropagation is added.
         dataset: Data set of images.
         network: Network that classifies them.
-        sigma, lr, batchsize, epochs: Noise on its units, learning rate, images per update, passes over the images.
+        sigma: Noise on its units.
+        lr: Its learning rate.
+        batchsize: Images per update.
+        epochs: Passes over the images.
         trials: Data set of trials.
         recurrent: Network that answers at the end of a trial.
-        trial_sigma, trial_lr, trial_batchsize, trial_epochs: The same for trials.
+        trial_sigma: Noise on the units of that network.
+        trial_lr: Its learning rate.
+        trial_batchsize: Trials per update.
+        trial_epochs: Passes over the trials.
         optimizer: Optimizer.
         seeds: Replicas of each rule.
     """
