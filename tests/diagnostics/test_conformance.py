@@ -57,12 +57,12 @@ DRAWS = {"reinforce": 4000}  # noisy rules need more
 OTHER_CODE = {  # forms that are other code than the default ones
     "np(difference=jvp)": {"derivative": True},
     "np(baseline=running)": {},
-    "wp(rank=2)": {"draws": 4000},
     "dfa(error=softmax)": {"derivative": False},
     "opzo(difference=single)": {},
     "decorrelate('dfa; out=np')": {},
 }
 OTHER_CODE_SLOW = {
+    "wp(rank=2)": {"draws": 4000},
     "np(sharing=batch, noise=rademacher)": {},
     "np(presynaptic=noisy)": {},
     "np(samples=2, estimate=projected)": {},

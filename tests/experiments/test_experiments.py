@@ -29,7 +29,8 @@ EVERY = names("experiment")
 
 
 # Their own tests compute a little less than smoke, or parts of it:
-LONG = ("delta-loss", "alignment", "adam", "linesearch")
+LONG = ("delta-loss", "alignment", "adam", "linesearch", "width-scaling", "crash-dynamics", "loss-landscape",
+        "stabilise")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in EVERY])

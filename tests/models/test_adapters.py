@@ -341,8 +341,9 @@ VERDICTS = {"np": "unbiased", "fa": "biased", "dfa": "biased", "sgd": "exact"}
 
 @pytest.mark.parametrize(
     ("name", "rules"),
-    [("linen-compact", VERDICTS), ("nnx-mlp", ["fa", "sgd"]), ("eqx-mlp", ["dfa", "sgd"]), ("eqx-cnn", ["np", "fa"])],
-)
+    [("linen-compact", VERDICTS), pytest.param("nnx-mlp", ["fa", "sgd"], marks=pytest.mark.slow),
+     ("eqx-mlp", ["dfa", "sgd"]), pytest.param("eqx-cnn", ["np", "fa"], marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_rules_are_checked_on_them(case, name, rules):
     it, _ = case(name)
     for rule, verdict in ((rule, VERDICTS[rule]) for rule in rules):

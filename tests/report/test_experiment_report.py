@@ -42,7 +42,10 @@ def traces(tab):
     return tab.evaluate("document.getElementById('curves').data.map(({x, y, name}) => ({x, y, name}))")
 
 
-@pytest.mark.parametrize("name", names("experiment"))
+EXPERIMENTS = names("experiment")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_reported_with_all_its_rows_and_findings(name):
     data = gather_experiment(FIGURES / f"{name}.json")
     rows = read_rows(FIGURES / f"{name}.csv")
@@ -115,7 +118,10 @@ def test_headings_in_markdown_are_escaped(tmp_path):
     assert "| a\\|b | \\*c\\* |\n" in text and text.startswith("# \\*adam\\*\n")
 
 
-@pytest.mark.parametrize("name", names("experiment"))
+QUICK = ("linear-theory", "published", "char-lm", "loss-landscape")  # plots of different kinds; the others take minutes
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in EXPERIMENTS])
 def test_in_a_browser_the_first_plot_is_that_of_the_experiment(name, chromium, tmp_path):
     picture, rows = build(name, "small").picture, read_rows(FIGURES / f"{name}.csv")
     assert json.loads((FIGURES / f"{name}.json").read_text())["picture"] == json.loads(json.dumps(picture._asdict()))

@@ -314,6 +314,7 @@ def one_device():
     return [result.rows for result in npt.train(REPLICAS)], npt.train(CONV).rows
 
 
+@pytest.mark.slow  # as two processes with two devices each, below, but for a convolution
 def test_eight_devices_find_what_one_finds(tmp_path, one_device):
     out = tmp_path / "8.json"
     subprocess.run([sys.executable, spread.__file__, out], env=environment(8), check=True)
