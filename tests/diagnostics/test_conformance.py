@@ -59,9 +59,9 @@ OTHER_CODE = {  # forms that are other code than the default ones
     "np(baseline=running)": {},
     "dfa(error=softmax)": {"derivative": False},
     "opzo(difference=single)": {},
-    "decorrelate('dfa; out=np')": {},
 }
 OTHER_CODE_SLOW = {
+    "decorrelate('dfa; out=np')": {},
     "wp(rank=2)": {"draws": 4000},
     "np(sharing=batch, noise=rademacher)": {},
     "np(presynaptic=noisy)": {},

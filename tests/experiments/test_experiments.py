@@ -30,7 +30,7 @@ EVERY = names("experiment")
 
 # Their own tests compute a little less than smoke, or parts of it:
 LONG = ("delta-loss", "alignment", "adam", "linesearch", "width-scaling", "crash-dynamics", "loss-landscape",
-        "stabilise")  # fmt: skip
+        "stabilise", "mismatch", "np-in-rnn", "rules", "reward-only")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in EVERY])
