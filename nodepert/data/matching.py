@@ -68,9 +68,9 @@ def _renumbered(own: Signature, source: str, names: Any, codes: np.ndarray) -> n
 
 def _order(own: Signature, data: Dataset) -> list[int]:
     """Where the values of a network are among those of a data set. One value may have another name."""
-    ours, theirs = ([c.name for c in columns.targets] for columns in (own.columns, data.columns) if columns)
-    if not ours or not theirs or len(ours) == len(theirs) == 1:
+    trained, given = ([c.name for c in of.columns.targets] if of.columns else [] for of in (own, data))
+    if not trained or not given or len(trained) == len(given) == 1:
         return [*range(data.outputs)]
-    if {*ours} != {*theirs}:
-        raise DataError(f"the targets of {data.name} are {shown(theirs)}; this network was trained on {shown(ours)}")
-    return [theirs.index(name) for name in ours]
+    if {*trained} != {*given}:
+        raise DataError(f"the targets of {data.name} are {shown(given)}; this network was trained on {shown(trained)}")
+    return [given.index(name) for name in trained]
